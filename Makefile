@@ -81,7 +81,7 @@ fi
 echo "installing $${packages[*]}"
 "$${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=120 update
 "$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 \
-	install --no-install-recommends "$${packages[@]}" </dev/null
+	install --no-install-recommends "$${packages[@]}" </dev/null >/dev/null
 endef
 
 setup: setup-test setup-go $(BUF) ## Install what the tests and lints need (Debian, Ubuntu); starts no service
