@@ -1,1 +1,6 @@
-//! placeholder
+//! What the tests and benchmarks of Flotilla stand on. It owns the LaunchDarkly simulator and the harness that
+//! runs the shipped binaries and Redis; it never is a dependency of a shipped crate. Start reading at
+//! [`simulator::Simulator`].
+
+/// LaunchDarkly, as far as a worker can see it.
+pub mod simulator;
