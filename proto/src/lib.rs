@@ -1,1 +1,57 @@
-//! placeholder
+//! The `flotilla.v1` API: generated code, the domain's own types, conversion both ways, and the error model.
+//!
+//! What arrives from outside is parsed here, once, into types that cannot be wrong: [`EnvironmentName`], [`Prefix`],
+//! [`EnvironmentSpec`], [`Grant`] and the like. This crate does no I/O, but for the feature `server`, which holds
+//! what both servers do at start.
+//!
+//! Start reading at [`spec`] (what users say), then [`grant`] (who may write), then [`session`] (what control and
+//! workers tell each other).
+
+// Identifiers, each with its own type.
+pub mod names;
+// Values that are never printed.
+pub mod secret;
+// Instants, for hearts that read no clock.
+pub mod time;
+// What users say about an environment.
+pub mod spec;
+// The right to write an environment, and who holds it.
+pub mod grant;
+// What workers observe of an environment.
+pub mod status;
+// What control and workers tell each other.
+pub mod session;
+// Reasons for refusals, and their way through gRPC.
+pub mod error;
+// `Debug` of messages that hold secrets.
+mod redact;
+// Start-up of the two servers.
+#[cfg(feature = "server")]
+pub mod process;
+
+pub use error::{Reason, Refusal};
+pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};
+pub use names::{
+    EnvironmentName, FleetId, Generation, InvalidName, Prefix, StoreName, Term, Uid, WorkerName,
+};
+pub use secret::{SdkKey, StoreUrl};
+pub use spec::{EnvironmentSpec, FieldViolation, Guard, Labels, Source};
+pub use status::{
+    Condition, ConditionStatus, EnvironmentReport, GrantState, Initialization, LastError, Marker, SourceState,
+};
+pub use time::Timestamp;
+
+/// The generated messages, clients and servers of package `flotilla.v1`.
+#[expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "generated code"
+)]
+pub mod v1 {
+    tonic::include_proto!("flotilla.v1");
+}
+
+/// The compiled descriptors of `flotilla.v1`, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flotilla.v1.bin"));

@@ -1,0 +1,226 @@
+//! What goes into the fleet and what comes out of it: closed sets of inputs and effects.
+//!
+//! `Fleet::step(now, input) -> Vec<Effect>`. The driver persists the step's [`Change`]s first, in one transaction
+//! (several steps may share one), and only then carries out the other effects. Every effect is safe to repeat.
+
+use std::time::Duration;
+
+use flotilla_proto::session::{ControlMessage, Hello, TakeOver, WorkerMessage};
+use flotilla_proto::{
+    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal, SdkKey, StoreName,
+    StoreUrl, Term, Timestamp, Uid, WorkerName,
+};
+
+/// Names a command between the driver and the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// Names a session between the driver and the fleet. Never reused within a term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What the fleet is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A program or user asks for something; answered by one [`Effect::Reply`], perhaps later.
+    Command { id: CommandId, command: Command },
+    /// The caller of a command is no longer there: nobody waits for its reply.
+    CommandAbandoned { id: CommandId },
+    /// A worker connected and said hello.
+    SessionOpened { session: SessionId, address: String, hello: Hello },
+    /// A worker said something.
+    SessionMessage { session: SessionId, message: WorkerMessage },
+    /// A session's connection is gone.
+    SessionClosed { session: SessionId },
+    /// Time passed. Sent at least every 250 ms.
+    Tick,
+}
+
+/// What programs and users ask for.
+#[derive(Debug)]
+pub enum Command {
+    /// A change of an environment.
+    Mutate(Mutation),
+    /// A question to the worker that serves the environment.
+    Ask { environment: EnvironmentName, question: flotilla_proto::session::Question, timeout: Duration },
+}
+
+/// A change of one environment.
+#[derive(Debug)]
+pub struct Mutation {
+    /// The environment's name.
+    pub environment: EnvironmentName,
+    /// What to change.
+    pub action: Action,
+    /// Only if it still has this etag.
+    pub etag: Option<String>,
+    /// Makes a retry safe: the id, and a digest of the whole request.
+    pub request: Option<RequestId>,
+    /// Check everything, change nothing.
+    pub validate_only: bool,
+}
+
+/// A caller's request id and the digest of what was asked under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId {
+    /// The caller's id, 1 to 128 characters.
+    pub id: String,
+    /// SHA-256 of the request's kind and body, in hex.
+    pub digest: String,
+}
+
+/// What to change in an environment.
+#[derive(Debug)]
+pub enum Action {
+    /// Add it. `uid` is a fresh random one.
+    Create { uid: Uid, spec: EnvironmentSpec, sdk_key: Option<SdkKey>, take_over: bool },
+    /// Apply a partial change to its spec.
+    Update { change: SpecChange, sdk_key: Option<SdkKey> },
+    /// Remove it.
+    Delete { purge: bool, abandon: bool },
+    /// Stop streaming and writing.
+    Pause,
+    /// Take streaming and writing up again.
+    Resume,
+    /// Connect anew and compare in full; with `take_over`, overwrite the fence that is in conflict.
+    Resync { take_over: bool },
+    /// Replace the SDK key.
+    RotateSdkKey { sdk_key: SdkKey, force: bool },
+}
+
+/// The fields of an update: `Some` replaces. It is given as a function of the present spec, checked by the caller's mask.
+pub struct SpecChange(pub Box<dyn FnOnce(&EnvironmentSpec) -> Result<EnvironmentSpec, Vec<FieldViolation>> + Send>);
+
+impl std::fmt::Debug for SpecChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SpecChange")
+    }
+}
+
+/// What the fleet wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make this durable before any other effect of the step.
+    Persist(Change),
+    /// Answer a command.
+    Reply { id: CommandId, result: Result<Reply, Refusal> },
+    /// Say this to a worker.
+    Send { session: SessionId, message: ControlMessage },
+    /// Refuse a session that said hello, or end one, with this status.
+    Refuse { session: SessionId, refusal: Refusal },
+    /// End a session after what was sent.
+    Close { session: SessionId },
+    /// This environment's public view changed (not only counters or times): tell the watchers.
+    EnvironmentChanged { environment: EnvironmentName },
+    /// This environment is gone: tell the watchers.
+    EnvironmentRemoved { environment: EnvironmentName, uid: Uid },
+}
+
+/// The answer to a command that was not refused.
+#[derive(Debug)]
+pub enum Reply {
+    /// The environment after the change; `None` when it is gone (deleted, abandoned).
+    Environment(Option<Box<flotilla_proto::v1::Environment>>),
+    /// What the worker answered.
+    Answer(flotilla_proto::session::Answer),
+}
+
+/// A durable change. Each replaces what is stored under its key.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An environment's record.
+    PutEnvironment(Box<EnvironmentRecord>),
+    /// No such environment any more.
+    DeleteEnvironment { environment: EnvironmentName },
+    /// The highest epoch ever granted for a prefix of a store. Survives the environment.
+    PutEpoch { store: StoreName, prefix: Prefix, epoch: Epoch },
+    /// A store.
+    PutStore { store: StoreName, url: StoreUrl },
+    /// An answered request id; forgotten after 1 h.
+    PutRequest { request: RequestId, environment: EnvironmentName, at: Timestamp },
+    /// Request ids older than this are forgotten.
+    ForgetRequests { before: Timestamp },
+    /// The term of control.
+    PutTerm { term: Term },
+}
+
+/// Everything that control remembers of one environment.
+#[derive(Debug, Clone)]
+pub struct EnvironmentRecord {
+    /// The name.
+    pub name: EnvironmentName,
+    /// Tells it from an earlier or later one of the same name.
+    pub uid: Uid,
+    /// What users said.
+    pub spec: EnvironmentSpec,
+    /// The SDK key in force.
+    pub sdk_key: Option<SdkKey>,
+    /// A new key that is not proved yet.
+    pub pending_key: Option<SdkKey>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// The removal under way, if there is one.
+    pub removal: Option<RemovalKind>,
+    /// Counts the changes of the spec (key and pause included).
+    pub generation: Generation,
+    /// Counts all changes by users; the etag is made of it and the uid.
+    pub change_number: u64,
+    /// Counts the user's resync requests.
+    pub resync: u64,
+    /// Leave to overwrite a foreign fence, until it is spent.
+    pub take_over: Option<TakeOver>,
+    /// The present grant and the worker that has it.
+    pub grant: Option<GrantRecord>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When a user last changed it.
+    pub updated: Timestamp,
+}
+
+/// How an environment is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovalKind {
+    /// The data stays; the released fence is put.
+    Release,
+    /// The data goes.
+    Purge,
+}
+
+/// A grant and its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRecord {
+    /// The worker.
+    pub worker: WorkerName,
+    /// What it was granted.
+    pub grant: Grant,
+}
+
+/// What control finds in its store at start.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered {
+    /// All environments.
+    pub environments: Vec<EnvironmentRecord>,
+    /// The highest epochs, by store and prefix.
+    pub epochs: Vec<(StoreName, Prefix, Epoch)>,
+    /// All stores.
+    pub stores: Vec<(StoreName, StoreUrl)>,
+    /// Request ids of the last hour.
+    pub requests: Vec<(RequestId, EnvironmentName, Timestamp)>,
+}
+
+/// Makes grant ids that are unique across controls that share a cloned database: `<random of this start>-<number>`.
+#[derive(Debug, Clone)]
+pub struct GrantIds {
+    /// Random text of this start, 1 to 32 characters of `[A-Za-z0-9]`.
+    pub start: String,
+    /// The last number given.
+    pub last: u64,
+}
+
+impl GrantIds {
+    /// The next id.
+    pub fn next_id(&mut self) -> GrantId {
+        self.last += 1;
+        GrantId::parse(&format!("{}-{}", self.start, self.last)).expect("letters, digits and '-', shorter than 64")
+    }
+}

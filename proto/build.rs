@@ -1,0 +1,30 @@
+//! Compiles the `.proto` files with protox, so that no `protoc` is needed.
+
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+/// Messages that hold a secret get a hand-written `Debug` in `redact.rs`.
+const SECRET: [&str; 5] = [
+    "flotilla.v1.CreateEnvironmentRequest",
+    "flotilla.v1.UpdateEnvironmentRequest",
+    "flotilla.v1.RotateSdkKeyRequest",
+    "flotilla.v1.Assignment",
+    "flotilla.v1.ProveKey",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from("proto");
+    let files = ["environment", "fleet", "data", "worker"].map(|name| root.join(format!("flotilla/v1/{name}.proto")));
+    for file in &files {
+        println!("cargo:rerun-if-changed={}", file.display());
+    }
+    let descriptors = protox::compile(&files, [&root])?;
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    std::fs::write(out.join("flotilla.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .skip_debug(SECRET)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
