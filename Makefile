@@ -5,6 +5,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
+# The tools share a venv, and cargo uses all cores by itself.
+.NOTPARALLEL:
 
 BUF_VERSION := 1.75.0
 GO_VERSION := 1.26.6
@@ -19,7 +21,7 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # A Go of our own, where the system's is missing or too old, comes before it.
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: help demo test lint format clippy protos licences setup setup-demo setup-go clean
+.PHONY: help setup demo test lint format clippy protos licences clean setup-demo setup-test setup-go
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -86,7 +88,6 @@ endef
 
 setup: setup-test setup-go $(BUF) ## Install what the tests and lints need (Debian, Ubuntu); starts no service
 
-.PHONY: setup-test
 setup-demo:
 	@$(call install_missing,$(DEMO_NEEDS))
 
