@@ -2,5 +2,7 @@
 //! runs the shipped binaries and Redis; it never is a dependency of a shipped crate. Start reading at
 //! [`simulator::Simulator`].
 
+/// Processes: Redis, the shipped binaries, and waiting for what they do.
+pub mod harness;
 /// LaunchDarkly, as far as a worker can see it.
 pub mod simulator;

@@ -25,17 +25,22 @@ use super::{Simulator, WeakSimulator};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// No answer at all: hyper closes the connection.
+/// No answer at all.
 #[derive(Debug)]
-struct ClosedWithoutAnswer;
+enum NoAnswer {
+    /// Hyper closes the connection.
+    Closed,
+    /// Nobody ever says anything.
+    Silence,
+}
 
-impl std::fmt::Display for ClosedWithoutAnswer {
+impl std::fmt::Display for NoAnswer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("closed without an answer, as told")
+        formatter.write_str("no answer, as told")
     }
 }
 
-impl std::error::Error for ClosedWithoutAnswer {}
+impl std::error::Error for NoAnswer {}
 
 /// Accepts until it is aborted; all connections end with it.
 pub(super) async fn accept(listener: TcpListener, simulator: WeakSimulator) {
@@ -58,11 +63,17 @@ async fn serve(connection: TcpStream, simulator: WeakSimulator) {
     // A patch is one small segment and must not wait for the acknowledgement of the one before.
     let _ = connection.set_nodelay(true);
     let service = service_fn(move |request| {
-        let simulator = simulator.upgrade();
+        let simulator = simulator.clone();
         async move {
-            match simulator {
-                Some(simulator) => answer(&simulator, request).await,
-                None => Err(ClosedWithoutAnswer),
+            let Some(simulator) = simulator.upgrade() else {
+                return Err(NoAnswer::Closed);
+            };
+            let outcome = answer(&simulator, request).await;
+            // A silent connection must not keep the server alive.
+            drop(simulator);
+            match outcome {
+                Err(NoAnswer::Silence) => std::future::pending().await,
+                outcome => outcome,
             }
         }
     });
@@ -73,10 +84,7 @@ async fn serve(connection: TcpStream, simulator: WeakSimulator) {
         .await;
 }
 
-async fn answer(
-    simulator: &Simulator,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, ClosedWithoutAnswer> {
+async fn answer(simulator: &Simulator, request: Request<Incoming>) -> Result<Response<Body>, NoAnswer> {
     let path = request.uri().path();
     if path.starts_with("/_sim/") {
         return Ok(control_api::answer(simulator, request).await);
@@ -101,8 +109,8 @@ async fn answer(
             status: code,
             location,
         }) => return Ok(redirect(code, &location)),
-        Some(Fault::Refuse) => return Err(ClosedWithoutAnswer),
-        Some(Fault::HalfOpen) => std::future::pending().await,
+        Some(Fault::Refuse) => return Err(NoAnswer::Closed),
+        Some(Fault::HalfOpen) => return Err(NoAnswer::Silence),
         Some(Fault::SlowPayload(rate)) => Pace::BytesPerSecond(rate),
         Some(Fault::HangMidEvent) => Pace::Half,
         Some(Fault::Delay(delay)) => {

@@ -1,0 +1,360 @@
+//! A whole fleet: Redis, the simulator, control and workers, and the command line towards them.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::cli::{self, CliOutput};
+use super::http::{HttpAnswer, http_get};
+use super::process::{Listening, Process};
+use super::redis_server::RedisServer;
+use super::tools::binary;
+use crate::simulator::Simulator;
+
+const START_BOUND: Duration = Duration::from_secs(30);
+
+/// What a fleet is started with.
+#[derive(Debug, Default)]
+pub struct FleetBuilder {
+    workers: usize,
+    control_arguments: Vec<String>,
+    worker_arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+/// A running fleet. Dropping it kills its processes; the directory stays when the test failed.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The store named `default`.
+    pub redis: RedisServer,
+    /// LaunchDarkly, for streams as well as polls.
+    pub simulator: Simulator,
+    control: Server,
+    workers: Vec<Server>,
+    builder: FleetBuilder,
+    commands: AtomicUsize,
+    directory: Option<TempDir>,
+}
+
+#[derive(Debug)]
+struct Server {
+    process: Process,
+    listening: Listening,
+}
+
+impl FleetBuilder {
+    /// How many workers there are: `w1`, `w2`…
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// More arguments for control; repeated flags are the caller's care.
+    #[must_use]
+    pub fn control_arguments(mut self, arguments: &[&str]) -> Self {
+        self.control_arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// More arguments for every worker.
+    #[must_use]
+    pub fn worker_arguments(mut self, arguments: &[&str]) -> Self {
+        self.worker_arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// An environment variable for all binaries.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts everything and waits until control and the workers listen.
+    pub async fn start(self) -> anyhow::Result<Fleet> {
+        let directory = tempfile::tempdir().context("cannot make a directory for the fleet")?;
+        fs::create_dir(directory.path().join("logs"))?;
+        let redis = RedisServer::start().await?;
+        let simulator = Simulator::start().await.context("cannot start the simulator")?;
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let command = self.control_command(directory.path(), &redis, &simulator, anywhere, anywhere)?;
+        let control = Server::start("control", command, directory.path()).await?;
+        let workers = self.workers;
+        let mut fleet = Fleet {
+            redis,
+            simulator,
+            control,
+            workers: Vec::new(),
+            builder: self,
+            commands: AtomicUsize::new(0),
+            directory: Some(directory),
+        };
+        for _ in 0..workers {
+            fleet.add_worker().await?;
+        }
+        Ok(fleet)
+    }
+
+    fn control_command(
+        &self,
+        directory: &Path,
+        redis: &RedisServer,
+        simulator: &Simulator,
+        grpc: SocketAddr,
+        http: SocketAddr,
+    ) -> anyhow::Result<Command> {
+        let mut command = self.command("flotilla-control")?;
+        command
+            .arg("--listen")
+            .arg(grpc.to_string())
+            .arg("--http-listen")
+            .arg(http.to_string())
+            .arg("--data-dir")
+            .arg(directory.join("control"))
+            .arg("--redis-url")
+            .arg(redis.url())
+            .arg("--stream-uri")
+            .arg(simulator.uri())
+            .arg("--base-uri")
+            .arg(simulator.uri())
+            .args(["--log-format", "json"])
+            .args(&self.control_arguments);
+        Ok(command)
+    }
+
+    /// A binary with the wanted variables, and none of the tester's own that begin with `FLOTILLA_`.
+    fn command(&self, name: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary(name)?);
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("FLOTILLA_") {
+                command.env_remove(variable);
+            }
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+}
+
+impl Fleet {
+    /// One worker, no further arguments.
+    pub fn builder() -> FleetBuilder {
+        FleetBuilder {
+            workers: 1,
+            ..FleetBuilder::default()
+        }
+    }
+
+    /// Where everything is kept: `logs/`, `control/` (data), `w1/`… (state).
+    pub fn directory(&self) -> &Path {
+        self.directory
+            .as_ref()
+            .expect("it is taken only by the drop")
+            .path()
+    }
+
+    /// Outputs of all processes and commands so far: for a test that looks for secrets in them.
+    pub fn outputs(&self) -> anyhow::Result<Vec<(PathBuf, String)>> {
+        let mut outputs = Vec::new();
+        for entry in fs::read_dir(self.directory().join("logs"))? {
+            let path = entry?.path();
+            let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+            outputs.push((path, text));
+        }
+        Ok(outputs)
+    }
+
+    /// Control's process.
+    pub fn control(&mut self) -> &mut Process {
+        &mut self.control.process
+    }
+
+    /// Control's addresses.
+    pub fn control_listening(&self) -> Listening {
+        self.control.listening
+    }
+
+    /// The URL that workers and the command line are given.
+    pub fn control_url(&self) -> String {
+        let address = self
+            .control
+            .listening
+            .grpc
+            .expect("control was started with a gRPC address");
+        format!("http://{address}")
+    }
+
+    /// Starts control again, on the addresses and data that it had, after it ended.
+    pub async fn restart_control(&mut self) -> anyhow::Result<()> {
+        self.control.process.kill9();
+        let Listening { grpc, http } = self.control.listening;
+        let grpc = grpc.context("control had no gRPC address")?;
+        let command =
+            self.builder
+                .control_command(self.directory(), &self.redis, &self.simulator, grpc, http)?;
+        self.control = Server::start("control", command, self.directory()).await?;
+        Ok(())
+    }
+
+    /// How many workers were started.
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// A worker's name; they are numbered from 0.
+    pub fn worker_name(index: usize) -> String {
+        format!("w{}", index + 1)
+    }
+
+    /// A worker's process.
+    pub fn worker(&mut self, index: usize) -> &mut Process {
+        &mut self.workers[index].process
+    }
+
+    /// A worker's addresses.
+    pub fn worker_listening(&self, index: usize) -> Listening {
+        self.workers[index].listening
+    }
+
+    /// Starts one more worker.
+    pub async fn add_worker(&mut self) -> anyhow::Result<()> {
+        let server = self.start_worker(self.workers.len()).await?;
+        self.workers.push(server);
+        Ok(())
+    }
+
+    /// Starts a worker again, in the state directory that it had, after it ended.
+    pub async fn restart_worker(&mut self, index: usize) -> anyhow::Result<()> {
+        self.workers[index].process.kill9();
+        self.workers[index] = self.start_worker(index).await?;
+        Ok(())
+    }
+
+    async fn start_worker(&self, index: usize) -> anyhow::Result<Server> {
+        let name = Self::worker_name(index);
+        let mut command = self.builder.command("flotilla-worker")?;
+        command
+            .args(["--control", &self.control_url(), "--name", &name])
+            .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
+            .arg("--state-dir")
+            .arg(self.directory().join(&name))
+            .args(&self.builder.worker_arguments);
+        Server::start(&name, command, self.directory()).await
+    }
+
+    /// Runs `flotilla --control URL ARGUMENTS…` to its end.
+    pub async fn cli(&self, arguments: &[&str]) -> anyhow::Result<CliOutput> {
+        self.cli_with(arguments, &[], "").await
+    }
+
+    /// As [`Fleet::cli`], with environment variables and an input.
+    pub async fn cli_with(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        stdin: &str,
+    ) -> anyhow::Result<CliOutput> {
+        let mut command = self.builder.command("flotilla")?;
+        command
+            .current_dir(self.directory())
+            .env("HOME", self.directory())
+            .args(["--control", &self.control_url()])
+            .args(arguments)
+            .envs(variables.iter().copied());
+        let output = cli::run(command.into(), stdin).await?;
+        let number = self.commands.fetch_add(1, Ordering::Relaxed);
+        let logs = self.directory().join("logs");
+        fs::write(logs.join(format!("flotilla-{number:03}.stdout")), &output.stdout)?;
+        fs::write(logs.join(format!("flotilla-{number:03}.stderr")), &output.stderr)?;
+        Ok(output)
+    }
+
+    /// `env add NAME --prefix P`, with the key handed over in a variable, and more arguments.
+    pub async fn add_environment(
+        &self,
+        name: &str,
+        prefix: &str,
+        sdk_key: &str,
+        more: &[&str],
+    ) -> anyhow::Result<CliOutput> {
+        let mut arguments = vec![
+            "env",
+            "add",
+            name,
+            "--prefix",
+            prefix,
+            "--sdk-key-env",
+            "TEST_SDK_KEY",
+        ];
+        arguments.extend(more);
+        self.cli_with(&arguments, &[("TEST_SDK_KEY", sdk_key)], "").await
+    }
+
+    /// `env status NAME -o json`.
+    pub async fn environment_status(&self, name: &str) -> anyhow::Result<Value> {
+        self.cli(&["env", "status", name, "-o", "json"]).await?.json()
+    }
+
+    /// Waits until `env status` shows this `initialization`.
+    ///
+    /// # Panics
+    /// After `bound`.
+    pub async fn wait_for_initialization(&self, name: &str, wanted: &str, bound: Duration) {
+        super::wait_until(&format!("{name} is {wanted}"), bound, async || {
+            let status = self
+                .environment_status(name)
+                .await
+                .map_err(|error| format!("{error:#}"))?;
+            if status["initialization"] == wanted {
+                Ok(())
+            } else {
+                Err(status.to_string())
+            }
+        })
+        .await;
+    }
+
+    /// `GET` from control's HTTP address.
+    pub async fn control_get(&self, path: &str) -> anyhow::Result<HttpAnswer> {
+        http_get(self.control.listening.http, path).await
+    }
+
+    /// `GET` from a worker's HTTP address.
+    pub async fn worker_get(&self, index: usize, path: &str) -> anyhow::Result<HttpAnswer> {
+        http_get(self.workers[index].listening.http, path).await
+    }
+}
+
+impl Drop for Fleet {
+    #[expect(
+        clippy::print_stderr,
+        reason = "whoever reads of the failure needs the place of the logs"
+    )]
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(directory) = self.directory.take()
+        {
+            eprintln!(
+                "logs and data of the fleet are kept in {}",
+                directory.keep().display()
+            );
+        }
+    }
+}
+
+impl Server {
+    async fn start(name: &str, command: Command, directory: &Path) -> anyhow::Result<Self> {
+        let mut process = Process::start(name, command, &directory.join("logs"))?;
+        let listening = process.listening(START_BOUND).await?;
+        Ok(Self { process, listening })
+    }
+}

@@ -1,0 +1,151 @@
+//! A Redis of the test's own.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+
+use super::process::Process;
+
+/// Until a server answers. A loaded machine needs more than the usual 20 ms.
+const START_BOUND: Duration = Duration::from_secs(15);
+/// A port that was free may be taken a moment later.
+const START_ATTEMPTS: usize = 5;
+
+/// `redis-server` from `PATH`, without persistence, on a free port. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct RedisServer {
+    directory: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+    process: Process,
+}
+
+impl RedisServer {
+    /// Starts an empty server and waits until it answers.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`RedisServer::start`], with more arguments for `redis-server`. It must answer without a password; one
+    /// can be set by `CONFIG SET` afterwards.
+    pub async fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut attempt = 1;
+        loop {
+            let directory = tempfile::tempdir().context("cannot make a directory for Redis")?;
+            let port = free_port()?;
+            let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+            let process = launch(directory.path(), port, &arguments)?;
+            let mut server = Self {
+                directory,
+                port,
+                arguments,
+                process,
+            };
+            match server.wait_until_ready().await {
+                Ok(()) => return Ok(server),
+                Err(error) if attempt == START_ATTEMPTS => return Err(error),
+                Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    /// The port, the same after every start.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A new connection.
+    pub async fn connection(&self) -> anyhow::Result<MultiplexedConnection> {
+        let client = redis::Client::open(self.url())?;
+        client
+            .get_multiplexed_async_connection()
+            .await
+            .with_context(|| format!("cannot connect to {}", self.url()))
+    }
+
+    /// The server's process, for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Kills the server; its data are gone.
+    pub fn stop(&mut self) {
+        self.process.kill9();
+    }
+
+    /// Starts an empty server on the same port, after [`RedisServer::stop`].
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        let mut attempt = 1;
+        loop {
+            self.stop();
+            self.process = launch(self.directory.path(), self.port, &self.arguments)?;
+            match self.wait_until_ready().await {
+                Ok(()) => return Ok(()),
+                Err(error) if attempt == START_ATTEMPTS => return Err(error),
+                // A client's own port may sit on ours for a moment.
+                Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let url = self.url();
+        let process = &mut self.process;
+        let waiting = async {
+            loop {
+                if !process.is_running() {
+                    bail!("redis-server ended:\n{}", process.log());
+                }
+                // Another server may have the port: it has another process id.
+                if ask_process_id(&url).await == Some(process.pid()) {
+                    return Ok(());
+                }
+                tokio::time::sleep(super::LOOK_INTERVAL).await;
+            }
+        };
+        tokio::time::timeout(START_BOUND, waiting)
+            .await
+            .context("redis-server did not answer in time")?
+    }
+}
+
+/// The process id of the server that answers at `url`, if one does.
+async fn ask_process_id(url: &str) -> Option<u32> {
+    let client = redis::Client::open(url).ok()?;
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    let info: String = redis::cmd("INFO")
+        .arg("server")
+        .query_async(&mut connection)
+        .await
+        .ok()?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("process_id:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn launch(directory: &Path, port: u16, arguments: &[String]) -> anyhow::Result<Process> {
+    let mut command = Command::new("redis-server");
+    command
+        .current_dir(directory)
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--port", &port.to_string()])
+        .args(arguments);
+    Process::start("redis-server", command, directory)
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("there is no free port")?;
+    Ok(listener.local_addr()?.port())
+}
