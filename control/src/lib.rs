@@ -1,1 +1,4 @@
 //! placeholder
+
+/// The pure heart.
+pub mod fleet;
