@@ -45,8 +45,7 @@ pub use time::Timestamp;
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes,
-    missing_debug_implementations,
-    unreachable_pub,
+    clippy::large_enum_variant,
     reason = "generated code"
 )]
 pub mod v1 {

@@ -317,7 +317,7 @@ impl Check<'_> {
                         "30s to 24h (shorter only with a loopback base URI)",
                     )
                 };
-                let limits = shortest..=Duration::from_secs(24 * 3600);
+                let limits = shortest..=Duration::from_hours(24);
                 self.duration(
                     "source.poll.interval",
                     poll.interval.as_ref(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Command, Error, FromArgMatches, Parser};
+use clap::{ArgAction, Command, Error, Parser};
 
 /// Reads a server's options from its arguments, the environment and the file named by `--config` or `FLOTILLA_CONFIG`.
 ///
