@@ -4,5 +4,7 @@
 
 /// Processes: Redis, the shipped binaries, and waiting for what they do.
 pub mod harness;
+/// The real LaunchDarkly SDKs, as readers.
+pub mod sdks;
 /// LaunchDarkly, as far as a worker can see it.
 pub mod simulator;

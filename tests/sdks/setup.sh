@@ -1,0 +1,48 @@
+#!/bin/sh
+# Installs the SDK readers below .tools/sdks at the repository's top: a venv for Python, node_modules for Node,
+# an executable for Go. Without arguments: all three. What is installed already, from the same files, is left alone.
+set -eu
+
+sources=$(cd "$(dirname "$0")" && pwd)
+target=$(cd "$sources/../.." && pwd)/.tools/sdks
+mkdir -p "$target"
+
+# One at a time: tests of several processes may ask for the same reader at once.
+exec 9>"$target/.lock"
+flock 9
+
+checksum() {
+    (cd "$sources/$1" && find . -maxdepth 1 -type f | sort | xargs cat) | cksum
+}
+
+install_python() {
+    python3 -m venv --clear "$target/python"
+    "$target/python/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+        --requirement "$sources/python/requirements.txt"
+    cp "$sources/python/reader.py" "$target/python/"
+}
+
+install_node() {
+    mkdir -p "$target/node"
+    cp "$sources/node/package.json" "$sources/node/package-lock.json" "$sources/node/reader.mjs" "$target/node/"
+    (cd "$target/node" && npm ci --silent --no-audit --no-fund --ignore-scripts)
+}
+
+install_go() {
+    mkdir -p "$target/go"
+    (cd "$sources/go" && go build -mod=readonly -trimpath -o "$target/go/reader" .)
+}
+
+for sdk in "${@:-python node go}"; do
+    # The default is one word of three names.
+    for name in $sdk; do
+        stamp="$target/$name.installed"
+        wanted=$(checksum "$name")
+        if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+            continue
+        fi
+        rm -f "$stamp"
+        "install_$name" >&2
+        echo "$wanted" >"$stamp"
+    done
+done

@@ -1,0 +1,384 @@
+//! Readers made of the real LaunchDarkly SDKs (`tests/sdks/`): what they evaluate is what counts, whether they
+//! are connected to LaunchDarkly or read what was written to Redis.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command as BlockingCommand, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::harness::{require_tool, wait_until, workspace_directory};
+use crate::simulator::Dataset;
+
+/// One evaluation of all cases, the SDK's initialisation included.
+const ANSWER_BOUND: Duration = Duration::from_mins(1);
+
+/// An SDK that is pinned and installed by `tests/sdks/setup.sh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sdk {
+    /// `launchdarkly-server-sdk` from PyPI, with redis-py.
+    Python,
+    /// `@launchdarkly/node-server-sdk` from npm, with ioredis.
+    Node,
+    /// `go-server-sdk` v7, with redigo.
+    Go,
+}
+
+/// Where a reader has its flags from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Daemon mode: from Redis alone, without a cache.
+    Daemon {
+        /// `redis://HOST:PORT`.
+        redis_url: String,
+        /// The environment's prefix.
+        prefix: String,
+    },
+    /// From a LaunchDarkly, as an SDK usually does.
+    Direct {
+        /// Base URI of streams and polls.
+        uri: String,
+        /// The environment's SDK key.
+        sdk_key: String,
+    },
+}
+
+/// What an SDK made of a case.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct CaseResult {
+    /// The flag's key.
+    pub flag: String,
+    /// What it evaluated to.
+    pub value: Value,
+    /// The variation's index; none for the default value.
+    pub variation: Option<i64>,
+    /// The reason's kind, and `ERROR:<error kind>` for errors.
+    pub reason: String,
+}
+
+/// What an SDK says about all flags at once.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct AllFlags {
+    /// Whether the SDK had data.
+    pub valid: bool,
+    /// The value of each flag.
+    pub values: BTreeMap<String, Value>,
+}
+
+/// One answer of a reader. Numbers are made comparable: one SDK prints `1.0` where another prints `1`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Evaluation {
+    /// In the order of the file.
+    pub cases: Vec<CaseResult>,
+    /// For the file's own context.
+    pub all_flags: AllFlags,
+}
+
+impl Sdk {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Python, Self::Node, Self::Go];
+
+    /// The name in `tests/sdks/`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+            Self::Go => "go",
+        }
+    }
+
+    /// Whether tests can read with this SDK: its toolchain is here, and the reader is installed (which happens
+    /// here, the first time). Where it cannot be, the test says so and goes without.
+    ///
+    /// # Panics
+    /// When it cannot be and `CI=true`.
+    pub fn require(self) -> bool {
+        static INSTALLED: [OnceLock<bool>; 3] = [const { OnceLock::new() }; 3];
+        let (place, tools): (usize, &[&str]) = match self {
+            Self::Python => (0, &["python3"]),
+            Self::Node => (1, &["node", "npm"]),
+            Self::Go => (2, &["go"]),
+        };
+        tools.iter().all(|tool| require_tool(tool)) && *INSTALLED[place].get_or_init(|| self.install())
+    }
+
+    /// Those of them that can be read with; see [`Sdk::require`].
+    pub fn required() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|sdk| sdk.require()).collect()
+    }
+
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    fn install(self) -> bool {
+        let script = workspace_directory().join("tests/sdks/setup.sh");
+        let output = BlockingCommand::new(&script)
+            .arg(self.name())
+            .stdin(Stdio::null())
+            .output();
+        let failure = match output {
+            Ok(output) if output.status.success() => return true,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => format!("cannot run {}: {error}", script.display()),
+        };
+        let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(
+            !in_ci,
+            "the {} SDK cannot be installed, and CI=true demands it: {failure}",
+            self.name()
+        );
+        eprintln!("SKIPPED: the {} SDK cannot be installed: {failure}", self.name());
+        false
+    }
+
+    fn command(self) -> Command {
+        let installed = workspace_directory().join(".tools/sdks").join(self.name());
+        match self {
+            Self::Python => {
+                let mut command = Command::new(installed.join("bin/python"));
+                command.arg(installed.join("reader.py"));
+                command
+            }
+            Self::Node => {
+                let mut command = Command::new("node");
+                command.arg(installed.join("reader.mjs"));
+                command
+            }
+            Self::Go => Command::new(installed.join("reader")),
+        }
+    }
+}
+
+/// A running reader. It ends when this is dropped.
+#[derive(Debug)]
+pub struct SdkReader {
+    sdk: Sdk,
+    // Held so that it is killed with the reader.
+    _child: Child,
+    stdin: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    log: tempfile::NamedTempFile,
+}
+
+impl SdkReader {
+    /// Starts a reader that evaluates the cases of this file; see [`Sdk::require`] first.
+    pub fn start(sdk: Sdk, source: &Source, cases: &Path) -> anyhow::Result<Self> {
+        let log = tempfile::NamedTempFile::new().context("cannot make a file for the reader's log")?;
+        let mut command = sdk.command();
+        match source {
+            Source::Daemon { redis_url, prefix } => {
+                command.args(["--mode", "daemon", "--redis-url", redis_url, "--prefix", prefix]);
+            }
+            Source::Direct { uri, sdk_key } => {
+                command.args([
+                    "--mode",
+                    "direct",
+                    "--base",
+                    uri,
+                    "--stream",
+                    uri,
+                    "--sdk-key",
+                    sdk_key,
+                ]);
+            }
+        }
+        let mut child = command
+            .arg("--interactive")
+            .arg("--cases")
+            .arg(cases)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.reopen().context("cannot open the reader's log")?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start the {} reader", sdk.name()))?;
+        let stdin = child.stdin.take().context("the reader has no stdin")?;
+        let stdout = child.stdout.take().context("the reader has no stdout")?;
+        Ok(Self {
+            sdk,
+            _child: child,
+            stdin,
+            answers: BufReader::new(stdout).lines(),
+            log,
+        })
+    }
+
+    /// Which SDK it is.
+    pub fn sdk(&self) -> Sdk {
+        self.sdk
+    }
+
+    /// Evaluates all cases now.
+    pub async fn evaluate(&mut self) -> anyhow::Result<Evaluation> {
+        let asking = async {
+            self.stdin.write_all(b"eval\n").await?;
+            self.answers.next_line().await
+        };
+        let answer = tokio::time::timeout(ANSWER_BOUND, asking).await;
+        let name = self.sdk.name();
+        match answer {
+            Ok(Ok(Some(line))) => {
+                Evaluation::parse(&line).with_context(|| format!("the {name} reader said {line}"))
+            }
+            Ok(Ok(None)) => bail!("the {name} reader ended:\n{}", self.log()),
+            Ok(Err(error)) => bail!("cannot ask the {name} reader: {error}\n{}", self.log()),
+            Err(_) => bail!("the {name} reader did not answer:\n{}", self.log()),
+        }
+    }
+
+    /// Evaluates until the answer is the wanted one: a reader that is connected to LaunchDarkly learns of a
+    /// change a little later.
+    ///
+    /// # Panics
+    /// After `bound`, with the cases that differ.
+    pub async fn wait_until_equal(&mut self, wanted: &Evaluation, bound: Duration) {
+        let what = format!("the {} reader evaluates as wanted", self.sdk.name());
+        wait_until(&what, bound, async || {
+            let found = self.evaluate().await.map_err(|error| format!("{error:#}"))?;
+            wanted.compare(&found)
+        })
+        .await;
+    }
+
+    /// What the SDK logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+}
+
+impl Evaluation {
+    fn parse(line: &str) -> anyhow::Result<Self> {
+        let mut evaluation: Self = serde_json::from_str(line)?;
+        evaluation
+            .cases
+            .iter_mut()
+            .for_each(|case| make_comparable(&mut case.value));
+        evaluation.all_flags.values.values_mut().for_each(make_comparable);
+        Ok(evaluation)
+    }
+
+    /// Equal, or what differs: a few lines for the reader of a failed test.
+    pub fn compare(&self, other: &Self) -> Result<(), String> {
+        if self == other {
+            return Ok(());
+        }
+        let cases = self
+            .cases
+            .iter()
+            .zip(&other.cases)
+            .filter(|(one, two)| one != two);
+        let mut differences: Vec<String> = cases
+            .map(|(one, two)| format!("wanted {one:?}, found {two:?}"))
+            .collect();
+        if self.cases.len() != other.cases.len() {
+            differences.push(format!(
+                "wanted {} cases, found {}",
+                self.cases.len(),
+                other.cases.len()
+            ));
+        }
+        if self.all_flags.valid != other.all_flags.valid {
+            differences.push(format!("all flags: wanted valid {}", self.all_flags.valid));
+        }
+        let keys = self.all_flags.values.keys().chain(other.all_flags.values.keys());
+        for key in keys.collect::<std::collections::BTreeSet<_>>() {
+            let (one, two) = (self.all_flags.values.get(key), other.all_flags.values.get(key));
+            if one != two {
+                differences.push(format!("all flags, {key}: wanted {one:?}, found {two:?}"));
+            }
+        }
+        let count = differences.len();
+        differences.truncate(5);
+        Err(format!("{count} differences:\n{}", differences.join("\n")))
+    }
+}
+
+/// Turns every number into a floating point one, which is what flag values are.
+fn make_comparable(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64() {
+                *value = Value::from(float);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_comparable),
+        Value::Object(fields) => fields.values_mut().for_each(make_comparable),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// `tests/fixtures/evaluation.json`: flags of every type and the cases to evaluate.
+#[derive(Debug)]
+pub struct EvaluationFixture {
+    /// The file, for [`SdkReader::start`].
+    pub path: PathBuf,
+    /// Its flags and segments.
+    pub data: Dataset,
+    /// For each case, what it must evaluate to, where that does not depend on hashes.
+    pub expected: Vec<Option<CaseResult>>,
+}
+
+impl EvaluationFixture {
+    /// Reads the file.
+    pub fn load() -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct File<'text> {
+            #[serde(borrow)]
+            data: &'text serde_json::value::RawValue,
+            cases: Vec<Case>,
+        }
+        #[derive(Deserialize)]
+        struct Case {
+            flag: String,
+            expect: Option<Expectation>,
+        }
+        #[derive(Deserialize)]
+        struct Expectation {
+            value: Value,
+            variation: Option<i64>,
+            reason: String,
+        }
+        let path = workspace_directory().join("tests/fixtures/evaluation.json");
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file: File<'_> = serde_json::from_str(&text).context("the fixture has another shape")?;
+        let expected = file.cases.into_iter().map(|case| {
+            let Expectation {
+                mut value,
+                variation,
+                reason,
+            } = case.expect?;
+            make_comparable(&mut value);
+            Some(CaseResult {
+                flag: case.flag,
+                value,
+                variation,
+                reason,
+            })
+        });
+        let expected = expected.collect();
+        Ok(Self {
+            data: Dataset::parse(file.data.get())?,
+            path,
+            expected,
+        })
+    }
+
+    /// Checks the cases whose result is written down.
+    ///
+    /// # Panics
+    /// At the first one that differs.
+    pub fn assert_expected(&self, evaluation: &Evaluation) {
+        assert_eq!(evaluation.cases.len(), self.expected.len());
+        for (index, (found, expected)) in evaluation.cases.iter().zip(&self.expected).enumerate() {
+            if let Some(expected) = expected {
+                assert_eq!(found, expected, "case {index}");
+            }
+        }
+    }
+}
