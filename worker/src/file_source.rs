@@ -1,0 +1,223 @@
+//! A file of flag data as a source: `{"flags":{…},"segments":{…}}`, in JSON or YAML, read again when it changes.
+//!
+//! The directory is watched, not the file, so that editors that write a new file and rename it are seen too; a look
+//! at the file's metadata every second covers file systems that announce nothing. A file that cannot be read, now or
+//! after a change, is reported, and what was read before stays.
+
+// From what people write to what LaunchDarkly would send.
+mod completion;
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use self::completion::{Format, complete};
+use crate::launchdarkly::event::parse_poll;
+use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure};
+
+/// The file's metadata is looked at this often, whatever the watch says.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A change seldom comes alone: an editor truncates, writes, sets times. The file is read once they have passed.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// An unchanged file is reported as such this often; listeners doubt a source that is silent for minutes.
+const LOOKS_PER_UNCHANGED: u32 = 60;
+
+/// What tells one content of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What a look at the file found.
+enum Look {
+    Same,
+    Read(Stamp, Box<Result<FullPayload, SourceFailure>>),
+    Unreadable(SourceFailure),
+}
+
+/// Reads the file and its later versions until nobody listens. `limit` bounds its size in bytes.
+pub(crate) async fn run(path: PathBuf, limit: usize, events: SourceEvents) {
+    let changed = Arc::new(Notify::new());
+    let mut watch = None;
+    let mut stamp = None;
+    let mut failure = None;
+    let mut is_connected = false;
+    let mut unchanged_looks = 0;
+    loop {
+        // The directory may not be there yet, or not any more: try until it is watched.
+        if watch.is_none() {
+            watch = watch_directory(&path, &changed).ok();
+        }
+        let found = match look(path.clone(), stamp, limit).await {
+            Look::Same => None,
+            Look::Read(read, result) => {
+                stamp = Some(read);
+                Some(*result)
+            }
+            Look::Unreadable(failure) => {
+                stamp = None;
+                watch = None;
+                Some(Err(failure))
+            }
+        };
+        let news = match found {
+            None if failure.is_none() => {
+                unchanged_looks += 1;
+                (unchanged_looks % LOOKS_PER_UNCHANGED == 0).then_some(SourceEvent::Unchanged)
+            }
+            None => None,
+            Some(Ok(payload)) => {
+                failure = None;
+                if !is_connected {
+                    is_connected = true;
+                    if events
+                        .send(SourceEvent::Connected { environment_id: None })
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+                Some(SourceEvent::Payload(payload))
+            }
+            Some(Err(found)) => {
+                is_connected = false;
+                let is_news = failure.as_ref() != Some(&found);
+                failure = Some(found.clone());
+                is_news.then_some(SourceEvent::Interrupted {
+                    failure: found,
+                    retry_in: LOOK_INTERVAL,
+                })
+            }
+        };
+        if let Some(event) = news
+            && events.send(event).await.is_err()
+        {
+            return;
+        }
+        if events.is_closed() {
+            return;
+        }
+        if timeout(LOOK_INTERVAL, changed.notified()).await.is_ok() {
+            sleep(SETTLE).await;
+        }
+    }
+}
+
+/// A watch on the file's directory that wakes `changed`. The operating system's limits may refuse it.
+fn watch_directory(path: &Path, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let changed = Arc::clone(changed);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let concerns_content = match event {
+            Ok(event) => match event.kind {
+                // Our own reading is an access too.
+                EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+                EventKind::Access(_) => false,
+                _ => true,
+            },
+            Err(_) => true,
+        };
+        if concerns_content {
+            changed.notify_one();
+        }
+    })?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+async fn look(path: PathBuf, known: Option<Stamp>, limit: usize) -> Look {
+    let shown = path.clone();
+    let looked = tokio::task::spawn_blocking(move || look_now(&path, known, limit)).await;
+    looked.unwrap_or_else(|error| Look::Unreadable(unreadable(&shown, error)))
+}
+
+fn look_now(path: &Path, known: Option<Stamp>, limit: usize) -> Look {
+    // Opening comes second: it would wait for ever on a pipe.
+    let opened = std::fs::metadata(path).and_then(|metadata| {
+        if known == Some(Stamp::of(&metadata)) {
+            return Ok(None);
+        }
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let file = File::open(path)?;
+        let stamp = Stamp::of(&file.metadata()?);
+        Ok(Some((file, stamp)))
+    });
+    match opened {
+        Ok(None) => Look::Same,
+        Ok(Some((file, stamp))) => match read_bounded(&file, limit) {
+            Ok(text) => Look::Read(stamp, Box::new(parse(path, &text))),
+            Err(error) => Look::Unreadable(unreadable(path, error)),
+        },
+        Err(error) => Look::Unreadable(unreadable(path, error)),
+    }
+}
+
+fn read_bounded(file: &File, limit: usize) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let one_too_many = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(one_too_many).read_to_end(&mut text)?;
+    if text.len() > limit {
+        return Err(io::Error::other(format!(
+            "it is larger than the limit of {limit} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<FullPayload, SourceFailure> {
+    let completed = std::str::from_utf8(text)
+        .map_err(|error| error.to_string())
+        .and_then(|text| complete(text, Format::of(path, text)));
+    let message = match completed {
+        Ok(json) => match parse_poll(&Bytes::from(json)) {
+            Ok(payload) => return Ok(payload),
+            Err(error) => error.to_string(),
+        },
+        Err(message) => message,
+    };
+    Err(SourceFailure::Data {
+        message: format!("the file {} is not usable: {message}", path.display()),
+    })
+}
+
+fn unreadable(path: &Path, error: impl std::fmt::Display) -> SourceFailure {
+    SourceFailure::Data {
+        message: format!("the file {} cannot be read: {error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

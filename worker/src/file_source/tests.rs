@@ -1,0 +1,176 @@
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::source::EVENT_QUEUE;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    directory: tempfile::TempDir,
+    events: mpsc::Receiver<SourceEvent>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a source for the length of a test")]
+fn start(first: Option<&str>) -> Running {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("flags.json");
+    if let Some(text) = first {
+        std::fs::write(&path, text).expect("written");
+    }
+    let (sender, events) = mpsc::channel(EVENT_QUEUE);
+    Running {
+        directory,
+        events,
+        task: tokio::spawn(run(path, 1000, sender)),
+    }
+}
+
+impl Running {
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("flags.json")
+    }
+
+    async fn event(&mut self) -> SourceEvent {
+        timeout(PATIENCE, self.events.recv())
+            .await
+            .expect("an event in time")
+            .expect("a source")
+    }
+
+    /// Waits until the source shows these keys; a file read while it is written may show something else first.
+    async fn keys(&mut self, expected: &[&str]) {
+        let mut last = None;
+        let shown = timeout(PATIENCE, async {
+            loop {
+                let event = self.events.recv().await.expect("a source");
+                if let SourceEvent::Payload(payload) = &event
+                    && payload.items().map(|item| item.key).eq(expected.iter().copied())
+                {
+                    return;
+                }
+                last = Some(event);
+            }
+        });
+        let is_shown = shown.await.is_ok();
+        assert!(is_shown, "{expected:?} is not shown, the last event was {last:?}");
+    }
+
+    async fn failure(&mut self) -> String {
+        match self.event().await {
+            SourceEvent::Interrupted {
+                failure: SourceFailure::Data { message },
+                ..
+            } => message,
+            other => panic!("not interrupted: {other:?}"),
+        }
+    }
+}
+
+fn flags(key: &str) -> String {
+    format!("{{\"flags\":{{\"{key}\":{{}}}}}}")
+}
+
+#[tokio::test]
+async fn a_file_is_read_and_read_again_when_it_is_written_or_replaced() {
+    let mut source = start(Some(&flags("a")));
+    assert!(matches!(
+        source.event().await,
+        SourceEvent::Connected { environment_id: None }
+    ));
+    source.keys(&["a"]).await;
+    for round in 0..3 {
+        let key = format!("written-{round}");
+        std::fs::write(source.path(), flags(&key)).expect("written");
+        source.keys(&[&key]).await;
+        let key = format!("renamed-{round}");
+        let aside = source.directory.path().join("flags.json.new");
+        std::fs::write(&aside, flags(&key)).expect("written");
+        std::fs::rename(&aside, source.path()).expect("renamed");
+        source.keys(&[&key]).await;
+    }
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the time to a reload is measured")]
+async fn a_change_shows_within_a_second() {
+    let mut source = start(Some(&flags("a")));
+    source.keys(&["a"]).await;
+    let begin = Instant::now();
+    std::fs::write(source.path(), flags("b")).expect("written");
+    source.keys(&["b"]).await;
+    // The promise is one second; a loaded machine gets four times that.
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_symbolic_link_that_is_moved_is_noticed() {
+    let mut source = start(None);
+    source.failure().await;
+    for key in ["a", "b"] {
+        let target = source.directory.path().join(format!("{key}.json"));
+        std::fs::write(&target, flags(key)).expect("written");
+        let link = source.directory.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        std::fs::rename(&link, source.path()).expect("renamed");
+        source.keys(&[key]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_file_is_reported_once_by_name_and_place_and_a_good_one_recovers() {
+    let mut source = start(Some("{\n \"flags\": }"));
+    let message = source.failure().await;
+    assert!(
+        message.contains("flags.json") && message.contains("line 2 column 11"),
+        "{message}"
+    );
+    std::fs::write(source.path(), flags("a")).expect("written");
+    source.keys(&["a"]).await;
+    std::fs::remove_file(source.path()).expect("removed");
+    let message = source.failure().await;
+    assert!(message.contains("flags.json cannot be read"), "{message}");
+    std::fs::write(source.path(), flags("b")).expect("written");
+    source.keys(&["b"]).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_later_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("later/flags.yaml");
+    let (sender, events) = mpsc::channel(EVENT_QUEUE);
+    #[expect(clippy::disallowed_methods, reason = "a source for the length of a test")]
+    let task = tokio::spawn(run(path.clone(), 1000, sender));
+    let mut source = Running {
+        directory,
+        events,
+        task,
+    };
+    source.failure().await;
+    std::fs::create_dir(path.parent().expect("a parent")).expect("made");
+    std::fs::write(&path, "flags: {a: {on: true}}").expect("written");
+    source.keys(&["a"]).await;
+}
+
+#[test]
+fn what_is_no_file_or_too_large_is_unreadable() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let complaint = |path: &Path| match look_now(path, None, 10) {
+        Look::Unreadable(failure) => failure.to_string(),
+        Look::Same | Look::Read(..) => panic!("it was read"),
+    };
+    assert!(complaint(directory.path()).contains("not a regular file"));
+    let path = directory.path().join("flags");
+    std::fs::write(&path, "12345678901").expect("written");
+    assert!(complaint(&path).contains("limit of 10 bytes"));
+    std::fs::write(&path, b"\xff").expect("written");
+    assert!(matches!(look_now(&path, None, 10), Look::Read(_, result) if result.is_err()));
+}
