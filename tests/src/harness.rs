@@ -15,7 +15,7 @@ pub use fleet::{Fleet, FleetBuilder};
 pub use http::{HttpAnswer, http_get};
 pub use process::{Listening, Process};
 pub use redis_server::RedisServer;
-pub use tools::{binary, have_tool, require_tool, workspace_directory};
+pub use tools::{binary_directory, binary_in, have_tool, require_tool, workspace_directory};
 
 /// How often a predicate is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);

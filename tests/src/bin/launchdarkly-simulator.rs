@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use flotilla_tests::simulator::{Dataset, Kind, Simulator, generated_flag, generated_flags};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Serves made-up flags as LaunchDarkly would, and obeys `/_sim/…`.
 ///
@@ -40,6 +41,7 @@ struct Options {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    raise_file_limit().context("cannot raise the limit of open files")?;
     let simulator = Simulator::start_on(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
@@ -49,6 +51,13 @@ async fn main() -> anyhow::Result<()> {
         result = tokio::signal::ctrl_c() => result.context("cannot wait for the interrupt"),
         () = send_patches(&simulator, &keys, &options) => Ok(()),
     }
+}
+
+/// A stream is an open file, and the usual limit of 1,024 is below what benchmarks need.
+fn raise_file_limit() -> anyhow::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 fn add_environments(simulator: &Simulator, options: &Options) -> Vec<String> {

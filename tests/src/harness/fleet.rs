@@ -15,7 +15,7 @@ use super::cli::{self, CliOutput};
 use super::http::{HttpAnswer, http_get};
 use super::process::{Listening, Process};
 use super::redis_server::RedisServer;
-use super::tools::binary;
+use super::tools::{binary_directory, binary_in};
 use crate::simulator::Simulator;
 
 const START_BOUND: Duration = Duration::from_secs(30);
@@ -27,6 +27,7 @@ pub struct FleetBuilder {
     control_arguments: Vec<String>,
     worker_arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    binaries: Option<PathBuf>,
 }
 
 /// A running fleet. Dropping it kills its processes; the directory stays when the test failed.
@@ -77,6 +78,13 @@ impl FleetBuilder {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes the binaries from here instead; see [`binary_directory`].
+    #[must_use]
+    pub fn binaries(mut self, directory: &Path) -> Self {
+        self.binaries = Some(directory.to_owned());
         self
     }
 
@@ -134,7 +142,11 @@ impl FleetBuilder {
 
     /// A binary with the wanted variables, and none of the tester's own that begin with `FLOTILLA_`.
     fn command(&self, name: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(binary(name)?);
+        let path = match &self.binaries {
+            Some(directory) => binary_in(directory, name)?,
+            None => binary_in(&binary_directory()?, name)?,
+        };
+        let mut command = Command::new(path);
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("FLOTILLA_") {
                 command.env_remove(variable);

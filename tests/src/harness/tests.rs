@@ -75,3 +75,85 @@ async fn waiting_has_an_end() {
     })
     .await;
 }
+
+/// Puts a script in a binary's place. Another process writes it: were it this one, a child that another test
+/// forks at that moment would inherit the open file, and the kernel would refuse to run it.
+fn stand_in(directory: &std::path::Path, name: &str, script: &str) {
+    let mut command = shell(r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#);
+    assert!(
+        command
+            .arg(directory.join(name))
+            .arg(script)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[tokio::test]
+async fn a_fleet_is_wired_together_and_restarts_on_its_addresses() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    let binaries = tempfile::tempdir().unwrap();
+    let listening = r#"{"fields":{"message":"listening","grpc":"127.0.0.1:7","http":"127.0.0.1:8"}}"#;
+    let server = format!("echo \"$0 $VARIABLE $*\"; echo '{listening}'; exec sleep 60");
+    stand_in(binaries.path(), "flotilla-control", &server);
+    stand_in(binaries.path(), "flotilla-worker", &server);
+    stand_in(
+        binaries.path(),
+        "flotilla",
+        "cat; echo \"$TEST_SDK_KEY $*\" >&2; exit 3",
+    );
+    let builder = Fleet::builder()
+        .workers(2)
+        .binaries(binaries.path())
+        .variable("VARIABLE", "value");
+    let mut fleet = builder
+        .worker_arguments(&["--capacity", "5"])
+        .start()
+        .await
+        .unwrap();
+
+    let log = fleet.control().log();
+    let (redis, uri) = (fleet.redis.url(), fleet.simulator.uri());
+    assert!(
+        log.contains("flotilla-control value --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 "),
+        "{log}"
+    );
+    assert!(
+        log.contains(&format!(
+            "--redis-url {redis} --stream-uri {uri} --base-uri {uri} "
+        )),
+        "{log}"
+    );
+    let log = fleet.worker(1).log();
+    assert!(
+        log.contains("--control http://127.0.0.1:7 --name w2 ") && log.contains("--capacity 5"),
+        "{log}"
+    );
+
+    let output = fleet
+        .add_environment("a", "p", "the-key", &["--wait"])
+        .await
+        .unwrap();
+    let told =
+        "the-key --control http://127.0.0.1:7 env add a --prefix p --sdk-key-env TEST_SDK_KEY --wait\n";
+    assert_eq!((output.status, output.stderr.as_str()), (3, told));
+    assert_eq!(fleet.cli_with(&[], &[], "input").await.unwrap().stdout, "input");
+    let outputs = fleet.outputs().unwrap();
+    assert!(outputs.iter().any(|(_, text)| text == told), "{outputs:?}");
+
+    fleet.restart_control().await.unwrap();
+    let log = fleet.control().log();
+    assert!(
+        log.contains("--listen 127.0.0.1:7 --http-listen 127.0.0.1:8 "),
+        "{log}"
+    );
+    let pid = fleet.worker(0).pid();
+    fleet.restart_worker(0).await.unwrap();
+    assert_ne!(fleet.worker(0).pid(), pid);
+    let directory = fleet.directory().to_owned();
+    drop(fleet);
+    assert!(!directory.exists());
+}

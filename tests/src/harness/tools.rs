@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// A shipped binary: from `FLOTILLA_BIN_DIR`, or beside the directory of this test executable.
-pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    let directory = match env::var_os("FLOTILLA_BIN_DIR") {
-        Some(directory) => PathBuf::from(directory),
-        None => directory_of_this_build()?,
-    };
+/// Where the shipped binaries are: `FLOTILLA_BIN_DIR`, or beside the directory of this test executable.
+pub fn binary_directory() -> anyhow::Result<PathBuf> {
+    match env::var_os("FLOTILLA_BIN_DIR") {
+        Some(directory) => Ok(PathBuf::from(directory)),
+        None => directory_of_this_build(),
+    }
+}
+
+/// A binary of that directory.
+pub fn binary_in(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join(name);
     if !path.is_file() {
         bail!(

@@ -2,6 +2,7 @@
 //! what reaches a store with what LaunchDarkly sent, byte for byte.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
@@ -100,6 +101,7 @@ struct Rendered {
     put: OnceLock<Bytes>,
     payload: OnceLock<Bytes>,
     gzip: OnceLock<Bytes>,
+    etag: OnceLock<String>,
 }
 
 impl Clone for Dataset {
@@ -185,6 +187,16 @@ impl Dataset {
             Bytes::from(encoder.finish().expect("writing to memory does not fail"))
         };
         self.rendered.gzip.get_or_init(compress).clone()
+    }
+
+    /// The content's name in polling answers: equal content, equal name.
+    pub fn etag(&self) -> String {
+        let name = || {
+            let mut hasher = DefaultHasher::new();
+            self.payload().hash(&mut hasher);
+            format!("\"{:016x}\"", hasher.finish())
+        };
+        self.rendered.etag.get_or_init(name).clone()
     }
 
     /// The whole `put` event, as sent at the start of a stream.

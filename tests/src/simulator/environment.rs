@@ -58,8 +58,6 @@ pub(super) struct Environment {
 struct State {
     id: Option<String>,
     data: Arc<Dataset>,
-    /// Grows with every change of the data; names the content in ETags.
-    revision: u64,
     streams: Vec<mpsc::Sender<Piece>>,
     fault: Option<PlannedFault>,
     heartbeat: Option<Duration>,
@@ -72,7 +70,6 @@ impl Environment {
         let state = State {
             id,
             data,
-            revision: 1,
             streams: Vec::new(),
             fault: None,
             heartbeat: None,
@@ -101,9 +98,7 @@ impl Environment {
     }
 
     pub(super) fn set_data(&self, data: Arc<Dataset>) {
-        let mut state = self.state();
-        state.data = data;
-        state.revision += 1;
+        self.state().data = data;
     }
 
     pub(super) fn patch(&self, kind: Kind, item: Item) {
@@ -203,11 +198,7 @@ impl Environment {
     /// Answers a poll: the data and their ETag, or `None` where `known` is that ETag.
     pub(super) fn poll(&self, known: Option<&str>) -> (Option<Arc<Dataset>>, String) {
         let mut state = self.state();
-        let etag = format!(
-            "\"{}-{}\"",
-            state.id.as_deref().unwrap_or("environment"),
-            state.revision
-        );
+        let etag = state.data.etag();
         state.counters.polls += 1;
         let unchanged = known.is_some_and(|list| {
             list.split(',')
@@ -224,7 +215,6 @@ impl Environment {
 impl State {
     fn change(&mut self, change: impl FnOnce(&mut Dataset)) {
         change(Arc::make_mut(&mut self.data));
-        self.revision += 1;
     }
 
     fn send(&mut self, text: &Bytes) {

@@ -79,6 +79,20 @@ async fn all_sdks_agree_in_daemon_and_direct_mode() {
     assert!(wanted.all_flags.valid);
     assert_eq!(wanted.all_flags.values.len(), fixture.data.len(Kind::Flag));
     fixture.assert_expected(&wanted);
+    for flag in [
+        "rollout",
+        "rollout-by-name",
+        "rollout-of-organisations",
+        "experiment",
+        "segment-by-weight",
+    ] {
+        let mut cases = wanted.cases.iter().filter(|case| case.flag == flag);
+        let first = cases.next().unwrap();
+        assert!(
+            cases.any(|case| case.value != first.value),
+            "{flag} puts everybody into one part"
+        );
+    }
     for reader in directs.iter_mut().chain(&mut daemons) {
         reader.wait_until_equal(&wanted, BOUND).await;
     }
