@@ -2,8 +2,11 @@
 
 // Flag, then variable, then file.
 mod layered;
+// What Prometheus wants to know of every process.
+mod metrics;
 
 pub use layered::{parse_arguments, parse_duration};
+pub use metrics::register_process_metrics;
 
 use std::io;
 use std::time::{Instant, SystemTime};
