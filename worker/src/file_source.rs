@@ -66,68 +66,103 @@ enum Look {
 pub(crate) async fn run(path: PathBuf, limit: usize, events: SourceEvents) {
     let changed = Arc::new(Notify::new());
     let mut watch = None;
-    let mut stamp = None;
-    let mut failure = None;
-    let mut is_connected = false;
-    let mut unchanged_looks = 0;
+    let mut source = FileSource {
+        events,
+        stamp: None,
+        told: Told::Nothing,
+    };
     loop {
-        // The directory may not be there yet, or not any more: try until it is watched.
+        // The directory may not be there yet, or may have been replaced: try until it is watched.
         if watch.is_none() {
             watch = watch_directory(&path, &changed).ok();
         }
-        let found = match look(path.clone(), stamp, limit).await {
-            Look::Same => None,
-            Look::Read(read, result) => {
-                stamp = Some(read);
-                Some(*result)
-            }
-            Look::Unreadable(failure) => {
-                stamp = None;
-                watch = None;
-                Some(Err(failure))
-            }
-        };
-        let news = match found {
-            None if failure.is_none() => {
-                unchanged_looks += 1;
-                (unchanged_looks % LOOKS_PER_UNCHANGED == 0).then_some(SourceEvent::Unchanged)
-            }
-            None => None,
-            Some(Ok(payload)) => {
-                failure = None;
-                if !is_connected {
-                    is_connected = true;
-                    if events
-                        .send(SourceEvent::Connected { environment_id: None })
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-                Some(SourceEvent::Payload(payload))
-            }
-            Some(Err(found)) => {
-                is_connected = false;
-                let is_news = failure.as_ref() != Some(&found);
-                failure = Some(found.clone());
-                is_news.then_some(SourceEvent::Interrupted {
-                    failure: found,
-                    retry_in: LOOK_INTERVAL,
-                })
-            }
-        };
-        if let Some(event) = news
-            && events.send(event).await.is_err()
-        {
-            return;
+        let look = look(path.clone(), source.stamp, limit).await;
+        if matches!(look, Look::Unreadable(_)) {
+            watch = None;
         }
-        if events.is_closed() {
+        if source.tell(look).await.is_err() || source.events.is_closed() {
             return;
         }
         if timeout(LOOK_INTERVAL, changed.notified()).await.is_ok() {
             sleep(SETTLE).await;
         }
+    }
+}
+
+/// What the environment was last told.
+enum Told {
+    Nothing,
+    Good { unchanged_looks: u32 },
+    Failed(SourceFailure),
+}
+
+struct NobodyListens;
+
+struct FileSource {
+    events: SourceEvents,
+    /// Of the content that was last read, good or bad.
+    stamp: Option<Stamp>,
+    told: Told,
+}
+
+impl FileSource {
+    async fn tell(&mut self, look: Look) -> Result<(), NobodyListens> {
+        match look {
+            Look::Same => self.unchanged().await,
+            Look::Read(stamp, result) => {
+                self.stamp = Some(stamp);
+                match *result {
+                    Ok(payload) => self.good(payload).await,
+                    Err(failure) => self.failed(failure).await,
+                }
+            }
+            Look::Unreadable(failure) => {
+                self.stamp = None;
+                self.failed(failure).await
+            }
+        }
+    }
+
+    async fn unchanged(&mut self) -> Result<(), NobodyListens> {
+        match &mut self.told {
+            Told::Good { unchanged_looks } => {
+                *unchanged_looks += 1;
+                if *unchanged_looks < LOOKS_PER_UNCHANGED {
+                    return Ok(());
+                }
+                *unchanged_looks = 0;
+                self.send(SourceEvent::Unchanged).await
+            }
+            Told::Nothing | Told::Failed(_) => Ok(()),
+        }
+    }
+
+    async fn good(&mut self, payload: FullPayload) -> Result<(), NobodyListens> {
+        let before = std::mem::replace(&mut self.told, Told::Good { unchanged_looks: 0 });
+        match before {
+            Told::Good { .. } => {}
+            Told::Nothing | Told::Failed(_) => {
+                self.send(SourceEvent::Connected { environment_id: None }).await?;
+            }
+        }
+        self.send(SourceEvent::Payload(payload)).await
+    }
+
+    /// The same failure is told once, however often it is met.
+    async fn failed(&mut self, failure: SourceFailure) -> Result<(), NobodyListens> {
+        if matches!(&self.told, Told::Failed(told) if *told == failure) {
+            return Ok(());
+        }
+        self.told = Told::Failed(failure.clone());
+        self.send(SourceEvent::Interrupted {
+            failure,
+            retry_in: LOOK_INTERVAL,
+        })
+        .await
+    }
+
+    async fn send(&self, event: SourceEvent) -> Result<(), NobodyListens> {
+        self.events.send(event).await.map_err(|_| NobodyListens)
     }
 }
 

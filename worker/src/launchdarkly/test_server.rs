@@ -136,9 +136,10 @@ impl Exchange {
 
     pub(crate) async fn answer(self, status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) {
         let body = body.into();
-        let mut open = self.open(status, headers);
+        let open = self.open(status, headers);
         if !body.is_empty() {
-            open.write(body).await;
+            // A client that wants no more than the head may be gone already.
+            let _ = open.0.send(Ok(Frame::data(body))).await;
         }
     }
 }

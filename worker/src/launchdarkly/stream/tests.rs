@@ -100,9 +100,17 @@ async fn events_become_source_events_and_the_request_is_launchdarklys() {
     assert!(matches!(source.event().await, SourceEvent::Rejected(_)));
     body.write("event: new\ndata: not json\n\n").await;
     assert!(matches!(source.event().await, SourceEvent::Alive));
-    body.write(":\n:\n").await;
+    body.write(":\n".repeat(100)).await;
     body.write(PUT).await;
-    payload(&mut source).await;
+    let mut heartbeats = 0;
+    loop {
+        match source.event().await {
+            SourceEvent::Alive => heartbeats += 1,
+            SourceEvent::Payload(_) => break,
+            other => panic!("neither alive nor a payload: {other:?}"),
+        }
+    }
+    assert!(heartbeats < 10, "told at most once a second: {heartbeats}");
 }
 
 fn http_user_agent() -> &'static str {
@@ -187,7 +195,7 @@ async fn a_refused_key_and_an_answer_without_content_are_tried_again_slowly() {
 #[tokio::test]
 async fn silence_ends_a_connection() {
     let timeouts = SourceTimeouts {
-        read: Duration::from_millis(200),
+        read: Duration::from_secs(1),
         ..SourceTimeouts::default()
     };
     let mut server = TestServer::start().await;
@@ -197,15 +205,15 @@ async fn silence_ends_a_connection() {
     body.write(PUT).await;
     payload(&mut source).await;
     let (failure, _) = interrupted(&mut source).await;
-    assert_eq!(message(&failure), "no byte arrived for 200ms");
+    assert_eq!(message(&failure), "no byte arrived for 1s");
     body.closed().await;
 }
 
 #[tokio::test]
 async fn a_head_or_first_payload_that_does_not_come_ends_an_attempt() {
     let timeouts = SourceTimeouts {
-        response: Duration::from_millis(200),
-        first_payload: Duration::from_millis(300),
+        response: Duration::from_secs(1),
+        first_payload: Duration::from_secs(1),
         ..SourceTimeouts::default()
     };
     let mut server = TestServer::start().await;
@@ -213,7 +221,7 @@ async fn a_head_or_first_payload_that_does_not_come_ends_an_attempt() {
     let unanswered = server.request().await;
     let (failure, _) = interrupted(&mut source).await;
     assert!(
-        message(&failure).ends_with("did not answer within 200ms"),
+        message(&failure).ends_with("did not answer within 1s"),
         "{failure:?}"
     );
     drop(unanswered);
@@ -222,7 +230,7 @@ async fn a_head_or_first_payload_that_does_not_come_ends_an_attempt() {
     body.write(":\n").await;
     assert!(matches!(source.event().await, SourceEvent::Alive));
     let (failure, _) = interrupted(&mut source).await;
-    assert_eq!(message(&failure), "no full payload arrived within 300ms");
+    assert_eq!(message(&failure), "no full payload arrived within 1s");
 }
 
 #[tokio::test]
@@ -240,6 +248,26 @@ async fn a_server_that_is_not_there_is_a_network_failure_that_names_it() {
     let (failure, _) = interrupted(&mut source).await;
     assert!(message(&failure).contains(&address.to_string()), "{failure:?}");
     assert!(message(&failure).contains("refused"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn tls_that_fails_is_a_network_failure() {
+    let server = TestServer::start().await;
+    let mut settings = server.settings(Delivery::Stream);
+    // The server speaks plain HTTP.
+    settings.stream_uri = server
+        .url
+        .as_str()
+        .replace("http://", "https://")
+        .parse()
+        .expect("a URL");
+    let mut source = TestSource::start(SourceSettings::LaunchDarkly(settings), &patient());
+    let (failure, retry_in) = interrupted(&mut source).await;
+    assert!(matches!(failure, SourceFailure::Network { .. }), "{failure:?}");
+    assert!(
+        retry_in < Duration::from_secs(1),
+        "TLS belongs to the normal regime: {retry_in:?}"
+    );
 }
 
 #[tokio::test]
