@@ -1,1 +1,48 @@
-fn main() {}
+//! The program `flotilla-control`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use flotilla_control::{Options, Settings};
+use flotilla_proto::process::{
+    LogOptions, install_tls_provider, parse_arguments, raise_file_limit, shutdown_requested,
+};
+
+fn main() -> ExitCode {
+    let parsed = parse_arguments::<Options>(std::env::args_os()).and_then(|options| {
+        let log = options.log.clone();
+        Ok((log, options.check()?))
+    });
+    let (log, settings) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // A closed standard error leaves only the exit status to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match start(&log, settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(log: &LogOptions, settings: Settings) -> anyhow::Result<()> {
+    log.start();
+    install_tls_provider();
+    raise_file_limit();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let shutdown = async {
+            if let Err(error) = shutdown_requested().await {
+                tracing::error!(%error, "cannot listen for signals");
+            }
+        };
+        flotilla_control::run(settings, shutdown).await
+    })
+}

@@ -1,0 +1,236 @@
+//! All of control together, as a program ([`run`]) or inside another one ([`App::start`]).
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use flotilla_proto::process::{Clock, install_tls_provider};
+use flotilla_proto::{FleetId, StoreName, Term};
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::Settings;
+use crate::driver::{DriverHandle, driver};
+use crate::fleet::{Change, Fleet, FleetSettings, GrantIds};
+use crate::store::{Loaded, SqliteStore, Store};
+use crate::{grpc, http};
+
+/// How long calls under way may take to end once control stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Serves until `shutdown` resolves, then stops in order; or fails.
+pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut running = App::start(settings).await?;
+    tokio::select! {
+        () = shutdown => {
+            tracing::info!("stopping");
+            running.stop().await
+        }
+        error = running.failed() => {
+            // What failed has been told; the rest ends as well as it can.
+            let _ = running.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// Starts control.
+#[derive(Debug)]
+pub struct App;
+
+/// A control that serves. Dropping it ends it at once, [`stop`](Running::stop) in order.
+#[derive(Debug)]
+pub struct Running {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    fleet: FleetId,
+    term: Term,
+    driver: DriverHandle,
+    health: HealthReporter,
+    stopping: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl App {
+    /// Takes the ports, opens the store, and serves. Needs a Tokio runtime. Errors are one clear line.
+    pub async fn start(settings: Settings) -> anyhow::Result<Running> {
+        install_tls_provider();
+        warn_of_exposure(&settings);
+        let (grpc_listener, grpc) = listen("--listen", settings.listen).await?;
+        let (http_listener, http) = listen("--http-listen", settings.http_listen).await?;
+        let (settings, store, loaded) = tokio::task::spawn_blocking(move || {
+            let (store, loaded) = open_store(&settings)?;
+            anyhow::Ok((settings, store, loaded))
+        })
+        .await
+        .context("opening the store did not end")??;
+        let (fleet_id, term) = (loaded.fleet.clone(), loaded.term);
+        let clock = Clock::start();
+        let fleet = Fleet::new(fleet_settings(&settings, &loaded), loaded.remembered, clock.now());
+        let (driver_task, driver) = driver(fleet, Box::new(store), clock);
+
+        let stopping = CancellationToken::new();
+        let health = HealthReporter::new();
+        grpc::report_health(&health, ServingStatus::NotServing).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { driver_task.run().await.context("the store failed") });
+        let api = grpc::Api::new(driver.clone(), stopping.clone());
+        let stopped = stopping.clone();
+        tasks.spawn(grpc::serve(grpc_listener, api, health.clone(), async move {
+            stopped.cancelled().await;
+        }));
+        let site = http::Site::new(driver.clone(), stopping.clone());
+        let stopped = stopping.clone();
+        tasks.spawn(http::serve(http_listener, site, async move {
+            stopped.cancelled().await;
+        }));
+        // The driver is up when it has answered once.
+        driver.read(|_| ()).await?;
+        grpc::report_health(&health, ServingStatus::Serving).await;
+        tracing::info!(%grpc, %http, fleet = fleet_id.as_str(), term = term.0, "listening");
+        Ok(Running { grpc, http, fleet: fleet_id, term, driver, health, stopping, tasks })
+    }
+}
+
+impl Running {
+    /// The address of the gRPC API, with the port that was taken.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// The address of the HTTP endpoints, with the port that was taken.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The fleet's id.
+    pub fn fleet_id(&self) -> &FleetId {
+        &self.fleet
+    }
+
+    /// The term that began with this start.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Resolves when a part of control ended that should not have. Then only [`stop`](Self::stop) is of use.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(ended) => match flatten(ended) {
+                Ok(()) => anyhow!("a part of control ended unexpectedly"),
+                Err(error) => error,
+            },
+            None => anyhow!("control has ended"),
+        }
+    }
+
+    /// Stops in order: nobody new is sent here, workers are sent away, calls end, at the latest after 3 s.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        grpc::report_health(&self.health, ServingStatus::NotServing).await;
+        let mut result = Ok(());
+        let end = async {
+            self.driver.stop().await;
+            self.stopping.cancel();
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = flatten(ended) {
+                    result = Err(error);
+                }
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, end).await.is_err() {
+            // Callers that hold on to a stream do not hold up the end.
+            tracing::info!("calls under way were cut");
+            self.tasks.shutdown().await;
+        }
+        tracing::info!("stopped");
+        result
+    }
+}
+
+fn flatten(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
+    ended.unwrap_or_else(|error| Err(anyhow!(error).context("a part of control panicked")))
+}
+
+fn warn_of_exposure(settings: &Settings) {
+    let open = |address: SocketAddr| !address.ip().is_loopback();
+    if open(settings.listen) || open(settings.http_listen) {
+        tracing::warn!(
+            "serving beyond loopback without TLS and tokens (--insecure): whoever reaches the ports can read and change \
+             everything, and SDK keys travel readably"
+        );
+    }
+}
+
+async fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await;
+    let bound = listener.and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow!("{option} {address} is in use by another program; stop it or choose another port")
+        }
+        _ => anyhow!("cannot listen on {option} {address}: {error}"),
+    })
+}
+
+fn open_store(settings: &Settings) -> anyhow::Result<(SqliteStore, Loaded)> {
+    let mut store = SqliteStore::open(&settings.data_dir)?;
+    let mut loaded = store.load()?;
+    settle_default_store(settings, &mut store, &mut loaded)?;
+    Ok((store, loaded))
+}
+
+/// Puts `--redis-url` in force as the store `default`, unless that would lead environments elsewhere unasked.
+fn settle_default_store(settings: &Settings, store: &mut SqliteStore, loaded: &mut Loaded) -> anyhow::Result<()> {
+    let name = StoreName::default_store();
+    let remembered = &mut loaded.remembered;
+    let before = remembered.stores.iter().position(|(store, _)| *store == name);
+    let url = settings.redis_url.clone();
+    if let Some((_, stored)) = before.map(|at| &remembered.stores[at]) {
+        if *stored == url {
+            return Ok(());
+        }
+        let users = remembered.environments.iter().filter(|one| one.spec.store == name).count();
+        let moves = stored.endpoint() != url.endpoint();
+        if moves && users > 0 && !settings.replace_default_store {
+            bail!(
+                "--redis-url leads to {} but the store \"default\" is {}, and {users} environment(s) use it; \
+                 give the former URL, or --replace-default-store to write their data to the new one",
+                url.endpoint(),
+                stored.endpoint(),
+            );
+        }
+    }
+    let change = Change::PutStore { store: name.clone(), url: url.clone() };
+    store.commit(&[change])?;
+    match before {
+        Some(at) => remembered.stores[at].1 = url,
+        None => remembered.stores.push((name, url)),
+    }
+    Ok(())
+}
+
+fn fleet_settings(settings: &Settings, loaded: &Loaded) -> FleetSettings {
+    FleetSettings {
+        fleet: loaded.fleet.clone(),
+        term: loaded.term,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        heartbeat_interval: settings.heartbeat_interval,
+        lease_duration: settings.lease_duration,
+        reassign_grace: settings.reassign_grace,
+        stream_uri: settings.stream_uri.clone(),
+        base_uri: settings.base_uri.clone(),
+        application_id: settings.application_id.clone(),
+        application_version: settings.application_version.clone(),
+        grant_ids: GrantIds { start: uuid::Uuid::new_v4().simple().to_string(), last: 0 },
+    }
+}

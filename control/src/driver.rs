@@ -1,0 +1,421 @@
+//! The one task that owns the fleet: it takes what is waiting, steps each input, makes the changes of them all durable
+//! in one transaction, and only then lets anybody hear of them.
+//!
+//! A commit that fails ends the task, and with it the process: the fleet in memory is then ahead of the disk, and
+//! starting anew from the disk is the simple truth. The commands of that batch are refused with INTERNAL.
+
+// What changed lately, for those who watch.
+mod history;
+// Who waits for an answer, and who is connected.
+mod outlets;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use flotilla_proto::process::Clock;
+use flotilla_proto::session::{GoAway, Hello, WorkerMessage};
+use flotilla_proto::{Reason, Refusal, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::fleet::{Change, Command, Effect, Fleet, Input, Reply, SessionId};
+use crate::store::{Store, StoreError};
+use outlets::Outlets;
+
+pub(crate) use history::{Event, History, Lost, Revision};
+pub(crate) use outlets::{SESSION_QUEUE, SessionSink};
+
+/// Inputs and reads that may wait for the driver; more make their senders wait.
+const QUEUE: usize = 1024;
+/// How many of them share one transaction at most.
+const BATCH: usize = 256;
+/// How often the fleet is told that time passed.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a read sees: the fleet as it is durable, and what changed lately.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) history: &'a History,
+}
+
+type Read = Box<dyn FnOnce(&View<'_>) + Send>;
+type Answer = oneshot::Sender<Result<Reply, Refusal>>;
+
+/// What the driver is sent.
+enum Message {
+    Command {
+        command: Command,
+        answer: Answer,
+    },
+    Read(Read),
+    SessionOpened {
+        session: SessionId,
+        address: String,
+        hello: Box<Hello>,
+        sink: SessionSink,
+        ended: CancellationToken,
+    },
+    SessionMessage {
+        session: SessionId,
+        message: Box<WorkerMessage>,
+    },
+    /// The worker said something that makes no sense: it is told so, and the session ends.
+    SessionBroken {
+        session: SessionId,
+        why: String,
+    },
+    SessionClosed {
+        session: SessionId,
+    },
+    Stop,
+}
+
+/// Speaks to the driver. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct DriverHandle {
+    messages: mpsc::Sender<Message>,
+    newest: watch::Receiver<Revision>,
+    sessions: Arc<AtomicU64>,
+    committing_since: Arc<AtomicU64>,
+    clock: Clock,
+}
+
+impl fmt::Debug for DriverHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverHandle").finish_non_exhaustive()
+    }
+}
+
+impl DriverHandle {
+    /// Carries a command out. When the future is dropped, the command is abandoned.
+    pub(crate) async fn command(&self, command: Command) -> Result<Reply, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::Command { command, answer }).await?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Looks at the fleet.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let read: Read = Box::new(move |view| {
+            // An error means that the reader has left.
+            let _ = answer.send(read(view));
+        });
+        self.send(Message::Read(read)).await?;
+        answered.await.map_err(|_| gone())
+    }
+
+    /// Opens a session. `ended` is cancelled when control ends it.
+    pub(crate) async fn open_session(
+        &self,
+        address: String,
+        hello: Hello,
+        sink: SessionSink,
+        ended: CancellationToken,
+    ) -> Result<SessionId, Refusal> {
+        let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
+        let hello = Box::new(hello);
+        let opened = Message::SessionOpened {
+            session,
+            address,
+            hello,
+            sink,
+            ended,
+        };
+        self.send(opened).await?;
+        Ok(session)
+    }
+
+    /// Hands over what a worker said.
+    pub(crate) async fn session_message(
+        &self,
+        session: SessionId,
+        message: WorkerMessage,
+    ) -> Result<(), Refusal> {
+        let message = Box::new(message);
+        self.send(Message::SessionMessage { session, message }).await
+    }
+
+    /// Ends a session whose worker makes no sense.
+    pub(crate) async fn break_session(&self, session: SessionId, why: String) -> Result<(), Refusal> {
+        self.send(Message::SessionBroken { session, why }).await
+    }
+
+    /// Tells that a session's connection is gone.
+    pub(crate) async fn close_session(&self, session: SessionId) -> Result<(), Refusal> {
+        self.send(Message::SessionClosed { session }).await
+    }
+
+    /// Sends every worker away, refuses what waits, and ends the driver.
+    pub(crate) async fn stop(&self) {
+        // An error means that it has ended.
+        let _ = self.send(Message::Stop).await;
+    }
+
+    /// Tells of every new revision.
+    pub(crate) fn newest(&self) -> watch::Receiver<Revision> {
+        self.newest.clone()
+    }
+
+    /// For how long the commit under way has been so, if there is one.
+    pub(crate) fn committing_for(&self) -> Option<Duration> {
+        match self.committing_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(self.clock.now().since(Timestamp(since))),
+        }
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Refusal> {
+        self.messages.send(message).await.map_err(|_| gone())
+    }
+}
+
+fn gone() -> Refusal {
+    Refusal::new(Reason::ShuttingDown, "control is stopping; try again in a moment")
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    fleet: Fleet,
+    store: Option<Box<dyn Store>>,
+    clock: Clock,
+    messages: mpsc::Receiver<Message>,
+    history: History,
+    newest: watch::Sender<Revision>,
+    outlets: Outlets,
+    committing_since: Arc<AtomicU64>,
+    last_tick: Timestamp,
+    /// Inputs that follow from effects; they join the next batch.
+    follow_up: Vec<Input>,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Message")
+    }
+}
+
+/// A driver over a fleet that has just been loaded from `store`, and the handle to speak to it.
+pub(crate) fn driver(fleet: Fleet, store: Box<dyn Store>, clock: Clock) -> (Driver, DriverHandle) {
+    let (sender, messages) = mpsc::channel(QUEUE);
+    let history = History::new(fleet.term());
+    let (newest, newest_receiver) = watch::channel(history.newest());
+    let committing_since = Arc::new(AtomicU64::new(0));
+    let handle = DriverHandle {
+        messages: sender,
+        newest: newest_receiver,
+        sessions: Arc::new(AtomicU64::new(1)),
+        committing_since: Arc::clone(&committing_since),
+        clock,
+    };
+    let driver = Driver {
+        fleet,
+        store: Some(store),
+        clock,
+        messages,
+        history,
+        newest,
+        outlets: Outlets::default(),
+        committing_since,
+        last_tick: Timestamp(0),
+        follow_up: Vec::new(),
+    };
+    (driver, handle)
+}
+
+/// What one batch did to the fleet, and what is left to do.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    effects: Vec<Effect>,
+    reads: Vec<Read>,
+    stop: bool,
+}
+
+impl Driver {
+    /// Runs until it is told to stop, or a commit fails.
+    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+        let mut ticks = ticks();
+        let mut waiting = Vec::with_capacity(BATCH);
+        loop {
+            if self.follow_up.is_empty() {
+                tokio::select! {
+                    count = self.messages.recv_many(&mut waiting, BATCH) => {
+                        if count == 0 {
+                            return Ok(());
+                        }
+                    }
+                    _ = ticks.tick() => {}
+                }
+            }
+            let mut batch = Batch::default();
+            self.tick_if_due(&mut batch);
+            for input in std::mem::take(&mut self.follow_up) {
+                self.step(input, &mut batch);
+            }
+            for message in waiting.drain(..) {
+                self.take(message, &mut batch);
+            }
+            self.commit(std::mem::take(&mut batch.changes)).await?;
+            self.carry_out(batch.effects);
+            self.publish();
+            let view = View {
+                fleet: &self.fleet,
+                history: &self.history,
+            };
+            batch.reads.into_iter().for_each(|read| read(&view));
+            if batch.stop {
+                self.outlets.shut_down();
+                return Ok(());
+            }
+        }
+    }
+
+    fn tick_if_due(&mut self, batch: &mut Batch) {
+        let now = self.clock.now();
+        if now.since(self.last_tick) < TICK {
+            return;
+        }
+        self.last_tick = now;
+        for id in self.outlets.abandoned() {
+            self.step(Input::CommandAbandoned { id }, batch);
+        }
+        self.step(Input::Tick, batch);
+    }
+
+    fn take(&mut self, message: Message, batch: &mut Batch) {
+        match message {
+            Message::Command { command, answer } => {
+                let id = self.outlets.expect_answer(answer);
+                self.step(Input::Command { id, command }, batch);
+            }
+            Message::Read(read) => batch.reads.push(read),
+            Message::SessionOpened {
+                session,
+                address,
+                hello,
+                sink,
+                ended,
+            } => {
+                self.outlets.open(session, sink, ended);
+                let hello = *hello;
+                let opened = Input::SessionOpened {
+                    session,
+                    address,
+                    hello,
+                };
+                self.step(opened, batch);
+            }
+            // A session that was ended here may still have words on the way: they are too late.
+            Message::SessionMessage { session, message } => {
+                if self.outlets.is_open(session) {
+                    let message = *message;
+                    self.step(Input::SessionMessage { session, message }, batch);
+                }
+            }
+            Message::SessionBroken { session, why } => {
+                if self.outlets.is_open(session) {
+                    tracing::warn!(session = session.0, error = why, "a worker's message makes no sense");
+                    self.outlets.send_away(session, GoAway::ProtocolError, &why);
+                    self.step(Input::SessionClosed { session }, batch);
+                }
+            }
+            Message::SessionClosed { session } => {
+                if self.outlets.is_open(session) {
+                    self.outlets.close(session);
+                    self.step(Input::SessionClosed { session }, batch);
+                }
+            }
+            Message::Stop => batch.stop = true,
+        }
+    }
+
+    fn step(&mut self, input: Input, batch: &mut Batch) {
+        for effect in self.fleet.step(self.clock.now(), input) {
+            match effect {
+                Effect::Persist(change) => batch.changes.push(change),
+                other @ (Effect::Reply { .. }
+                | Effect::Send { .. }
+                | Effect::Refuse { .. }
+                | Effect::Close { .. }
+                | Effect::EnvironmentChanged { .. }
+                | Effect::EnvironmentRemoved { .. }) => batch.effects.push(other),
+            }
+        }
+    }
+
+    /// Makes the changes durable. On failure everybody who waits is refused, and the driver is at its end.
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut store = self.store.take().expect("it is put back after every commit");
+        self.committing_since
+            .store(self.clock.now().0.max(1), Ordering::Relaxed);
+        let done = tokio::task::spawn_blocking(move || {
+            let result = store.commit(&changes);
+            (store, result)
+        });
+        let result = match done.await {
+            Ok((store, result)) => {
+                self.store = Some(store);
+                result
+            }
+            Err(error) => Err(StoreError::Corrupt {
+                what: format!("the commit did not end: {error}"),
+            }),
+        };
+        self.committing_since.store(0, Ordering::Relaxed);
+        if let Err(error) = &result {
+            tracing::error!(%error, "a change could not be made durable; control stops, and starts again from the disk");
+            let message = format!("the change could not be made durable, and control starts anew: {error}");
+            self.outlets.refuse_all(&Refusal::new(Reason::Internal, message));
+        }
+        result
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        self.history.keep_to(self.fleet.term());
+        for effect in effects {
+            match effect {
+                Effect::Persist(_) => unreachable!("changes are taken out in `step`"),
+                Effect::Reply { id, result } => self.outlets.answer(id, result),
+                Effect::Send { session, message } => {
+                    if !self.outlets.send(session, &message) {
+                        self.follow_up.push(Input::SessionClosed { session });
+                    }
+                }
+                Effect::Refuse { session, refusal } => self.outlets.refuse(session, refusal),
+                Effect::Close { session } => self.outlets.close(session),
+                Effect::EnvironmentChanged { environment } => {
+                    self.history.record(environment, Event::Changed);
+                }
+                Effect::EnvironmentRemoved { environment, uid } => {
+                    self.history.record(environment, Event::Removed(uid));
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let newest = self.history.newest();
+        self.newest
+            .send_if_modified(|known| std::mem::replace(known, newest) != newest);
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

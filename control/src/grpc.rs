@@ -1,0 +1,126 @@
+//! The API over gRPC. Handlers are thin: they check what arrived, ask the driver, and put its answer into a message.
+
+// Adding, reading, changing, removing environments.
+mod environments;
+// Which fields an update changes.
+mod update;
+// Which environments are meant.
+mod filter;
+// Pages and their tokens.
+mod page;
+// Snapshots and changes of environments.
+mod watch;
+// Workers, and the fleet as a whole.
+mod fleet;
+// What the store holds, through the worker that serves it.
+mod data;
+// The workers' sessions.
+mod session;
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, v1};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::driver::DriverHandle;
+
+/// Largest message of the API, in bytes.
+const API_MESSAGE_LIMIT: usize = 4 << 20;
+/// Largest message of a session, and largest item that can be read, in bytes.
+const SESSION_MESSAGE_LIMIT: usize = 64 << 20;
+/// How long a connection may be silent before it is asked whether it is alive, and how long the answer may take.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// The names under which health is reported; the empty one is the server as a whole.
+const SERVICES: [&str; 5] = [
+    "",
+    "flotilla.v1.EnvironmentService",
+    "flotilla.v1.FleetService",
+    "flotilla.v1.DataService",
+    "flotilla.v1.WorkerService",
+];
+
+/// What every handler needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    driver: DriverHandle,
+    /// The tasks behind streams.
+    tasks: TaskTracker,
+    /// Cancelled when control stops: streams that would go on for ever end.
+    stopping: CancellationToken,
+}
+
+impl Api {
+    pub(crate) fn new(driver: DriverHandle, stopping: CancellationToken) -> Self {
+        Self {
+            driver,
+            tasks: TaskTracker::new(),
+            stopping,
+        }
+    }
+}
+
+/// Serves the API until `shutdown` resolves and the calls under way have ended.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    health: HealthReporter,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(flotilla_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("cannot read the descriptors of the API")?;
+    let health = tonic_health::pb::health_server::HealthServer::new(
+        tonic_health::server::HealthService::from_health_reporter(health),
+    );
+    let environments =
+        v1::environment_service_server::EnvironmentServiceServer::new(environments::Handler(api.clone()))
+            .max_decoding_message_size(API_MESSAGE_LIMIT);
+    let fleet = v1::fleet_service_server::FleetServiceServer::new(fleet::Handler(api.clone()))
+        .max_decoding_message_size(API_MESSAGE_LIMIT);
+    let data = v1::data_service_server::DataServiceServer::new(data::Handler(api.clone()))
+        .max_decoding_message_size(API_MESSAGE_LIMIT)
+        .max_encoding_message_size(SESSION_MESSAGE_LIMIT);
+    let worker = v1::worker_service_server::WorkerServiceServer::new(session::Handler(api))
+        .max_decoding_message_size(SESSION_MESSAGE_LIMIT)
+        .max_encoding_message_size(SESSION_MESSAGE_LIMIT);
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(reflection)
+        .add_service(health)
+        .add_service(environments)
+        .add_service(fleet)
+        .add_service(data)
+        .add_service(worker)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
+        .await
+        .context("the gRPC server failed")
+}
+
+/// Says of every service whether it serves.
+pub(crate) async fn report_health(health: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn environment_name(field: &str, text: &str) -> Result<EnvironmentName, Refusal> {
+    text.parse()
+        .map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
+}
+
+fn no_such_environment(name: &EnvironmentName) -> Refusal {
+    let message = format!("there is no environment {:?}", name.as_str());
+    Refusal::new(Reason::EnvironmentNotFound, message)
+}

@@ -1,0 +1,129 @@
+//! What the store holds of an environment, asked of the worker that serves it.
+
+use std::time::Duration;
+
+use flotilla_proto::session::{Answer, Question};
+use flotilla_proto::{FieldViolation, Reason, Refusal, v1};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::page::checked_size;
+use super::{Api, environment_name};
+use crate::fleet::{Command, Reply};
+
+/// How long a worker has for its answer when the caller names no deadline.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// And at most, whatever the caller names.
+const LONGEST_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// The handler of `DataService`.
+#[derive(Debug)]
+pub(super) struct Handler(pub(super) Api);
+
+impl Handler {
+    async fn ask(&self, environment: &str, question: Question, timeout: Duration) -> Result<Answer, Refusal> {
+        let environment = environment_name("environment", environment)?;
+        let command = Command::Ask { environment, question, timeout };
+        match self.0.driver.command(command).await? {
+            Reply::Answer(Answer::Failure(failure)) => {
+                let reason = Reason::parse(&failure.reason).unwrap_or(Reason::Internal);
+                Err(Refusal::new(reason, failure.message))
+            }
+            Reply::Answer(answer) => Ok(answer),
+            Reply::Environment(_) => Err(other_answer()),
+        }
+    }
+}
+
+fn other_answer() -> Refusal {
+    Refusal::new(Reason::Internal, "the worker answered another question")
+}
+
+/// The time that the caller has left, as gRPC sends it: up to eight digits and a unit.
+fn timeout(metadata: &MetadataMap) -> Duration {
+    let given = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse_timeout);
+    given.unwrap_or(DEFAULT_TIMEOUT).min(LONGEST_TIMEOUT)
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+    match unit {
+        'H' => Some(Duration::from_secs(count.checked_mul(3600)?)),
+        'M' => Some(Duration::from_secs(count.checked_mul(60)?)),
+        'S' => Some(Duration::from_secs(count)),
+        'm' => Some(Duration::from_millis(count)),
+        'u' => Some(Duration::from_micros(count)),
+        'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[tonic::async_trait]
+impl v1::data_service_server::DataService for Handler {
+    async fn list_items(
+        &self,
+        request: Request<v1::ListItemsRequest>,
+    ) -> Result<Response<v1::ListItemsResponse>, Status> {
+        let timeout = timeout(request.metadata());
+        let mut request = request.into_inner();
+        request.page_size = checked_size(request.page_size, 1000, 10_000)?;
+        if v1::ItemKind::try_from(request.kind).is_err() {
+            let description = format!("{} is not a kind of item", request.kind);
+            return Err(Refusal::from(FieldViolation::new("kind", &description)).into());
+        }
+        let environment = request.environment.clone();
+        match self.ask(&environment, Question::ListItems(request), timeout).await? {
+            Answer::ListItems(answer) => Ok(Response::new(answer)),
+            Answer::GetItem(_) | Answer::KeyProved(_) | Answer::Failure(_) => Err(other_answer().into()),
+        }
+    }
+
+    async fn get_item(
+        &self,
+        request: Request<v1::GetItemRequest>,
+    ) -> Result<Response<v1::GetItemResponse>, Status> {
+        let timeout = timeout(request.metadata());
+        let request = request.into_inner();
+        let mut violations = Vec::new();
+        match v1::ItemKind::try_from(request.kind) {
+            Ok(v1::ItemKind::Flag | v1::ItemKind::Segment) => {}
+            Ok(v1::ItemKind::Unspecified) | Err(_) => {
+                violations.push(FieldViolation::new("kind", "required: flag or segment"));
+            }
+        }
+        if request.key.is_empty() {
+            violations.push(FieldViolation::new("key", "required: the flag's or segment's key"));
+        }
+        if !violations.is_empty() {
+            return Err(Refusal::fields(violations).into());
+        }
+        let environment = request.environment.clone();
+        match self.ask(&environment, Question::GetItem(request), timeout).await? {
+            Answer::GetItem(answer) => Ok(Response::new(answer)),
+            Answer::ListItems(_) | Answer::KeyProved(_) | Answer::Failure(_) => Err(other_answer().into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_deadline_is_read() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(timeout(&metadata), DEFAULT_TIMEOUT);
+        for (text, expected) in [
+            ("5S", Duration::from_secs(5)),
+            ("250m", Duration::from_millis(250)),
+            ("1500000u", Duration::from_millis(1500)),
+            ("99H", LONGEST_TIMEOUT),
+            ("soon", DEFAULT_TIMEOUT),
+            ("", DEFAULT_TIMEOUT),
+        ] {
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            assert_eq!(timeout(&metadata), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Adding, reading, changing and removing environments.
+
+use flotilla_proto::{EnvironmentSpec, FieldViolation, Reason, Refusal, SdkKey, Uid, v1};
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::filter::Filter;
+use super::page::{PAGE_BYTES, Page, hex};
+use super::{Api, environment_name, no_such_environment, update, watch};
+use crate::driver::View;
+use crate::fleet::{Action, Command, Mutation, Reply, RequestId};
+
+/// The handler of `EnvironmentService`.
+#[derive(Debug)]
+pub(super) struct Handler(pub(super) Api);
+
+/// The part of a mutation that all requests share.
+struct Terms {
+    etag: Option<String>,
+    request: Option<RequestId>,
+    validate_only: bool,
+}
+
+macro_rules! terms {
+    ($kind:literal, $request:expr) => {
+        Terms {
+            etag: Some($request.etag.clone()).filter(|etag| !etag.is_empty()),
+            request: request_id($kind, &$request.request_id, &$request)?,
+            validate_only: $request.validate_only,
+        }
+    };
+}
+
+impl Handler {
+    async fn mutate(&self, name: &str, action: Action, terms: Terms) -> Result<Option<v1::Environment>, Refusal> {
+        let environment = environment_name("name", name)?;
+        let mutation = Mutation {
+            environment,
+            action,
+            etag: terms.etag,
+            request: terms.request,
+            validate_only: terms.validate_only,
+        };
+        match self.0.driver.command(Command::Mutate(mutation)).await? {
+            Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
+            Reply::Answer(_) => Err(Refusal::new(Reason::Internal, "a change was answered with a worker's answer")),
+        }
+    }
+
+    async fn create(&self, request: v1::CreateEnvironmentRequest) -> Result<Option<v1::Environment>, Refusal> {
+        let terms = Terms {
+            etag: None,
+            request: request_id("create", &request.request_id, &request)?,
+            validate_only: request.validate_only,
+        };
+        let mut violations = Vec::new();
+        if let Err(refusal) = environment_name("name", &request.name) {
+            violations.extend(refusal.violations);
+        }
+        let spec = EnvironmentSpec::parse(&request.spec.clone().unwrap_or_default(), "spec")
+            .map_err(|more| violations.extend(more))
+            .ok();
+        let file = spec.as_ref().is_some_and(EnvironmentSpec::is_file);
+        let sdk_key = match (file, request.sdk_key.as_str()) {
+            (true, "") => None,
+            (true, _) => {
+                let description = "a file source takes no SDK key; leave it out";
+                violations.push(FieldViolation::new("sdk_key", description));
+                None
+            }
+            (false, key) => SdkKey::parse("sdk_key", key).map_err(|violation| violations.push(violation)).ok(),
+        };
+        let (Some(spec), true) = (spec, violations.is_empty()) else {
+            return Err(Refusal::fields(violations));
+        };
+        let uid: Uid = uuid::Uuid::new_v4().to_string().parse().expect("a UUID is a valid uid");
+        let action = Action::Create { uid, spec, sdk_key, take_over: request.take_over };
+        self.mutate(&request.name, action, terms).await
+    }
+
+    async fn list(&self, request: v1::ListEnvironmentsRequest) -> Result<v1::ListEnvironmentsResponse, Refusal> {
+        let listing: Vec<u8> = request.filter.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        let page =
+            Page::parse(request.page_size, &request.page_token, &[b"environments:", listing.as_slice()].concat())?;
+        let filter = Filter::parse(request.filter)?;
+        self.0.driver.read(move |view| list_page(view, &page, &filter)).await
+    }
+}
+
+fn list_page(view: &View<'_>, page: &Page, filter: &Filter) -> v1::ListEnvironmentsResponse {
+    let mut answer =
+        v1::ListEnvironmentsResponse { revision: view.history.newest().to_string(), ..Default::default() };
+    let (mut bytes, mut full) = (0, false);
+    for environment in view.fleet.environments().filter(|one| filter.matches(one)) {
+        answer.total_size += 1;
+        if environment.name <= page.after || full {
+            continue;
+        }
+        bytes += environment.encoded_len();
+        if answer.environments.len() == page.size || (bytes > PAGE_BYTES && !answer.environments.is_empty()) {
+            full = true;
+            continue;
+        }
+        answer.environments.push(environment);
+    }
+    if let (true, Some(last)) = (full, answer.environments.last()) {
+        answer.next_page_token = page.next_token(&last.name);
+    }
+    answer
+}
+
+/// The caller's id of a request, with a digest of all of it. Two requests of the same id are the same if their digests are.
+fn request_id(kind: &str, id: &str, request: &impl Message) -> Result<Option<RequestId>, Refusal> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    if id.chars().count() > 128 || id.chars().any(char::is_control) {
+        let description = "up to 128 characters, without control characters";
+        return Err(FieldViolation::new("request_id", description).into());
+    }
+    let mut digest = Sha256::new();
+    digest.update(kind);
+    digest.update([0]);
+    digest.update(request.encode_to_vec());
+    Ok(Some(RequestId { id: id.to_owned(), digest: hex(&digest.finalize()) }))
+}
+
+#[tonic::async_trait]
+impl v1::environment_service_server::EnvironmentService for Handler {
+    async fn create_environment(
+        &self,
+        request: Request<v1::CreateEnvironmentRequest>,
+    ) -> Result<Response<v1::CreateEnvironmentResponse>, Status> {
+        let environment = self.create(request.into_inner()).await?;
+        Ok(Response::new(v1::CreateEnvironmentResponse { environment }))
+    }
+
+    async fn get_environment(
+        &self,
+        request: Request<v1::GetEnvironmentRequest>,
+    ) -> Result<Response<v1::GetEnvironmentResponse>, Status> {
+        let name = environment_name("name", &request.into_inner().name)?;
+        let wanted = name.clone();
+        let found = self.0.driver.read(move |view| view.fleet.environment(&wanted)).await?;
+        let environment = found.ok_or_else(|| no_such_environment(&name))?;
+        Ok(Response::new(v1::GetEnvironmentResponse { environment: Some(environment) }))
+    }
+
+    async fn list_environments(
+        &self,
+        request: Request<v1::ListEnvironmentsRequest>,
+    ) -> Result<Response<v1::ListEnvironmentsResponse>, Status> {
+        Ok(Response::new(self.list(request.into_inner()).await?))
+    }
+
+    async fn update_environment(
+        &self,
+        request: Request<v1::UpdateEnvironmentRequest>,
+    ) -> Result<Response<v1::UpdateEnvironmentResponse>, Status> {
+        let request = request.into_inner();
+        let terms = terms!("update", request);
+        let change = update::spec_change(request.update_mask, request.spec)?;
+        let sdk_key = match request.sdk_key.as_str() {
+            "" => None,
+            key => Some(SdkKey::parse("sdk_key", key).map_err(Refusal::from)?),
+        };
+        let action = Action::Update { change, sdk_key };
+        let environment = self.mutate(&request.name, action, terms).await?;
+        Ok(Response::new(v1::UpdateEnvironmentResponse { environment }))
+    }
+
+    async fn delete_environment(
+        &self,
+        request: Request<v1::DeleteEnvironmentRequest>,
+    ) -> Result<Response<v1::DeleteEnvironmentResponse>, Status> {
+        let request = request.into_inner();
+        let terms = terms!("delete", request);
+        if request.purge && request.abandon {
+            let description = "purge needs the store, abandon does without it; choose one";
+            return Err(Refusal::from(FieldViolation::new("abandon", description)).into());
+        }
+        let action = Action::Delete { purge: request.purge, abandon: request.abandon };
+        let environment = self.mutate(&request.name, action, terms).await?;
+        Ok(Response::new(v1::DeleteEnvironmentResponse { environment }))
+    }
+
+    async fn pause_environment(
+        &self,
+        request: Request<v1::PauseEnvironmentRequest>,
+    ) -> Result<Response<v1::PauseEnvironmentResponse>, Status> {
+        let request = request.into_inner();
+        let environment = self.mutate(&request.name, Action::Pause, terms!("pause", request)).await?;
+        Ok(Response::new(v1::PauseEnvironmentResponse { environment }))
+    }
+
+    async fn resume_environment(
+        &self,
+        request: Request<v1::ResumeEnvironmentRequest>,
+    ) -> Result<Response<v1::ResumeEnvironmentResponse>, Status> {
+        let request = request.into_inner();
+        let environment = self.mutate(&request.name, Action::Resume, terms!("resume", request)).await?;
+        Ok(Response::new(v1::ResumeEnvironmentResponse { environment }))
+    }
+
+    async fn resync_environment(
+        &self,
+        request: Request<v1::ResyncEnvironmentRequest>,
+    ) -> Result<Response<v1::ResyncEnvironmentResponse>, Status> {
+        let request = request.into_inner();
+        let terms = Terms {
+            etag: None,
+            request: request_id("resync", &request.request_id, &request)?,
+            validate_only: request.validate_only,
+        };
+        let action = Action::Resync { take_over: request.take_over };
+        let environment = self.mutate(&request.name, action, terms).await?;
+        Ok(Response::new(v1::ResyncEnvironmentResponse { environment }))
+    }
+
+    async fn rotate_sdk_key(
+        &self,
+        request: Request<v1::RotateSdkKeyRequest>,
+    ) -> Result<Response<v1::RotateSdkKeyResponse>, Status> {
+        let request = request.into_inner();
+        let terms = terms!("rotate", request);
+        let action = Action::RotateSdkKey {
+            sdk_key: SdkKey::parse("sdk_key", &request.sdk_key).map_err(Refusal::from)?,
+            force: request.force,
+        };
+        let environment = self.mutate(&request.name, action, terms).await?;
+        Ok(Response::new(v1::RotateSdkKeyResponse { environment }))
+    }
+
+    type WatchEnvironmentsStream = ReceiverStream<Result<v1::WatchEnvironmentsResponse, Status>>;
+
+    async fn watch_environments(
+        &self,
+        request: Request<v1::WatchEnvironmentsRequest>,
+    ) -> Result<Response<Self::WatchEnvironmentsStream>, Status> {
+        let stream = watch::start(&self.0, request.into_inner())?;
+        Ok(Response::new(stream))
+    }
+}

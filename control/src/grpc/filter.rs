@@ -1,0 +1,130 @@
+//! Which environments are meant.
+
+use std::collections::BTreeSet;
+
+use flotilla_proto::{EnvironmentName, FieldViolation, Labels, Refusal, v1};
+
+/// Names that a filter may hold.
+const MOST_NAMES: usize = 1000;
+
+/// All parts must match; an empty part matches any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    labels: Labels,
+    initializations: BTreeSet<i32>,
+    names: BTreeSet<EnvironmentName>,
+}
+
+impl Filter {
+    /// Checks a message.
+    pub(super) fn parse(message: Option<v1::EnvironmentFilter>) -> Result<Self, Refusal> {
+        let Some(message) = message else {
+            return Ok(Self::default());
+        };
+        let mut violations = Vec::new();
+        for initialization in &message.initializations {
+            match v1::Initialization::try_from(*initialization) {
+                Ok(v1::Initialization::Unspecified) | Err(_) => violations.push(FieldViolation::new(
+                    "filter.initializations",
+                    &format!("{initialization} is not an initialization"),
+                )),
+                Ok(
+                    v1::Initialization::Unknown
+                    | v1::Initialization::Uninitialized
+                    | v1::Initialization::Stale
+                    | v1::Initialization::Current,
+                ) => {}
+            }
+        }
+        if message.names.len() > MOST_NAMES {
+            let description = format!("{} names; at most {MOST_NAMES}", message.names.len());
+            violations.push(FieldViolation::new("filter.names", &description));
+        }
+        let mut names = BTreeSet::new();
+        for name in message.names.iter().take(MOST_NAMES) {
+            match name.parse() {
+                Ok(name) => {
+                    names.insert(name);
+                }
+                Err(error) => violations
+                    .push(FieldViolation::new("filter.names", &flotilla_proto::InvalidName::to_string(&error))),
+            }
+        }
+        if !violations.is_empty() {
+            return Err(Refusal::fields(violations));
+        }
+        Ok(Self { labels: message.labels, initializations: message.initializations.into_iter().collect(), names })
+    }
+
+    /// Whether an environment of this name can match.
+    pub(super) fn may_match(&self, name: &EnvironmentName) -> bool {
+        self.names.is_empty() || self.names.contains(name)
+    }
+
+    /// Whether the environment matches.
+    pub(super) fn matches(&self, environment: &v1::Environment) -> bool {
+        let named = self.names.is_empty()
+            || environment.name.parse().is_ok_and(|name: EnvironmentName| self.names.contains(&name));
+        let initialization = environment.status.as_ref().map(|status| status.initialization).unwrap_or_default();
+        let state = self.initializations.is_empty() || self.initializations.contains(&initialization);
+        named
+            && state
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| environment.spec.as_ref().and_then(|spec| spec.labels.get(key)) == Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment() -> v1::Environment {
+        v1::Environment {
+            name: "a".to_owned(),
+            spec: Some(v1::EnvironmentSpec {
+                labels: [("team".to_owned(), "x".to_owned())].into(),
+                ..Default::default()
+            }),
+            status: Some(v1::EnvironmentStatus {
+                initialization: v1::Initialization::Stale.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn parse(labels: &[(&str, &str)], states: &[v1::Initialization], names: &[&str]) -> Filter {
+        Filter::parse(Some(v1::EnvironmentFilter {
+            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            initializations: states.iter().map(|state| i32::from(*state)).collect(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn all_parts_must_match() {
+        use v1::Initialization::{Current, Stale};
+        for (filter, expected) in [
+            (Filter::default(), true),
+            (parse(&[("team", "x")], &[Stale, Current], &["a", "b"]), true),
+            (parse(&[("team", "y")], &[], &[]), false),
+            (parse(&[], &[Current], &[]), false),
+            (parse(&[], &[], &["b"]), false),
+        ] {
+            assert_eq!(filter.matches(&environment()), expected, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let message = v1::EnvironmentFilter {
+            initializations: vec![0, 99],
+            names: vec!["NO".to_owned()],
+            ..Default::default()
+        };
+        assert_eq!(Filter::parse(Some(message)).unwrap_err().violations.len(), 3);
+    }
+}

@@ -1,0 +1,104 @@
+//! Pages and their tokens. A token says after which name to go on, and of which listing; to callers it is opaque.
+
+use std::fmt::Write as _;
+
+use flotilla_proto::{FieldViolation, Reason, Refusal};
+use sha2::{Digest as _, Sha256};
+
+/// How many bytes of messages a page holds at most; it ends early rather than being too large to receive.
+pub(super) const PAGE_BYTES: usize = 3 << 20;
+
+/// Where a page begins, and how long it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Page {
+    /// Only what comes after this name; empty: from the start.
+    pub(super) after: String,
+    /// Entries at most.
+    pub(super) size: usize,
+    listing: String,
+}
+
+/// Entries of a page: 1 to 1000, 100 if none is given.
+const DEFAULT_SIZE: u32 = 100;
+const LARGEST_SIZE: u32 = 1000;
+
+impl Page {
+    /// Reads a request's page. `listing` tells listings apart (what, and which filter), so that tokens are not mixed up.
+    pub(super) fn parse(page_size: u32, page_token: &str, listing: &[u8]) -> Result<Self, Refusal> {
+        let size = checked_size(page_size, DEFAULT_SIZE, LARGEST_SIZE)?;
+        let listing = hex(&Sha256::digest(listing)[..4]);
+        let after = if page_token.is_empty() {
+            String::new()
+        } else {
+            let name = page_token
+                .strip_prefix(listing.as_str())
+                .and_then(|rest| rest.strip_prefix('-'))
+                .and_then(unhex)
+                .and_then(|name| String::from_utf8(name).ok());
+            name.ok_or_else(|| {
+                let message =
+                    "page_token is not one of this listing's; begin anew without it, and keep the filter the same";
+                Refusal {
+                    violations: vec![FieldViolation::new("page_token", "not a token of this listing")],
+                    ..Refusal::new(Reason::InvalidPageToken, message)
+                }
+            })?
+        };
+        Ok(Self { after, size: usize::try_from(size).unwrap_or(usize::MAX), listing })
+    }
+
+    /// The token of the page after the one that ends with `last`.
+    pub(super) fn next_token(&self, last: &str) -> String {
+        format!("{}-{}", self.listing, hex(last.as_bytes()))
+    }
+}
+
+/// A page size: the default for 0, and never more than the largest.
+pub(super) fn checked_size(given: u32, default: u32, largest: u32) -> Result<u32, Refusal> {
+    match given {
+        0 => Ok(default),
+        given if given <= largest => Ok(given),
+        given => {
+            let description = format!("{given} is out of range: 1 to {largest}, or 0 for {default}");
+            Err(FieldViolation::new("page_size", &description).into())
+        }
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string does not fail");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_leads_on() {
+        let first = Page::parse(0, "", b"x").unwrap();
+        assert_eq!((first.after.as_str(), first.size), ("", 100));
+        let second = Page::parse(7, &first.next_token("b-1"), b"x").unwrap();
+        assert_eq!((second.after.as_str(), second.size), ("b-1", 7));
+    }
+
+    #[test]
+    fn wrong_tokens_and_sizes_are_refused() {
+        let token = Page::parse(0, "", b"x").unwrap().next_token("b");
+        for (token, listing) in [(token.as_str(), "y"), ("nonsense", "x"), (&token[..token.len() - 1], "x")] {
+            let refusal = Page::parse(0, token, listing.as_bytes()).unwrap_err();
+            assert_eq!(refusal.reason, Reason::InvalidPageToken, "{token}");
+        }
+        assert_eq!(Page::parse(1001, "", b"x").unwrap_err().violations[0].field, "page_size");
+    }
+}

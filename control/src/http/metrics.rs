@@ -1,0 +1,90 @@
+//! Numbers for Prometheus. They are read from the fleet at every scrape, so none can be forgotten or out of step.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use flotilla_proto::process::register_process_metrics;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::fleet::Counts;
+
+/// The media type of [`encode`]'s text.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics as OpenMetrics text.
+pub(super) fn encode(counts: Counts) -> String {
+    let mut registry = Registry::default();
+    register_process_metrics(&mut registry);
+    registry.register_collector(Box::new(FleetMetrics(counts)));
+    let mut page = String::new();
+    text::encode(&mut page, &registry).expect("writing to a string does not fail");
+    page
+}
+
+#[derive(Debug)]
+struct FleetMetrics(Counts);
+
+impl Collector for FleetMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        gauges(&mut encoder, "flotilla_environments", "Environments by initialization", &self.0.environments)?;
+        gauges(&mut encoder, "flotilla_workers", "Workers by state of their session", &self.0.workers)?;
+        let help = "Environments moved from one worker to another";
+        let name = "flotilla_assignments_moved";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (reason, count) in &self.0.moves {
+            let labels = [("reason", *reason)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Sessions of workers that had one before";
+        let reconnects = ConstCounter::new(self.0.session_reconnects);
+        let name = "flotilla_session_reconnects";
+        reconnects.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+}
+
+fn gauges(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    by_state: &BTreeMap<&'static str, u64>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (state, count) in by_state {
+        let labels = [("state", *state)];
+        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_those_of_the_contract() {
+        let counts = Counts {
+            environments: [("current", 2), ("stale", 0)].into(),
+            workers: [("connected", 1)].into(),
+            moves: [("drain", 3)].into(),
+            session_reconnects: 4,
+        };
+        let page = encode(counts);
+        for line in [
+            "flotilla_environments{state=\"current\"} 2",
+            "flotilla_environments{state=\"stale\"} 0",
+            "flotilla_workers{state=\"connected\"} 1",
+            "flotilla_assignments_moved_total{reason=\"drain\"} 3",
+            "flotilla_session_reconnects_total 4",
+            "# EOF",
+        ] {
+            assert!(page.lines().any(|one| one == line), "{line} in\n{page}");
+        }
+        assert!(page.contains("process_resident_memory_bytes"));
+    }
+}

@@ -1,0 +1,209 @@
+//! Rows to types and back. A value that cannot be read is an error that names it, never a default.
+
+use std::fmt;
+
+use flotilla_proto::session::TakeOver;
+use flotilla_proto::{
+    EnvironmentName, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, Prefix, SdkKey, StoreName,
+    StoreUrl, Timestamp, v1,
+};
+use prost::Message as _;
+use rusqlite::{Connection, Row, params};
+
+use crate::fleet::{Change, EnvironmentRecord, GrantRecord, Remembered, RemovalKind, RequestId};
+use crate::store::StoreError;
+
+/// A stored value that cannot be read.
+pub(super) fn corrupt(what: &str, why: &dyn fmt::Display) -> StoreError {
+    StoreError::Corrupt { what: format!("{what}: {why}") }
+}
+
+/// Applies one change within a transaction.
+pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), StoreError> {
+    match change {
+        Change::PutEnvironment(record) => put_environment(transaction, record)?,
+        Change::DeleteEnvironment { environment } => {
+            transaction
+                .prepare("DELETE FROM environments WHERE name = ?1")?
+                .execute([environment.as_str()])?;
+        }
+        Change::PutEpoch { store, prefix, epoch } => {
+            transaction
+                .prepare("INSERT OR REPLACE INTO epochs (store, prefix, epoch) VALUES (?1, ?2, ?3)")?
+                .execute(params![store.as_str(), prefix.as_str(), epoch.0.cast_signed()])?;
+        }
+        Change::PutStore { store, url } => {
+            transaction
+                .prepare("INSERT OR REPLACE INTO stores (name, url) VALUES (?1, ?2)")?
+                .execute([store.as_str(), url.expose()])?;
+        }
+        Change::PutRequest { request, environment, at } => {
+            transaction
+                .prepare(
+                    "INSERT OR REPLACE INTO requests (id, digest, environment, at) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![request.id, request.digest, environment.as_str(), at.0.cast_signed()])?;
+        }
+        Change::ForgetRequests { before } => {
+            transaction.prepare("DELETE FROM requests WHERE at < ?1")?.execute([before.0.cast_signed()])?;
+        }
+        Change::PutTerm { term } => {
+            transaction.prepare("UPDATE fleet SET term = ?1")?.execute([term.0.cast_signed()])?;
+        }
+    }
+    Ok(())
+}
+
+fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Result<(), StoreError> {
+    let grant = record.grant.as_ref();
+    transaction
+        .prepare(
+            "INSERT OR REPLACE INTO environments (name, uid, spec, sdk_key, pending_key, paused, removal, generation,
+                change_number, resync, take_over, grant_worker, grant_epoch, grant_id, grant_intent, released,
+                created, updated)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+        )?
+        .execute(params![
+            record.name.as_str(),
+            record.uid.as_str(),
+            v1::EnvironmentSpec::from(&record.spec).encode_to_vec(),
+            record.sdk_key.as_ref().map(SdkKey::expose),
+            record.pending_key.as_ref().map(SdkKey::expose),
+            record.paused,
+            record.removal.map(|kind| match kind {
+                RemovalKind::Release => "release",
+                RemovalKind::Purge => "purge",
+            }),
+            record.generation.0.cast_signed(),
+            record.change_number.cast_signed(),
+            record.resync.cast_signed(),
+            record.take_over.as_ref().map(|leave| match leave {
+                TakeOver::Any => "any".to_owned(),
+                TakeOver::Value(value) => format!("={value}"),
+            }),
+            grant.map(|grant| grant.worker.as_str()),
+            grant.map(|grant| grant.grant.epoch.0.cast_signed()),
+            grant.map(|grant| grant.grant.id.as_str()),
+            grant.map(|grant| i32::from(v1::Intent::from(grant.grant.intent))),
+            record.released.map(|epoch| epoch.0.cast_signed()),
+            record.created.0.cast_signed(),
+            record.updated.0.cast_signed(),
+        ])?;
+    Ok(())
+}
+
+/// Reads everything.
+pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreError> {
+    let mut remembered = Remembered::default();
+    let mut statement = connection.prepare("SELECT * FROM environments ORDER BY name")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        remembered.environments.push(environment(row)?);
+    }
+    let mut statement = connection.prepare("SELECT store, prefix, epoch FROM epochs ORDER BY store, prefix")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let store: StoreName = parse(row, "store")?;
+        let prefix: Prefix = parse(row, "prefix")?;
+        remembered.epochs.push((store, prefix, Epoch(number(row, "epoch")?)));
+    }
+    let mut statement = connection.prepare("SELECT name, url FROM stores ORDER BY name")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let url: String = row.get("url")?;
+        let url = StoreUrl::parse("url", &url).map_err(|error| corrupt("a store", &error))?;
+        remembered.stores.push((parse(row, "name")?, url));
+    }
+    let mut statement = connection.prepare("SELECT id, digest, environment, at FROM requests ORDER BY at, id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let request = RequestId { id: row.get("id")?, digest: row.get("digest")? };
+        let environment: EnvironmentName = parse(row, "environment")?;
+        remembered.requests.push((request, environment, Timestamp(number(row, "at")?)));
+    }
+    Ok(remembered)
+}
+
+fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
+    let name: EnvironmentName = parse(row, "name")?;
+    let within = |what: &str| format!("{what} of environment {name}");
+    let spec: Vec<u8> = row.get("spec")?;
+    let spec = v1::EnvironmentSpec::decode(spec.as_slice()).map_err(|error| corrupt(&within("spec"), &error))?;
+    let spec = EnvironmentSpec::parse(&spec, "spec").map_err(|violations| {
+        let fields: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        corrupt(&within("spec"), &fields.join("; "))
+    })?;
+    let key = |column: &'static str| -> Result<Option<SdkKey>, StoreError> {
+        let text: Option<String> = row.get(column)?;
+        text.map(|text| SdkKey::parse(column, &text)).transpose().map_err(|error| corrupt(&within(column), &error))
+    };
+    let removal: Option<String> = row.get("removal")?;
+    let removal = match removal.as_deref() {
+        None => None,
+        Some("release") => Some(RemovalKind::Release),
+        Some("purge") => Some(RemovalKind::Purge),
+        Some(other) => return Err(corrupt(&within("removal"), &format_args!("{other:?}"))),
+    };
+    let take_over: Option<String> = row.get("take_over")?;
+    let take_over = match take_over.as_deref() {
+        None => None,
+        Some("any") => Some(TakeOver::Any),
+        Some(text) => {
+            let value = text.strip_prefix('=').ok_or_else(|| corrupt(&within("take_over"), &"no value"))?;
+            Some(TakeOver::Value(value.to_owned()))
+        }
+    };
+    Ok(EnvironmentRecord {
+        uid: parse(row, "uid")?,
+        spec,
+        sdk_key: key("sdk_key")?,
+        pending_key: key("pending_key")?,
+        paused: row.get("paused")?,
+        removal,
+        generation: Generation(number(row, "generation")?),
+        change_number: number(row, "change_number")?,
+        resync: number(row, "resync")?,
+        take_over,
+        grant: grant(row, &name)?,
+        released: row.get::<_, Option<i64>>("released")?.map(|epoch| Epoch(epoch.cast_unsigned())),
+        created: Timestamp(number(row, "created")?),
+        updated: Timestamp(number(row, "updated")?),
+        name,
+    })
+}
+
+fn grant(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<GrantRecord>, StoreError> {
+    if row.get::<_, Option<String>>("grant_worker")?.is_none() {
+        return Ok(None);
+    }
+    let what = format!("the grant of environment {name}");
+    let id: String = row.get("grant_id")?;
+    let intent: i32 = row.get("grant_intent")?;
+    let intent = match v1::Intent::try_from(intent) {
+        Ok(v1::Intent::Warm) => Intent::Warm,
+        Ok(v1::Intent::Serve) => Intent::Serve,
+        Ok(v1::Intent::Release) => Intent::Release,
+        Ok(v1::Intent::Purge) => Intent::Purge,
+        Ok(v1::Intent::Unspecified) | Err(_) => return Err(corrupt(&what, &format_args!("intent {intent}"))),
+    };
+    Ok(Some(GrantRecord {
+        worker: parse(row, "grant_worker")?,
+        grant: Grant {
+            epoch: Epoch(number(row, "grant_epoch")?),
+            id: GrantId::parse(&id).ok_or_else(|| corrupt(&what, &"its id"))?,
+            intent,
+        },
+    }))
+}
+
+fn number(row: &Row<'_>, column: &str) -> Result<u64, StoreError> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}
+
+fn parse<T: std::str::FromStr<Err = flotilla_proto::InvalidName>>(
+    row: &Row<'_>,
+    column: &str,
+) -> Result<T, StoreError> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| corrupt(column, &error))
+}

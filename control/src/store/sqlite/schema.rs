@@ -1,0 +1,72 @@
+//! The tables, and how each version changes those of the one before. A step, once released, is never edited.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::store::StoreError;
+
+/// Step N takes a database from `user_version` N to N + 1.
+const MIGRATIONS: [&str; 1] = [
+    // Numbers are 64 bits, stored as SQLite's signed ones; times are milliseconds since 1970.
+    "CREATE TABLE fleet (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        id TEXT NOT NULL,
+        term INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE environments (
+        name TEXT PRIMARY KEY,
+        uid TEXT NOT NULL,
+        spec BLOB NOT NULL,             -- flotilla.v1.EnvironmentSpec
+        sdk_key TEXT,
+        pending_key TEXT,
+        paused INTEGER NOT NULL,
+        removal TEXT,                   -- release, purge
+        generation INTEGER NOT NULL,
+        change_number INTEGER NOT NULL,
+        resync INTEGER NOT NULL,
+        take_over TEXT,                 -- any, or = and the fence's value
+        grant_worker TEXT,
+        grant_epoch INTEGER,
+        grant_id TEXT,
+        grant_intent INTEGER,           -- flotilla.v1.Intent
+        released INTEGER,               -- an epoch
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE epochs (
+        store TEXT NOT NULL,
+        prefix TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        PRIMARY KEY (store, prefix)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE stores (
+        name TEXT PRIMARY KEY,
+        url TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE requests (
+        id TEXT PRIMARY KEY,
+        digest TEXT NOT NULL,
+        environment TEXT NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_age ON requests (at);",
+];
+
+/// Brings the database to the newest schema, in one transaction.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).expect("a handful of migrations");
+    let done = usize::try_from(found).ok().filter(|_| found <= known).ok_or_else(|| StoreError::TooNew {
+        path: path.to_owned(),
+        found,
+        known,
+    })?;
+    for step in &MIGRATIONS[done..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(())
+}

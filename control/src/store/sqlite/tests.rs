@@ -1,0 +1,175 @@
+//! What is promised of the file: nothing lost, nothing shared, nothing readable by others.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use flotilla_proto::session::TakeOver;
+use flotilla_proto::{
+    EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKey, StoreName, StoreUrl, Term, Timestamp, v1,
+};
+
+use super::SqliteStore;
+use crate::fleet::{Change, EnvironmentRecord, GrantRecord, RemovalKind, RequestId};
+use crate::store::{Loaded, Store as _, StoreError};
+
+fn record(name: &str) -> EnvironmentRecord {
+    let message = v1::EnvironmentSpec {
+        display_name: "Spree".to_owned(),
+        prefix: format!("ld:{name}"),
+        stream_uri: "http://127.0.0.1:8030".to_owned(),
+        labels: [("team".to_owned(), "checkout".to_owned())].into(),
+        ..Default::default()
+    };
+    EnvironmentRecord {
+        name: name.parse().unwrap(),
+        uid: "0b5d".parse().unwrap(),
+        spec: EnvironmentSpec::parse(&message, "spec").unwrap(),
+        sdk_key: Some(SdkKey::parse("sdk_key", "sdk-one").unwrap()),
+        pending_key: Some(SdkKey::parse("sdk_key", "sdk-two").unwrap()),
+        paused: true,
+        removal: Some(RemovalKind::Purge),
+        generation: Generation(3),
+        change_number: u64::MAX,
+        resync: 2,
+        take_over: Some(TakeOver::Value("any".to_owned())),
+        grant: Some(GrantRecord {
+            worker: "w1".parse().unwrap(),
+            grant: Grant { epoch: Epoch(7), id: GrantId::parse("x-1").unwrap(), intent: Intent::Purge },
+        }),
+        released: Some(Epoch(6)),
+        created: Timestamp(1),
+        updated: Timestamp(2),
+    }
+}
+
+fn load(directory: &Path) -> (SqliteStore, Loaded) {
+    let mut store = SqliteStore::open(directory).unwrap();
+    let loaded = store.load().unwrap();
+    (store, loaded)
+}
+
+#[test]
+fn everything_is_there_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, first) = load(directory.path());
+    assert_eq!(first.term, Term(1));
+    let mut bare = record("b");
+    bare.grant = None;
+    bare.released = None;
+    bare.take_over = Some(TakeOver::Any);
+    bare.sdk_key = None;
+    let request = RequestId { id: "r".to_owned(), digest: "d".to_owned() };
+    let url = StoreUrl::parse("url", "redis://u:p@127.0.0.1").unwrap();
+    let changes = [
+        Change::PutEnvironment(Box::new(record("a"))),
+        Change::PutEnvironment(Box::new(bare.clone())),
+        Change::PutEnvironment(Box::new(record("gone"))),
+        Change::DeleteEnvironment { environment: "gone".parse().unwrap() },
+        Change::PutEpoch { store: StoreName::default_store(), prefix: "ld:a".parse().unwrap(), epoch: Epoch(7) },
+        Change::PutStore { store: StoreName::default_store(), url: url.clone() },
+        Change::PutRequest { request: request.clone(), environment: "a".parse().unwrap(), at: Timestamp(5) },
+        Change::ForgetRequests { before: Timestamp(5) },
+    ];
+    store.commit(&changes).unwrap();
+    drop(store);
+    let (_store, second) = load(directory.path());
+    assert_eq!((second.term, &second.fleet), (Term(2), &first.fleet));
+    let remembered = second.remembered;
+    assert_eq!(format!("{:?}", remembered.environments), format!("{:?}", [record("a"), bare]));
+    assert_eq!(remembered.environments[0].sdk_key.as_ref().unwrap().expose(), "sdk-one");
+    assert_eq!(remembered.epochs, [(StoreName::default_store(), "ld:a".parse().unwrap(), Epoch(7))]);
+    assert_eq!(remembered.stores, [(StoreName::default_store(), url)]);
+    assert_eq!(remembered.requests, [(request, "a".parse().unwrap(), Timestamp(5))]);
+}
+
+#[test]
+fn a_term_that_workers_have_seen_is_not_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = load(directory.path());
+    store.commit(&[Change::PutTerm { term: Term(40) }]).unwrap();
+    drop(store);
+    assert_eq!(load(directory.path()).1.term, Term(41));
+}
+
+#[test]
+fn a_second_control_is_refused_and_told_the_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = load(directory.path());
+    let error = SqliteStore::open(directory.path()).unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains(directory.path().to_str().unwrap()));
+}
+
+#[test]
+fn only_the_owner_can_read() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("data");
+    let (mut store, _) = load(&directory);
+    store.commit(&[Change::PutEnvironment(Box::new(record("a")))]).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    let mut names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(names.iter().any(|path| path.ends_with("flotilla.db-wal")), "{names:?}");
+    for path in names {
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_file_left_open_to_others_is_closed_to_them() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(load(directory.path()));
+    let path = directory.path().join("flotilla.db");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let _store = load(directory.path());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_was_committed_survives_a_process_that_never_closes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = load(directory.path());
+    store.commit(&[Change::PutEnvironment(Box::new(record("a")))]).unwrap();
+    // As after kill -9: the files as they are on disk now, with nobody having closed them.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["flotilla.db", "flotilla.db-wal"] {
+        std::fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let (_copy, loaded) = load(copy.path());
+    assert_eq!(loaded.remembered.environments.len(), 1);
+}
+
+#[test]
+fn a_failed_commit_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = load(directory.path());
+    store.connection.execute_batch("DROP TABLE stores").unwrap();
+    let url = StoreUrl::parse("url", "redis://127.0.0.1").unwrap();
+    let changes = [
+        Change::PutEnvironment(Box::new(record("a"))),
+        Change::PutStore { store: StoreName::default_store(), url },
+    ];
+    store.commit(&changes).unwrap_err();
+    let left: i64 = store.connection.query_row("SELECT count(*) FROM environments", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = load(directory.path());
+    store.connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(store);
+    let error = SqliteStore::open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::TooNew { found: 99, .. }), "{error}");
+}
+
+#[test]
+fn an_unusable_directory_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let error = SqliteStore::open(&file.join("data")).unwrap_err();
+    assert!(error.to_string().contains("--data-dir"), "{error}");
+}
