@@ -1,21 +1,59 @@
 //! The pure heart of control: what should be, decided without clock, network or disk.
 //!
 //! [`Fleet::step`] takes an [`Input`] and returns [`Effect`]s; the driver makes the step's changes durable before it
-//! carries out anything else.
+//! carries out anything else. Each step goes the same way: take the input in, plan, tell workers, tell watchers.
 
 // What goes in and what comes out.
 mod boundary;
+// One environment: said, held, reported.
+mod environment;
+// One worker: session, holds, told.
+mod worker;
+// What users may change.
+mod mutation;
+// Request ids that were answered.
+mod request;
+// Who is let in, and what workers say.
+mod session;
+// How long silence is borne.
+mod lease;
+// Which environments need a grant.
+mod planning;
+// Which worker gets which orphan.
+mod placement;
+// Grants, and the updates that carry them.
+mod assignment;
+// What workers report, and what follows.
+mod report;
+// Replacing an SDK key.
+mod rotation;
+// Questions to workers.
+mod question;
+// Initialization and conditions.
+mod conditions;
+// The API's messages and the metrics' numbers.
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use flotilla_proto::{EnvironmentName, FleetId, StoreName, Term, Timestamp, WorkerName, v1};
+use flotilla_proto::secret::StoreEndpoint;
+use flotilla_proto::{
+    EnvironmentName, EnvironmentSpec, Epoch, FleetId, Prefix, Reason, Refusal, StoreName, StoreUrl, Term,
+    Timestamp, Uid, WorkerName,
+};
 use url::Url;
 
 pub use boundary::{
     Action, Change, Command, CommandId, Effect, EnvironmentRecord, GrantIds, GrantRecord, Input, Mutation,
     Remembered, RemovalKind, Reply, RequestId, SessionId, SpecChange,
 };
+
+use environment::{Environment, MoveReason};
+use question::Questions;
+use request::Requests;
+use session::Memory;
+use worker::Worker;
 
 /// What the fleet is told once, at start.
 #[derive(Debug, Clone)]
@@ -61,57 +99,144 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Fleet {
     settings: FleetSettings,
-    remembered: Remembered,
+    now: Timestamp,
+    last_tick: Timestamp,
+    /// The present term: that of the settings, or higher.
+    term: Term,
+    memory: Memory,
+    /// State directories of the workers that were welcomed since start.
+    welcomed: BTreeSet<Uid>,
+    stores: BTreeMap<StoreName, StoreUrl>,
+    environments: BTreeMap<EnvironmentName, Environment>,
+    /// Who has a prefix of a store.
+    prefixes: BTreeMap<(StoreEndpoint, Prefix), EnvironmentName>,
+    /// The highest epoch granted or seen.
+    epochs: BTreeMap<(StoreEndpoint, Prefix), Epoch>,
+    workers: BTreeMap<WorkerName, Worker>,
+    sessions: BTreeMap<SessionId, WorkerName>,
+    /// Sessions that closed within the last grace.
+    closures: Vec<(Timestamp, WorkerName)>,
+    requests: Requests,
+    questions: Questions,
+    /// Environments to look at again, and when.
+    wakes: BTreeSet<(Timestamp, EnvironmentName)>,
+    /// Environments for which there is no good place now.
+    unplaced: BTreeSet<EnvironmentName>,
+    moves: BTreeMap<MoveReason, u64>,
+    reconnects: u64,
+    gathered: Gathered,
+}
+
+/// What a step has come to so far.
+#[derive(Debug, Default)]
+struct Gathered {
+    changes: Vec<Change>,
+    effects: Vec<Effect>,
+    replies: Vec<(CommandId, Answer)>,
+    /// Environments whose record changed.
+    unsaved: BTreeSet<EnvironmentName>,
+    /// Environments whose public view may have changed.
+    touched: BTreeSet<EnvironmentName>,
+    /// Environments whose grant may have to change.
+    to_plan: BTreeSet<EnvironmentName>,
+    /// Workers that may have to be told something.
+    updates_due: BTreeSet<WorkerName>,
+    /// Environments that are no more.
+    ended: Vec<(EnvironmentName, Uid)>,
+    /// Whether there may be a place for those that have none.
+    retry_unplaced: bool,
+}
+
+/// A reply in the making.
+#[derive(Debug)]
+enum Answer {
+    /// This.
+    Ready(Result<Reply, Refusal>),
+    /// The environment as it is at the end of the step.
+    Present(EnvironmentName),
 }
 
 impl Fleet {
     /// Takes up what was remembered. `remembered.stores` holds `default` with the URL that is in force.
     pub fn new(settings: FleetSettings, remembered: Remembered, now: Timestamp) -> Self {
-        let _ = now;
-        Self { settings, remembered }
+        let mut fleet = Self {
+            now,
+            last_tick: now,
+            term: settings.term,
+            memory: Memory::Whole,
+            welcomed: BTreeSet::new(),
+            stores: remembered.stores.into_iter().collect(),
+            environments: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            closures: Vec::new(),
+            requests: Requests::default(),
+            questions: Questions::default(),
+            wakes: BTreeSet::new(),
+            unplaced: BTreeSet::new(),
+            moves: BTreeMap::new(),
+            reconnects: 0,
+            gathered: Gathered::default(),
+            settings,
+        };
+        for (store, prefix, epoch) in remembered.epochs {
+            if let Some(url) = fleet.stores.get(&store) {
+                let highest = fleet.epochs.entry((url.endpoint(), prefix)).or_default();
+                *highest = epoch.max(*highest);
+            }
+        }
+        for (request, environment, at) in remembered.requests {
+            fleet.requests.answered(at, request, environment);
+        }
+        for record in remembered.environments {
+            fleet.remember(record);
+        }
+        for name in std::mem::take(&mut fleet.gathered.touched) {
+            fleet.refresh(&name);
+        }
+        fleet
+    }
+
+    /// Takes a record up. Its worker may come back within a lease; until then nothing moves.
+    fn remember(&mut self, record: EnvironmentRecord) {
+        let name = record.name.clone();
+        if let Some(key) = self.epoch_key(&record.spec) {
+            if let Some(granted) = &record.grant {
+                let highest = self.epochs.entry(key.clone()).or_default();
+                *highest = granted.grant.epoch.max(*highest);
+            }
+            self.prefixes.insert(key, name.clone());
+        }
+        let until = self.now.after(self.settings.lease_duration);
+        if let Some(granted) = &record.grant {
+            let worker = self.workers.entry(granted.worker.clone()).or_insert_with(|| Worker::remembered(until));
+            worker.holds.insert(name.clone());
+        }
+        self.environments.insert(name.clone(), Environment::new(record));
+        self.gathered.touched.insert(name.clone());
+        self.gathered.to_plan.insert(name);
     }
 
     /// Takes one input in and returns what must happen. Time never goes back from step to step.
     pub fn step(&mut self, now: Timestamp, input: Input) -> Vec<Effect> {
-        let _ = (now, input, &self.remembered);
-        Vec::new()
-    }
-
-    /// One environment as users see it.
-    pub fn environment(&self, name: &EnvironmentName) -> Option<v1::Environment> {
-        let _ = name;
-        None
-    }
-
-    /// All environments as users see them, ordered by name.
-    pub fn environments(&self) -> impl Iterator<Item = v1::Environment> + '_ {
-        std::iter::empty()
-    }
-
-    /// All workers, ordered by name, without the names of their environments.
-    pub fn workers(&self) -> impl Iterator<Item = v1::Worker> + '_ {
-        std::iter::empty()
-    }
-
-    /// One worker, with the names of its environments.
-    pub fn worker(&self, name: &WorkerName) -> Option<v1::Worker> {
-        let _ = name;
-        None
-    }
-
-    /// The fleet summed up.
-    pub fn status(&self) -> v1::GetFleetStatusResponse {
-        v1::GetFleetStatusResponse::default()
-    }
-
-    /// The numbers for the metrics.
-    pub fn counts(&self) -> Counts {
-        Counts::default()
-    }
-
-    /// The stores that environments use, those under removal included.
-    pub fn stores_in_use(&self) -> BTreeSet<StoreName> {
-        BTreeSet::new()
+        self.now = self.now.max(now);
+        match input {
+            Input::Command { id, command: Command::Mutate(mutation) } => self.mutate(id, mutation),
+            Input::Command { id, command: Command::Ask { environment, question, timeout } } => {
+                self.ask_for_command(id, &environment, question, timeout);
+            }
+            Input::CommandAbandoned { id } => self.questions.abandon(id),
+            Input::SessionOpened { session, address, hello } => self.session_opened(session, address, hello),
+            Input::SessionMessage { session, message } => self.session_message(session, message),
+            Input::SessionClosed { session } => self.session_closed(session),
+            Input::Tick => self.tick(),
+        }
+        self.plan();
+        self.ask_for_proofs();
+        self.send_updates();
+        self.finish()
     }
 
     /// The fleet's id.
@@ -121,6 +246,104 @@ impl Fleet {
 
     /// The present term; it grows when a worker has seen a higher one.
     pub fn term(&self) -> Term {
-        self.settings.term
+        self.term
+    }
+
+    fn tick(&mut self) {
+        self.check_leases();
+        self.expire_questions();
+        while let Some((at, _)) = self.wakes.first()
+            && *at <= self.now
+            && let Some((_, name)) = self.wakes.pop_first()
+        {
+            self.gathered.touched.insert(name.clone());
+            self.gathered.to_plan.insert(name);
+        }
+        if let Some(before) = self.requests.forget(self.now) {
+            self.gathered.changes.push(Change::ForgetRequests { before });
+        }
+    }
+
+    fn ask_for_proofs(&mut self) {
+        let is_pending = |name: &&EnvironmentName| {
+            self.environments.get(*name).is_some_and(|environment| environment.record.pending_key.is_some())
+        };
+        let pending: Vec<_> = self.gathered.touched.iter().filter(is_pending).cloned().collect();
+        for name in pending {
+            self.ask_for_proof(&name);
+        }
+    }
+
+    /// Puts the effects of the step in order: what is made durable, what is sent, what watchers and callers learn.
+    fn finish(&mut self) -> Vec<Effect> {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.gathered.retry_unplaced = gathered.retry_unplaced;
+        let mut effects: Vec<_> = gathered.changes.into_iter().map(Effect::Persist).collect();
+        let records = gathered.unsaved.iter().filter_map(|name| self.environments.get(name));
+        effects.extend(
+            records
+                .map(|environment| Effect::Persist(Change::PutEnvironment(Box::new(environment.record.clone())))),
+        );
+        effects.extend(gathered.effects);
+        for name in gathered.touched {
+            if self.refresh(&name) {
+                effects.push(Effect::EnvironmentChanged { environment: name });
+            }
+        }
+        let ended = gathered.ended.into_iter();
+        effects.extend(ended.map(|(environment, uid)| Effect::EnvironmentRemoved { environment, uid }));
+        for (id, answer) in gathered.replies {
+            let result = match answer {
+                Answer::Ready(result) => result,
+                Answer::Present(name) => Ok(Reply::Environment(self.environment(&name).map(Box::new))),
+            };
+            effects.push(Effect::Reply { id, result });
+        }
+        effects
+    }
+
+    /// Brings an environment's conditions up to date; true if its public view changed.
+    fn refresh(&mut self, name: &EnvironmentName) -> bool {
+        let Some(environment) = self.environments.get(name) else { return false };
+        let around = self.surroundings(environment);
+        let conditions = conditions::conditions(environment, around, self.now);
+        let Some(environment) = self.environments.get_mut(name) else { return false };
+        environment.conditions = conditions;
+        let Some(environment) = self.environments.get(name) else { return false };
+        let digest = self.digest(environment);
+        let changed = environment.shown != digest;
+        if let Some(environment) = self.environments.get_mut(name) {
+            environment.shown = digest;
+        }
+        changed
+    }
+
+    fn reply(&mut self, id: CommandId, result: Result<Reply, Refusal>) {
+        self.gathered.replies.push((id, Answer::Ready(result)));
+    }
+
+    fn reply_present(&mut self, id: CommandId, environment: EnvironmentName) {
+        self.gathered.replies.push((id, Answer::Present(environment)));
+    }
+
+    fn existing(&self, name: &EnvironmentName) -> Result<&Environment, Refusal> {
+        self.environments.get(name).ok_or_else(|| {
+            Refusal::new(
+                Reason::EnvironmentNotFound,
+                format!("no environment is named \"{name}\"; list those that exist"),
+            )
+        })
+    }
+
+    /// What epochs belong to: a prefix of a store, however the store is called.
+    fn epoch_key(&self, spec: &EnvironmentSpec) -> Option<(StoreEndpoint, Prefix)> {
+        Some((self.stores.get(&spec.store)?.endpoint(), spec.prefix.clone()))
     }
 }
+
+fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(reason, message))
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use flotilla_proto::session::{ControlMessage, Hello, TakeOver, WorkerMessage};
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal,
-    SdkKey, StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
+    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal, SdkKey,
+    StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
 };
 
 /// Names a command between the driver and the fleet.
@@ -27,16 +27,9 @@ pub enum Input {
     /// The caller of a command is no longer there: nobody waits for its reply.
     CommandAbandoned { id: CommandId },
     /// A worker connected and said hello.
-    SessionOpened {
-        session: SessionId,
-        address: String,
-        hello: Hello,
-    },
+    SessionOpened { session: SessionId, address: String, hello: Hello },
     /// A worker said something.
-    SessionMessage {
-        session: SessionId,
-        message: WorkerMessage,
-    },
+    SessionMessage { session: SessionId, message: WorkerMessage },
     /// A session's connection is gone.
     SessionClosed { session: SessionId },
     /// Time passed. Sent at least every 250 ms.
@@ -49,11 +42,7 @@ pub enum Command {
     /// A change of an environment.
     Mutate(Mutation),
     /// A question to the worker that serves the environment.
-    Ask {
-        environment: EnvironmentName,
-        question: flotilla_proto::session::Question,
-        timeout: Duration,
-    },
+    Ask { environment: EnvironmentName, question: flotilla_proto::session::Question, timeout: Duration },
 }
 
 /// A change of one environment.
@@ -84,17 +73,9 @@ pub struct RequestId {
 #[derive(Debug)]
 pub enum Action {
     /// Add it. `uid` is a fresh random one.
-    Create {
-        uid: Uid,
-        spec: EnvironmentSpec,
-        sdk_key: Option<SdkKey>,
-        take_over: bool,
-    },
+    Create { uid: Uid, spec: EnvironmentSpec, sdk_key: Option<SdkKey>, take_over: bool },
     /// Apply a partial change to its spec.
-    Update {
-        change: SpecChange,
-        sdk_key: Option<SdkKey>,
-    },
+    Update { change: SpecChange, sdk_key: Option<SdkKey> },
     /// Remove it.
     Delete { purge: bool, abandon: bool },
     /// Stop streaming and writing.
@@ -108,9 +89,7 @@ pub enum Action {
 }
 
 /// The fields of an update: `Some` replaces. It is given as a function of the present spec, checked by the caller's mask.
-pub struct SpecChange(
-    pub Box<dyn FnOnce(&EnvironmentSpec) -> Result<EnvironmentSpec, Vec<FieldViolation>> + Send>,
-);
+pub struct SpecChange(pub Box<dyn FnOnce(&EnvironmentSpec) -> Result<EnvironmentSpec, Vec<FieldViolation>> + Send>);
 
 impl std::fmt::Debug for SpecChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,15 +103,9 @@ pub enum Effect {
     /// Make this durable before any other effect of the step.
     Persist(Change),
     /// Answer a command.
-    Reply {
-        id: CommandId,
-        result: Result<Reply, Refusal>,
-    },
+    Reply { id: CommandId, result: Result<Reply, Refusal> },
     /// Say this to a worker.
-    Send {
-        session: SessionId,
-        message: ControlMessage,
-    },
+    Send { session: SessionId, message: ControlMessage },
     /// Refuse a session that said hello, or end one, with this status.
     Refuse { session: SessionId, refusal: Refusal },
     /// End a session after what was sent.
@@ -160,19 +133,11 @@ pub enum Change {
     /// No such environment any more.
     DeleteEnvironment { environment: EnvironmentName },
     /// The highest epoch ever granted for a prefix of a store. Survives the environment.
-    PutEpoch {
-        store: StoreName,
-        prefix: Prefix,
-        epoch: Epoch,
-    },
+    PutEpoch { store: StoreName, prefix: Prefix, epoch: Epoch },
     /// A store.
     PutStore { store: StoreName, url: StoreUrl },
     /// An answered request id; forgotten after 1 h.
-    PutRequest {
-        request: RequestId,
-        environment: EnvironmentName,
-        at: Timestamp,
-    },
+    PutRequest { request: RequestId, environment: EnvironmentName, at: Timestamp },
     /// Request ids older than this are forgotten.
     ForgetRequests { before: Timestamp },
     /// The term of control.
@@ -258,7 +223,6 @@ impl GrantIds {
     /// The next id.
     pub fn next_id(&mut self) -> GrantId {
         self.last += 1;
-        GrantId::parse(&format!("{}-{}", self.start, self.last))
-            .expect("letters, digits and '-', shorter than 64")
+        GrantId::parse(&format!("{}-{}", self.start, self.last)).expect("letters, digits and '-', shorter than 64")
     }
 }

@@ -1,0 +1,168 @@
+//! Questions to workers, and the way of their answers back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use flotilla_proto::session::{Answer, ControlMessage, Question};
+use flotilla_proto::{EnvironmentName, Intent, Reason, Refusal, SdkKey, Timestamp, Uid, WorkerName};
+
+use super::boundary::{CommandId, Effect, Reply, SessionId};
+use super::{Fleet, refuse};
+
+/// Questions that are not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    last: u64,
+    open: BTreeMap<u64, Open>,
+    deadlines: BTreeSet<(Timestamp, u64)>,
+}
+
+#[derive(Debug)]
+struct Open {
+    session: SessionId,
+    worker: WorkerName,
+    deadline: Timestamp,
+    asker: Asker,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// A caller.
+    Command(CommandId),
+    /// The replacement of an SDK key.
+    Proof { environment: EnvironmentName, uid: Uid, key: SdkKey },
+}
+
+impl Questions {
+    fn take(&mut self, id: u64) -> Option<Open> {
+        let open = self.open.remove(&id)?;
+        self.deadlines.remove(&(open.deadline, id));
+        Some(open)
+    }
+
+    fn take_due(&mut self, now: Timestamp) -> Option<Open> {
+        let (deadline, id) = self.deadlines.first().copied()?;
+        if deadline > now {
+            return None;
+        }
+        self.take(id)
+    }
+
+    fn take_of_session(&mut self, session: SessionId) -> Vec<Open> {
+        let ids: Vec<u64> =
+            self.open.iter().filter(|(_, open)| open.session == session).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    /// Nobody waits for that command's answer any more.
+    pub(super) fn abandon(&mut self, command: CommandId) {
+        let of_command = |open: &Open| match &open.asker {
+            Asker::Command(id) => *id == command,
+            Asker::Proof { .. } => false,
+        };
+        let id = self.open.iter().find(|(_, open)| of_command(open)).map(|(id, _)| *id);
+        if let Some(id) = id {
+            self.take(id);
+        }
+    }
+}
+
+impl Fleet {
+    /// A caller asks the worker that serves an environment.
+    pub(super) fn ask_for_command(
+        &mut self,
+        command: CommandId,
+        name: &EnvironmentName,
+        question: Question,
+        timeout: Duration,
+    ) {
+        let result = self.server_of(name);
+        match result {
+            Ok(worker) => {
+                self.ask(&worker, question, timeout, Asker::Command(command));
+            }
+            Err(refusal) => self.reply(command, Err(refusal)),
+        }
+    }
+
+    fn server_of(&self, name: &EnvironmentName) -> Result<WorkerName, Refusal> {
+        let environment = self.existing(name)?;
+        let connected =
+            |worker: &&WorkerName| self.workers.get(worker).is_some_and(|worker| worker.session().is_some());
+        let holder = environment.holder.as_ref().filter(connected);
+        match (holder, environment.granted_intent()) {
+            (Some(worker), Some(Intent::Serve)) => Ok(worker.clone()),
+            (Some(_) | None, Some(_) | None) => refuse(
+                Reason::NoWorker,
+                format!(
+                    "no connected worker serves environment \"{name}\" now; see its condition Assigned and try again"
+                ),
+            ),
+        }
+    }
+
+    /// Asks a worker; false if it has no session.
+    pub(super) fn ask(&mut self, worker: &WorkerName, question: Question, timeout: Duration, asker: Asker) -> bool {
+        let Some(session) = self.workers.get(worker).and_then(|worker| worker.session()) else { return false };
+        let session = session.id;
+        self.questions.last += 1;
+        let id = self.questions.last;
+        let deadline = self.now.after(timeout);
+        self.questions.deadlines.insert((deadline, id));
+        self.questions.open.insert(id, Open { session, worker: worker.clone(), deadline, asker });
+        let message = ControlMessage::Request { id, deadline: timeout, question };
+        self.gathered.effects.push(Effect::Send { session, message });
+        true
+    }
+
+    /// A worker answered.
+    pub(super) fn answered(&mut self, session: SessionId, id: u64, answer: Answer) {
+        // An answer that came too late, or to a question of another session, is nobody's.
+        if self.questions.open.get(&id).is_none_or(|open| open.session != session) {
+            return;
+        }
+        let Some(open) = self.questions.take(id) else { return };
+        match open.asker {
+            Asker::Command(command) => {
+                let result = match answer {
+                    Answer::Failure(failure) => {
+                        let reason = Reason::parse(&failure.reason).unwrap_or(Reason::Internal);
+                        refuse(reason, failure.message)
+                    }
+                    Answer::ListItems(_) | Answer::GetItem(_) | Answer::KeyProved(_) => Ok(Reply::Answer(answer)),
+                };
+                self.reply(command, result);
+            }
+            Asker::Proof { environment, uid, key } => {
+                if self.environments.get(&environment).is_some_and(|known| known.record.uid == uid) {
+                    self.key_answered(&environment, key, answer);
+                }
+            }
+        }
+    }
+
+    /// Ends the questions whose time is over.
+    pub(super) fn expire_questions(&mut self) {
+        while let Some(open) = self.questions.take_due(self.now) {
+            let message = format!("worker \"{}\" did not answer in time; try again", open.worker);
+            self.fail_question(open, Reason::WorkerTimeout, message);
+        }
+    }
+
+    /// Ends the questions to a session that is over.
+    pub(super) fn fail_questions_of(&mut self, session: SessionId) {
+        for open in self.questions.take_of_session(session) {
+            let message =
+                format!("the connection to worker \"{}\" was lost before it answered; try again", open.worker);
+            self.fail_question(open, Reason::NoWorker, message);
+        }
+    }
+
+    fn fail_question(&mut self, open: Open, reason: Reason, message: String) {
+        match open.asker {
+            Asker::Command(command) => self.reply(command, refuse(reason, message)),
+            Asker::Proof { environment, .. } => self.proof_failed(&environment, &message),
+        }
+    }
+}

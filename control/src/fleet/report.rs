@@ -1,0 +1,113 @@
+//! What workers report of environments, and what follows from it.
+
+use flotilla_proto::{EnvironmentName, EnvironmentReport, EnvironmentSpec, Epoch, GrantState, Intent, WorkerName};
+
+use super::Fleet;
+use super::boundary::{Change, RemovalKind};
+use super::environment::{Environment, Observed};
+
+impl Fleet {
+    /// A worker reports environments that changed.
+    pub(super) fn reported(&mut self, worker: &WorkerName, reports: Vec<EnvironmentReport>) {
+        for report in reports {
+            self.take_report(worker, report);
+        }
+    }
+
+    fn take_report(&mut self, worker: &WorkerName, report: EnvironmentReport) {
+        let Some(environment) = self.environments.get(&report.environment) else { return };
+        if environment.record.uid != report.uid || !counts(environment, &report) {
+            return;
+        }
+        let name = report.environment.clone();
+        let spec = environment.record.spec.clone();
+        self.raise_epoch(&spec, report.grant.epoch);
+        let Some(environment) = self.environments.get_mut(&name) else { return };
+        environment.observed = Some(Observed { worker: worker.clone(), report });
+        self.gathered.touched.insert(name.clone());
+        self.act_on_report(&name);
+    }
+
+    /// No grant may be given below one that a worker has seen.
+    pub(super) fn raise_epoch(&mut self, spec: &EnvironmentSpec, seen: Epoch) {
+        let Some(key) = self.epoch_key(spec) else { return };
+        let stored = self.epochs.entry(key).or_default();
+        if *stored < seen {
+            *stored = seen;
+            let change = Change::PutEpoch { store: spec.store.clone(), prefix: spec.prefix.clone(), epoch: seen };
+            self.gathered.changes.push(change);
+        }
+    }
+
+    fn act_on_report(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let Some(report) = environment.report_of_grant() else { return };
+        match report.grant_state {
+            GrantState::Pending | GrantState::Conflict => {}
+            GrantState::Fenced => self.grant_again(name),
+            GrantState::Established | GrantState::Synchronized => self.established(name),
+        }
+    }
+
+    /// The grant is over though its holder is the right one: give it a higher one, but not too often.
+    fn grant_again(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        if environment.regrant_at.is_some() {
+            return;
+        }
+        let at = environment.fenced.schedule(self.now);
+        environment.regrant_at = Some(at);
+        self.wakes.insert((at, name.clone()));
+        self.gathered.to_plan.insert(name.clone());
+    }
+
+    fn established(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        if environment.record.take_over.take().is_some() {
+            self.gathered.unsaved.insert(name.clone());
+            self.tell_holder(name);
+        }
+        let Some(environment) = self.environments.get(name) else { return };
+        match (environment.granted_intent(), environment.record.removal) {
+            (Some(Intent::Release), Some(RemovalKind::Release)) | (Some(Intent::Purge), Some(_)) => self.end(name),
+            (Some(Intent::Release), None) if environment.record.paused => self.released(name),
+            (Some(Intent::Warm | Intent::Serve | Intent::Release | Intent::Purge) | None, _) => {}
+        }
+    }
+
+    /// The release of a paused environment stands in the store: nobody needs to hold it.
+    fn released(&mut self, name: &EnvironmentName) {
+        self.let_go(name);
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        if let Some(granted) = environment.record.grant.take() {
+            environment.record.released = Some(granted.grant.epoch);
+        }
+        self.unplaced.remove(name);
+        self.gathered.unsaved.insert(name.clone());
+    }
+
+    /// An environment is no more.
+    pub(super) fn end(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let uid = environment.record.uid.clone();
+        if let Some(key) = self.epoch_key(&environment.record.spec) {
+            self.prefixes.remove(&key);
+        }
+        self.let_go(name);
+        self.environments.remove(name);
+        self.unplaced.remove(name);
+        self.gathered.changes.push(Change::DeleteEnvironment { environment: name.clone() });
+        self.gathered.ended.push((name.clone(), uid));
+    }
+}
+
+/// Whether a report is news: not of an earlier grant than the last one that counted.
+fn counts(environment: &Environment, report: &EnvironmentReport) -> bool {
+    let not_earlier =
+        environment.observed.as_ref().is_none_or(|observed| report.grant.epoch >= observed.report.grant.epoch);
+    let twin =
+        environment.record.grant.as_ref().is_some_and(|granted| {
+            granted.grant.epoch == report.grant.epoch && granted.grant.id != report.grant.id
+        });
+    not_earlier && !twin
+}

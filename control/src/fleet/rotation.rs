@@ -1,0 +1,158 @@
+//! Replacing an SDK key: the new one is proved by the owner before the old one is dropped.
+
+use std::time::Duration;
+
+use flotilla_proto::session::{Answer, Question};
+use flotilla_proto::{EnvironmentName, Intent, Reason, SdkKey, Timestamp, v1};
+
+use super::Fleet;
+use super::question::Asker;
+
+/// How long a worker may take to prove a key.
+const PROOF_DEADLINE: Duration = Duration::from_secs(20);
+/// The shortest and the longest time before a proof that could not be had is asked for again.
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// Where the replacement of a key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rotation {
+    /// None was asked for since start.
+    Idle,
+    /// A new key waits for a worker that can prove it.
+    Waiting {
+        /// Not before this.
+        not_before: Timestamp,
+        /// The wait after this one.
+        delay: Duration,
+        /// What stood in the way last time.
+        message: Option<String>,
+    },
+    /// A worker was asked.
+    Asked {
+        /// The wait if it cannot say.
+        delay: Duration,
+    },
+    /// The new key is in force.
+    Replaced,
+    /// The new key was dropped.
+    Failed {
+        /// Why, one word.
+        reason: &'static str,
+        /// Why, a sentence.
+        message: String,
+    },
+}
+
+impl Rotation {
+    /// A new key that nobody was asked about yet.
+    pub(super) fn waiting() -> Self {
+        Self::Waiting { not_before: Timestamp(0), delay: SHORTEST_RETRY, message: None }
+    }
+}
+
+impl Fleet {
+    /// Asks the owner of an environment to prove its new key, if there is one and it can be asked now.
+    pub(super) fn ask_for_proof(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let Some(key) = environment.record.pending_key.clone() else { return };
+        let Rotation::Waiting { not_before, delay, .. } = environment.rotation else { return };
+        if not_before > self.now || environment.record.removal.is_some() {
+            return;
+        }
+        if environment.is_key_refused() {
+            self.commit_key(name, key);
+            return;
+        }
+        if environment.granted_intent() != Some(Intent::Serve) || !self.is_in_force(environment) {
+            return;
+        }
+        let Some(worker) = environment.holder.clone() else { return };
+        let question =
+            Question::ProveKey(v1::ProveKey { environment: name.to_string(), sdk_key: key.expose().to_owned() });
+        let asker = Asker::Proof { environment: name.clone(), uid: environment.record.uid.clone(), key };
+        if self.ask(&worker, question, PROOF_DEADLINE, asker) {
+            self.set_rotation(name, Rotation::Asked { delay });
+        }
+    }
+
+    /// What the owner found of the new key.
+    pub(super) fn key_answered(&mut self, name: &EnvironmentName, key: SdkKey, answer: Answer) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let Rotation::Asked { delay } = environment.rotation else { return };
+        // Another key may have been given meanwhile; that one is proved in its own right.
+        if environment.record.pending_key.as_ref() != Some(&key) {
+            return;
+        }
+        match answer {
+            Answer::KeyProved(proved) => {
+                let observed = environment.report_of_grant().and_then(|report| report.environment_id.clone());
+                let present = match proved.present_environment_id.as_str() {
+                    "" => observed.unwrap_or_default(),
+                    id => id.to_owned(),
+                };
+                let new = proved.environment_id;
+                if new.is_empty() || present.is_empty() || new == present {
+                    self.commit_key(name, key);
+                } else {
+                    let message = format!(
+                        "the new SDK key belongs to another LaunchDarkly environment ({new}, not {present}); the old one stays in force"
+                    );
+                    self.drop_key(name, "OtherEnvironment", message);
+                }
+            }
+            Answer::Failure(failure) if Reason::parse(&failure.reason) == Some(Reason::KeyRejected) => {
+                let status = match failure.status {
+                    0 => String::new(),
+                    status => format!(" with HTTP status {status}"),
+                };
+                let message = format!("LaunchDarkly refused the new SDK key{status}; the old one stays in force");
+                self.drop_key(name, "KeyRejected", message);
+            }
+            Answer::Failure(failure) => self.retry_proof(name, delay, failure.message),
+            Answer::ListItems(_) | Answer::GetItem(_) => {
+                self.retry_proof(name, delay, "the worker gave an answer to another question".to_owned());
+            }
+        }
+    }
+
+    /// The proof could not be had: ask again later.
+    pub(super) fn proof_failed(&mut self, name: &EnvironmentName, message: &str) {
+        let rotation = self.environments.get(name).map(|environment| &environment.rotation);
+        if let Some(Rotation::Asked { delay }) = rotation {
+            self.retry_proof(name, *delay, message.to_owned());
+        }
+    }
+
+    fn retry_proof(&mut self, name: &EnvironmentName, delay: Duration, message: String) {
+        let not_before = self.now.after(delay);
+        let delay = (delay * 2).min(LONGEST_RETRY);
+        self.set_rotation(name, Rotation::Waiting { not_before, delay, message: Some(message) });
+        self.wakes.insert((not_before, name.clone()));
+    }
+
+    fn commit_key(&mut self, name: &EnvironmentName, key: SdkKey) {
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        environment.record.sdk_key = Some(key);
+        environment.record.pending_key = None;
+        environment.record.generation = environment.record.generation.next();
+        environment.parked.clear();
+        self.set_rotation(name, Rotation::Replaced);
+        self.gathered.unsaved.insert(name.clone());
+        self.tell_holder(name);
+    }
+
+    fn drop_key(&mut self, name: &EnvironmentName, reason: &'static str, message: String) {
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        environment.record.pending_key = None;
+        self.set_rotation(name, Rotation::Failed { reason, message });
+        self.gathered.unsaved.insert(name.clone());
+    }
+
+    fn set_rotation(&mut self, name: &EnvironmentName, rotation: Rotation) {
+        if let Some(environment) = self.environments.get_mut(name) {
+            environment.rotation = rotation;
+            self.gathered.touched.insert(name.clone());
+        }
+    }
+}
