@@ -1,0 +1,174 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::source::{ItemSpan, RejectedItem};
+
+/// A payload of flags from (key, version, body, deleted).
+fn payload(items: &[(&str, u64, &str, bool)]) -> FullPayload {
+    let mut text = String::new();
+    let mut spans = Vec::new();
+    for (key, version, body, deleted) in items {
+        let start = text.len();
+        text.push_str(body);
+        spans.push(ItemSpan {
+            kind: Kind::Flag,
+            key: (*key).into(),
+            body: start..text.len(),
+            version: *version,
+            deleted: *deleted,
+        });
+    }
+    FullPayload::new(Bytes::from(text), spans, Vec::new())
+}
+
+fn keys(changed: &[ItemId]) -> Vec<&str> {
+    changed.iter().map(|id| &*id.key).collect()
+}
+
+fn body<'a>(dataset: &'a Dataset, key: &str) -> Option<&'a [u8]> {
+    dataset
+        .body(&ItemId {
+            kind: Kind::Flag,
+            key: key.into(),
+        })
+        .map(|body| &**body)
+}
+
+#[test]
+fn an_unchanged_payload_changes_nothing() {
+    let mut dataset = Dataset::default();
+    let items = [("a", 1, "{\"a\":1}", false), ("b", 2, "{}", false)];
+    assert_eq!(
+        keys(&dataset.replace(&payload(&items), Versions::Growing)),
+        ["a", "b"]
+    );
+    let before = dataset.snapshot();
+    assert!(dataset.replace(&payload(&items), Versions::Growing).is_empty());
+    assert!(
+        Arc::ptr_eq(&before.flags[0].1, &dataset.snapshot().flags[0].1),
+        "the body is still the same allocation"
+    );
+    assert_eq!(dataset.bytes(), 9);
+}
+
+#[test]
+fn a_payload_replaces_whatever_the_versions() {
+    let mut dataset = Dataset::default();
+    dataset.replace(
+        &payload(&[("a", 5, "new", false), ("b", 1, "b", false)]),
+        Versions::Growing,
+    );
+    assert_eq!(
+        keys(&dataset.replace(&payload(&[("a", 3, "old", false)]), Versions::Growing)),
+        ["a", "b"]
+    );
+    assert_eq!(body(&dataset, "a"), Some(&b"old"[..]));
+    assert_eq!((dataset.count(Kind::Flag), dataset.bytes()), (1, 3));
+}
+
+#[test]
+fn older_patches_and_deletions_are_ignored() {
+    let mut dataset = Dataset::default();
+    dataset.replace(&payload(&[("a", 5, "five", false)]), Versions::Growing);
+    for version in [4, 5] {
+        assert_eq!(dataset.patch(Kind::Flag, "a", version, b"late"), None);
+        assert_eq!(dataset.delete(Kind::Flag, "a", version), None);
+    }
+    assert!(dataset.patch(Kind::Flag, "a", 6, b"six").is_some());
+    assert!(dataset.delete(Kind::Flag, "a", 7).is_some());
+    assert_eq!(
+        dataset.patch(Kind::Flag, "a", 6, b"late"),
+        None,
+        "a deleted item does not come back"
+    );
+    assert_eq!(dataset.patch(Kind::Flag, "a", 7, b"late"), None);
+    assert!(dataset.patch(Kind::Flag, "a", 8, b"eight").is_some());
+}
+
+#[test]
+fn deletions_of_unknown_items_are_remembered() {
+    let mut dataset = Dataset::default();
+    assert_eq!(dataset.delete(Kind::Segment, "s", 9), None);
+    assert_eq!(dataset.patch(Kind::Segment, "s", 9, b"late"), None);
+    dataset.replace(&payload(&[("gone", 4, "", true)]), Versions::Growing);
+    assert_eq!(dataset.patch(Kind::Flag, "gone", 4, b"late"), None);
+    dataset.replace(&payload(&[]), Versions::Growing);
+    assert_eq!(
+        dataset.patch(Kind::Segment, "s", 8, b"late"),
+        None,
+        "also after the next payload"
+    );
+}
+
+#[test]
+fn an_item_that_left_with_a_payload_is_not_brought_back_by_an_older_patch() {
+    let mut dataset = Dataset::default();
+    dataset.replace(&payload(&[("a", 5, "five", false)]), Versions::Growing);
+    dataset.replace(&payload(&[]), Versions::Growing);
+    assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"late"), None);
+    assert!(dataset.patch(Kind::Flag, "a", 6, b"six").is_some());
+}
+
+#[test]
+fn a_rejected_item_keeps_its_last_good_form() {
+    let mut dataset = Dataset::default();
+    dataset.replace(&payload(&[("a", 1, "good", false)]), Versions::Growing);
+    let bad = RejectedItem {
+        kind: Kind::Flag,
+        key: "a".into(),
+        reason: "no version".into(),
+    };
+    let changed = dataset.replace(
+        &FullPayload::new(Bytes::new(), Vec::new(), vec![bad]),
+        Versions::Growing,
+    );
+    assert!(changed.is_empty());
+    assert_eq!(body(&dataset, "a"), Some(&b"good"[..]));
+}
+
+#[test]
+fn a_comparison_finds_what_is_missing_other_and_foreign() {
+    let mut dataset = Dataset::default();
+    dataset.replace(
+        &payload(&[("a", 1, "a", false), ("b", 1, "b", false), ("c", 1, "c", false)]),
+        Versions::Growing,
+    );
+    let snapshot = dataset.snapshot();
+    let mut comparison = Comparison::new(&snapshot);
+    comparison.found(Kind::Flag, b"a", b"a");
+    comparison.found(Kind::Flag, b"b", b"other");
+    comparison.found(Kind::Flag, b"x", b"foreign");
+    let mut differing = comparison.differing();
+    differing.sort();
+    assert_eq!(keys(&differing), ["b", "c", "x"]);
+}
+
+proptest! {
+    /// Whatever was held, the items that a payload is said to change are exactly those that a comparison of before and
+    /// after finds, and the bytes are counted rightly.
+    #[test]
+    fn changes_are_exactly_the_differences(
+        before in proptest::collection::btree_map("[a-f]", (1u64..4, "[xy]{0,3}"), 0..6),
+        after in proptest::collection::btree_map("[a-f]", (1u64..4, "[xy]{0,3}"), 0..6),
+    ) {
+        let as_payload = |items: &BTreeMap<String, (u64, String)>| {
+            let items: Vec<_> = items.iter().map(|(key, (version, body))| (key.as_str(), *version, body.as_str(), false)).collect();
+            payload(&items)
+        };
+        let mut dataset = Dataset::default();
+        dataset.replace(&as_payload(&before), Versions::Growing);
+        let old = dataset.snapshot();
+        let mut changed = dataset.replace(&as_payload(&after), Versions::Growing);
+        let new = dataset.snapshot();
+        let mut comparison = Comparison::new(&new);
+        for (key, body) in &old.flags {
+            comparison.found(Kind::Flag, key.as_bytes(), body);
+        }
+        let mut differing = comparison.differing();
+        differing.sort();
+        changed.sort();
+        prop_assert_eq!(changed, differing);
+        prop_assert_eq!(dataset.bytes(), new.flags.iter().map(|(_, body)| body.len() as u64).sum::<u64>());
+    }
+}

@@ -1,0 +1,128 @@
+//! One environment on this worker: a pure state machine, and the task that drives it.
+//!
+//! [`EnvironmentHandle::start`] runs the task; the supervisor talks to it through [`EnvironmentInput`] and hears
+//! [`EnvironmentUpdate`]s. Within: `machine` decides, `task` does.
+
+// Decides: what to ask of the source and the store, and what the status is.
+mod machine;
+// Decides about the store: claim, compare, write, settle.
+mod writer;
+// Answers control's questions about one environment.
+mod questions;
+// Does: the task that drives the machine.
+mod task;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::process::Clock;
+use flotilla_proto::session::{Answer, Assignment, Question};
+use flotilla_proto::{EnvironmentName, EnvironmentReport, FleetId, HeldGrant, Incarnation};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::launchdarkly::SharedSources;
+use crate::metrics::Metrics;
+use crate::store::{StoreError, Stores};
+
+/// What all environments of a worker share.
+#[derive(Debug)]
+pub struct EnvironmentContext {
+    /// The clock of the process.
+    pub clock: Clock,
+    /// The fleet, known since the first welcome or from the cache.
+    pub fleet: FleetId,
+    /// This run of the worker.
+    pub incarnation: Incarnation,
+    /// Connections to the stores, one set per store URL.
+    pub stores: Stores,
+    /// What all sources share: HTTP client and connect limiter.
+    pub sources: Arc<SharedSources>,
+    /// Where file sources may read; `None`: nowhere.
+    pub file_source_dir: Option<PathBuf>,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What an environment is told.
+#[derive(Debug)]
+pub enum EnvironmentInput {
+    /// A new grant, spec, key or resync number. The uid is the same.
+    Assigned(Box<Assignment>),
+    /// Control's answer to [`EnvironmentUpdate::Confirm`].
+    Confirmed {
+        /// Whether the grant is still ours.
+        valid: bool,
+    },
+    /// Control came or went.
+    Control(ControlState),
+    /// A question from control.
+    Ask {
+        /// The question.
+        question: Question,
+        /// How long an answer is of use.
+        deadline: Duration,
+        /// Takes the answer.
+        answer: oneshot::Sender<Answer>,
+    },
+}
+
+/// What an environment needs to know about control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlState {
+    /// Whether a session is alive.
+    pub connected: bool,
+    /// The lease that control gave at the last welcome.
+    pub lease: Duration,
+    /// How long control has not confirmed the assignments, when there is no session; zero with one.
+    pub unconfirmed_for: Duration,
+}
+
+/// What an environment says.
+#[derive(Debug)]
+pub enum EnvironmentUpdate {
+    /// Its status changed.
+    Report(Box<EnvironmentReport>),
+    /// Ask control whether this grant is still ours; ask again at a reconnect. Answered by [`EnvironmentInput::Confirmed`].
+    Confirm(HeldGrant),
+}
+
+/// How many inputs may wait for an environment.
+const INPUT_QUEUE: usize = 16;
+
+/// A running environment. Dropping it ends its task at once; nothing is lost by that, for the store is fenced.
+#[derive(Debug)]
+pub struct EnvironmentHandle {
+    inputs: mpsc::Sender<EnvironmentInput>,
+    task: JoinHandle<u64>,
+}
+
+impl EnvironmentHandle {
+    /// Starts an environment. `first_write_number` is above every number that an earlier task of this process has used
+    /// for the environment. An error names what makes the store's URL unusable.
+    pub fn start(
+        assignment: Assignment,
+        context: Arc<EnvironmentContext>,
+        control: ControlState,
+        updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
+        first_write_number: u64,
+    ) -> Result<Self, StoreError> {
+        let (inputs, receiver) = mpsc::channel(INPUT_QUEUE);
+        let task = task::spawn(assignment, context, control, receiver, updates, first_write_number)?;
+        Ok(Self { inputs, task })
+    }
+
+    /// Tells it something; waits while its queue is full. Without effect when the task has ended.
+    pub async fn tell(&self, input: EnvironmentInput) {
+        // The task ends only by `stop`, so a closed queue means that nobody needs the input any more.
+        let _ = self.inputs.send(input).await;
+    }
+
+    /// Stops it after the store operation under way, and returns the first write number that is still unused.
+    pub async fn stop(self) -> u64 {
+        let Self { inputs, task } = self;
+        drop(inputs);
+        task.await.unwrap_or(u64::MAX / 2)
+    }
+}

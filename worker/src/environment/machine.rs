@@ -1,0 +1,376 @@
+//! One environment as a pure state machine: what the source, the store and control say goes in, what is to be done comes
+//! out. [`Writer`] decides about the store; this decides about everything else, and tells the status.
+
+use std::time::Duration;
+
+use flotilla_proto::session::Assignment;
+use flotilla_proto::status::ErrorKind;
+use flotilla_proto::{
+    EnvironmentReport, FleetId, GrantState, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
+};
+
+use super::ControlState;
+use super::writer::{Decision, Effect, Identity, Writer};
+use crate::dataset::{Dataset, ItemId, Versions};
+use crate::fence::Lineage;
+use crate::source::{FullPayload, Kind, RejectedItem, SourceEvent, SourceFailure};
+use crate::store::{Op, Outcome, StoreNews};
+
+/// Rejected items that are named in the status.
+const MOST_REJECTED: usize = 20;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Connect to the source, anew if there is a connection.
+    StartSource,
+    /// End the source's connection.
+    StopSource,
+    /// Carry out an operation of the store and tell its outcome.
+    Run(Op),
+    /// Ask control whether the grant is still ours.
+    Confirm(HeldGrant),
+    /// Step again at this time, if nothing happens before.
+    Wake(Timestamp),
+}
+
+/// The machine of one environment.
+#[derive(Debug)]
+pub(super) struct Machine {
+    fleet: FleetId,
+    incarnation: Incarnation,
+    assignment: Assignment,
+    control: ControlState,
+    dataset: Dataset,
+    /// A full payload has been applied.
+    filled: bool,
+    writer: Writer,
+    news: StoreNews,
+    source_state: Option<SourceState>,
+    environment_id: Option<Box<str>>,
+    /// The connection brought another LaunchDarkly environment than before: what it sends is not applied.
+    changed_environment_id: Option<Box<str>>,
+    rejected: Vec<RejectedItem>,
+    last_event: Option<Timestamp>,
+    last_byte: Option<Timestamp>,
+    last_write: Option<Timestamp>,
+    last_error: Option<LastError>,
+    repairs: u64,
+}
+
+impl Machine {
+    /// A machine for an assignment, and its first actions.
+    pub(super) fn new(
+        now: Timestamp,
+        (fleet, incarnation): (FleetId, Incarnation),
+        assignment: Assignment,
+        control: ControlState,
+        first_write_number: u64,
+    ) -> (Self, Vec<Action>) {
+        let writer = Writer::new(identity(&fleet, &incarnation, &assignment, None), first_write_number);
+        let mut machine = Self {
+            fleet,
+            incarnation,
+            assignment,
+            control,
+            dataset: Dataset::default(),
+            filled: false,
+            writer,
+            news: StoreNews::default(),
+            source_state: None,
+            environment_id: None,
+            changed_environment_id: None,
+            rejected: Vec::new(),
+            last_event: None,
+            last_byte: None,
+            last_write: None,
+            last_error: None,
+            repairs: 0,
+        };
+        let mut actions = Vec::new();
+        if machine.wants_source() {
+            machine.source_state = Some(SourceState::Connecting);
+            actions.push(Action::StartSource);
+        }
+        machine.advance(now, &mut actions);
+        (machine, actions)
+    }
+
+    /// Time passed.
+    pub(super) fn woken(&mut self, now: Timestamp) -> Vec<Action> {
+        self.after(now, Vec::new())
+    }
+
+    /// Look at the store, although nothing happened: hints may get lost.
+    pub(super) fn check_store(&mut self, now: Timestamp) -> Vec<Action> {
+        self.writer.check();
+        self.after(now, Vec::new())
+    }
+
+    /// Control came or went.
+    pub(super) fn control_changed(&mut self, now: Timestamp, control: ControlState) -> Vec<Action> {
+        self.control = control;
+        self.after(now, Vec::new())
+    }
+
+    /// Control answered about the grant.
+    pub(super) fn confirmed(&mut self, now: Timestamp, valid: bool) -> Vec<Action> {
+        self.writer.confirmed(now, valid);
+        self.after(now, Vec::new())
+    }
+
+    /// The store has news.
+    pub(super) fn store_news(&mut self, now: Timestamp, news: StoreNews) -> Vec<Action> {
+        let old = std::mem::replace(&mut self.news, news);
+        if news.touched != old.touched {
+            self.writer.distrust();
+        } else if news.connection != old.connection {
+            self.writer.check();
+        }
+        self.after(now, Vec::new())
+    }
+
+    /// A new assignment of the same environment.
+    pub(super) fn assigned(&mut self, now: Timestamp, assignment: Assignment) -> Vec<Action> {
+        let old = std::mem::replace(&mut self.assignment, assignment);
+        let new = &self.assignment;
+        if new.sdk_key != old.sdk_key || origin(&new.spec) != origin(&old.spec) {
+            // The user says that the data may be another environment's now.
+            (self.environment_id, self.changed_environment_id) = (None, None);
+        }
+        let identity = identity(&self.fleet, &self.incarnation, new, self.environment_id.as_deref());
+        if new.grant == old.grant {
+            self.writer.amend(identity.lineage, identity.take_over);
+        } else {
+            self.writer.regrant(identity);
+            self.repairs = 0;
+        }
+        let resync = new.resync != old.resync;
+        if resync {
+            self.writer.resync();
+        }
+        let same_source = new.spec == old.spec && new.sdk_key == old.sdk_key && !resync;
+        let mut actions = Vec::new();
+        if !self.wants_source() {
+            if self.source_state.take().is_some() {
+                actions.push(Action::StopSource);
+            }
+        } else if self.source_state.is_none() || !same_source {
+            self.source_state = Some(SourceState::Connecting);
+            actions.push(Action::StartSource);
+        }
+        self.after(now, actions)
+    }
+
+    /// The source says something.
+    pub(super) fn source_event(&mut self, now: Timestamp, event: SourceEvent) -> Vec<Action> {
+        match event {
+            SourceEvent::Connected { environment_id } => self.connected(now, environment_id),
+            SourceEvent::Payload(payload) => self.payload(now, &payload),
+            SourceEvent::Unchanged => {
+                self.heard(now);
+                self.last_event = Some(now);
+                if self.filled && self.changed_environment_id.is_none() {
+                    self.source_state = Some(SourceState::Connected);
+                }
+            }
+            SourceEvent::Patch { kind, key, version, deleted: true, .. } | SourceEvent::Delete { kind, key, version } => {
+                self.item(now, |dataset| dataset.delete(kind, &key, version));
+                self.rejected.retain(|item| item.kind != kind || item.key != key);
+            }
+            SourceEvent::Patch { kind, key, body, version, deleted: false } => {
+                self.item(now, |dataset| dataset.patch(kind, &key, version, &body));
+                self.rejected.retain(|item| item.kind != kind || item.key != key);
+            }
+            SourceEvent::Rejected(item) => {
+                self.heard(now);
+                self.rejected.retain(|known| known.kind != item.kind || known.key != item.key);
+                self.rejected.push(item);
+            }
+            SourceEvent::Alive => self.heard(now),
+            SourceEvent::Interrupted { failure, retry_in } => self.interrupted(now, &failure, retry_in),
+        }
+        self.after(now, Vec::new())
+    }
+
+    /// A store operation ended. The effect is for counters.
+    pub(super) fn store_outcome(&mut self, now: Timestamp, outcome: Outcome) -> (Effect, Vec<Action>) {
+        let effect = self.writer.outcome(now, outcome);
+        if effect.written {
+            self.last_write = Some(now);
+        }
+        self.repairs += u64::from(effect.repair);
+        if let Some(message) = self.writer.error() {
+            let known = self.last_error.as_ref().is_some_and(|error| error.kind == ErrorKind::Store && error.message == message);
+            if !known {
+                self.last_error = Some(LastError { kind: ErrorKind::Store, status: None, message: message.to_owned(), time: now });
+            }
+        }
+        (effect, self.after(now, Vec::new()))
+    }
+
+    fn connected(&mut self, now: Timestamp, environment_id: Option<Box<str>>) {
+        self.heard(now);
+        match (&self.environment_id, environment_id) {
+            (Some(known), Some(id)) if *known != id => self.changed_environment_id = Some(id),
+            (None, Some(id)) => {
+                self.environment_id = Some(id);
+                self.changed_environment_id = None;
+                let Identity { lineage, take_over, .. } =
+                    identity(&self.fleet, &self.incarnation, &self.assignment, self.environment_id.as_deref());
+                self.writer.amend(lineage, take_over);
+            }
+            (Some(_) | None, Some(_) | None) => self.changed_environment_id = None,
+        }
+    }
+
+    fn payload(&mut self, now: Timestamp, payload: &FullPayload) {
+        self.heard(now);
+        self.last_event = Some(now);
+        if self.changed_environment_id.is_some() {
+            return;
+        }
+        let versions = if self.assignment.spec.is_file() { Versions::Meaningless } else { Versions::Growing };
+        let changed = self.dataset.replace(payload, versions);
+        self.writer.changed(changed);
+        self.rejected = payload.rejected().to_vec();
+        self.filled = true;
+        self.source_state = Some(SourceState::Connected);
+    }
+
+    fn item(&mut self, now: Timestamp, apply: impl FnOnce(&mut Dataset) -> Option<ItemId>) {
+        self.heard(now);
+        self.last_event = Some(now);
+        if self.changed_environment_id.is_none() && self.filled {
+            self.writer.changed(apply(&mut self.dataset));
+        }
+    }
+
+    fn interrupted(&mut self, now: Timestamp, failure: &SourceFailure, retry_in: Duration) {
+        self.source_state = Some(SourceState::Interrupted);
+        let (kind, status) = match failure {
+            SourceFailure::Network { .. } => (ErrorKind::Network, None),
+            SourceFailure::Http { status } => (ErrorKind::Http, Some(*status)),
+            SourceFailure::Auth { status } => (ErrorKind::Auth, Some(*status)),
+            SourceFailure::Data { .. } => (ErrorKind::Data, None),
+        };
+        let seconds = retry_in.as_secs_f64();
+        self.last_error = Some(LastError { kind, status, message: format!("{failure}; next attempt in {seconds:.0} s"), time: now });
+    }
+
+    fn heard(&mut self, now: Timestamp) {
+        self.last_byte = Some(now);
+    }
+
+    fn wants_source(&self) -> bool {
+        matches!(self.assignment.grant.intent, Intent::Warm | Intent::Serve)
+    }
+
+    fn after(&mut self, now: Timestamp, mut actions: Vec<Action>) -> Vec<Action> {
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        match self.writer.decide(now, self.filled.then_some(&self.dataset), self.control) {
+            Decision::Run(op) => actions.push(Action::Run(op)),
+            Decision::Confirm => actions.push(Action::Confirm(self.held())),
+            Decision::Wait(Some(at)) => actions.push(Action::Wake(at)),
+            Decision::Wait(None) => {}
+        }
+    }
+
+    fn held(&self) -> HeldGrant {
+        HeldGrant {
+            environment: self.assignment.environment.clone(),
+            uid: self.assignment.uid.clone(),
+            generation: self.assignment.generation,
+            grant: self.assignment.grant.clone(),
+        }
+    }
+
+    /// The assignment in force.
+    pub(super) fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// The environment is to be found in another store connection: nothing is known of it.
+    pub(super) fn store_replaced(&mut self, now: Timestamp) -> Vec<Action> {
+        let identity = identity(&self.fleet, &self.incarnation, &self.assignment, self.environment_id.as_deref());
+        self.writer.regrant(identity);
+        self.after(now, Vec::new())
+    }
+
+    /// LaunchDarkly's id of the environment, once it was sent.
+    pub(super) fn environment_id(&self) -> Option<&str> {
+        self.environment_id.as_deref()
+    }
+
+    /// A write number that was never used.
+    pub(super) fn next_write_number(&self) -> u64 {
+        self.writer.next_number()
+    }
+
+    /// Whether changes wait to be written.
+    pub(super) fn is_behind(&self) -> bool {
+        self.writer.is_behind()
+    }
+
+    /// The whole status.
+    pub(super) fn report(&self) -> EnvironmentReport {
+        let name = |item: &RejectedItem| {
+            let kind = match item.kind {
+                Kind::Flag => "flag",
+                Kind::Segment => "segment",
+            };
+            format!("{kind}/{}: {}", item.key, item.reason)
+        };
+        let warm = self.assignment.grant.intent == Intent::Warm;
+        let warmed = self.filled && self.source_state == Some(SourceState::Connected);
+        EnvironmentReport {
+            environment: self.assignment.environment.clone(),
+            uid: self.assignment.uid.clone(),
+            generation: self.assignment.generation,
+            grant: self.assignment.grant.clone(),
+            grant_state: if warm && warmed { GrantState::Synchronized } else { self.writer.grant_state() },
+            pending_reason: self.writer.pending_reason().to_owned(),
+            found_fence: self.writer.found_fence().map(ToOwned::to_owned),
+            source_state: self.source_state,
+            marker: self.writer.marker(),
+            store_available: self.writer.available(),
+            flags: self.dataset.count(Kind::Flag),
+            segments: self.dataset.count(Kind::Segment),
+            bytes: self.dataset.bytes(),
+            last_event_time: self.last_event,
+            last_byte_time: self.last_byte,
+            last_write_time: self.last_write,
+            last_error: self.last_error.clone(),
+            rejected_items: self.rejected.iter().take(MOST_REJECTED).map(name).collect(),
+            environment_id: self.environment_id.as_deref().map(ToOwned::to_owned),
+            changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
+            repairs: self.repairs,
+        }
+    }
+}
+
+/// What makes versions comparable, but for the environment's id.
+fn origin(spec: &flotilla_proto::EnvironmentSpec) -> String {
+    let (kind, base) = match &spec.source {
+        Source::Stream { .. } => ("launchdarkly", spec.stream_uri.as_ref().map(ToString::to_string)),
+        Source::Poll { .. } => ("launchdarkly", spec.base_uri.as_ref().map(ToString::to_string)),
+        Source::File { path } => ("file", Some(path.clone())),
+    };
+    let text = format!("{kind}\n{}\n{}", base.unwrap_or_default(), spec.filter.as_deref().unwrap_or_default());
+    crate::fence::digest(text.as_bytes())
+}
+
+fn identity(fleet: &FleetId, incarnation: &Incarnation, assignment: &Assignment, environment_id: Option<&str>) -> Identity {
+    Identity {
+        fleet: fleet.clone(),
+        uid: assignment.uid.clone(),
+        incarnation: incarnation.clone(),
+        grant: assignment.grant.clone(),
+        lineage: Lineage::new(environment_id, &origin(&assignment.spec)),
+        take_over: assignment.take_over.clone(),
+    }
+}

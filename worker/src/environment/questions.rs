@@ -1,0 +1,153 @@
+//! Answers control's questions about one environment: what the store holds, and whether a new key works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::session::{Answer, Question};
+use flotilla_proto::{Prefix, Reason, v1};
+use serde::Deserialize;
+
+use crate::dataset::ItemId;
+use crate::launchdarkly::{LaunchDarklySettings, SharedSources, prove_key};
+use crate::source::{Kind, SourceFailure};
+use crate::store::{FlagStore, Op, Outcome, StoredItem};
+
+/// Items in a page when the question does not say, and at most.
+const PAGE: (u32, u32) = (1000, 10_000);
+
+/// What a question is answered from.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) store: Arc<dyn FlagStore>,
+    pub(super) prefix: Prefix,
+    pub(super) sources: Arc<SharedSources>,
+    /// How the environment is reached; `None` for a file source.
+    pub(super) settings: Option<LaunchDarklySettings>,
+    pub(super) environment_id: Option<String>,
+}
+
+/// Answers a question within its deadline.
+pub(super) async fn answer(subject: Subject, question: Question, deadline: Duration) -> Answer {
+    let answer = async {
+        match question {
+            Question::ListItems(request) => list(&subject, &request).await,
+            Question::GetItem(request) => get(&subject, &request).await,
+            Question::ProveKey(request) => prove(subject, &request.sdk_key, deadline).await,
+        }
+    };
+    tokio::time::timeout(deadline, answer)
+        .await
+        .unwrap_or_else(|_| Err(failure(Reason::WorkerTimeout, "the worker could not answer in time")))
+        .unwrap_or_else(Answer::Failure)
+}
+
+fn failure(reason: Reason, message: impl Into<String>) -> v1::RequestFailure {
+    v1::RequestFailure { reason: reason.as_str().to_owned(), message: message.into(), status: 0 }
+}
+
+fn store_failure(outcome: Outcome) -> v1::RequestFailure {
+    match outcome {
+        Outcome::Failed(error) => failure(Reason::StoreUnavailable, error.to_string()),
+        Outcome::Looked(_)
+        | Outcome::Done { .. }
+        | Outcome::Refused(_)
+        | Outcome::Compared(_)
+        | Outcome::Listed(_)
+        | Outcome::Read(_) => failure(Reason::StoreUnavailable, "the store gave an answer to another question"),
+    }
+}
+
+async fn list(subject: &Subject, request: &v1::ListItemsRequest) -> Result<Answer, v1::RequestFailure> {
+    let items = match subject.store.execute(&subject.prefix, Op::List).await {
+        Outcome::Listed(items) => items,
+        other => return Err(store_failure(other)),
+    };
+    let look = match subject.store.execute(&subject.prefix, Op::Look).await {
+        Outcome::Looked(look) => look,
+        other => return Err(store_failure(other)),
+    };
+    let size = match request.page_size {
+        0 => PAGE.0,
+        size => size.min(PAGE.1),
+    } as usize;
+    let wanted = kind_from_proto(request.kind());
+    let mut rest = items
+        .iter()
+        .filter(|item| wanted.is_none_or(|kind| item.id.kind == kind))
+        .skip_while(|item| !request.page_token.is_empty() && token(&item.id) <= request.page_token);
+    let page: Vec<_> = rest.by_ref().take(size).collect();
+    let next_page_token = rest.next().and(page.last()).map(|last| token(&last.id)).unwrap_or_default();
+    let items = page.into_iter().map(summary).collect();
+    Ok(Answer::ListItems(v1::ListItemsResponse { items, next_page_token, initialized: look.marker }))
+}
+
+async fn get(subject: &Subject, request: &v1::GetItemRequest) -> Result<Answer, v1::RequestFailure> {
+    let kind = kind_from_proto(request.kind()).ok_or_else(|| failure(Reason::InvalidField, "kind: flag or segment is required"))?;
+    let id = ItemId { kind, key: request.key.as_str().into() };
+    match subject.store.execute(&subject.prefix, Op::Read(id.clone())).await {
+        Outcome::Read(Some(body)) => {
+            let item = StoredItem { id, body };
+            Ok(Answer::GetItem(v1::GetItemResponse { item: Some(summary(&item)), json: item.body }))
+        }
+        Outcome::Read(None) => {
+            Err(failure(Reason::ItemNotFound, format!("the store holds no {} {:?} of this environment", word(kind), request.key)))
+        }
+        other => Err(store_failure(other)),
+    }
+}
+
+async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer, v1::RequestFailure> {
+    let Some(mut settings) = subject.settings else {
+        return Err(failure(Reason::NoSdkKey, "the environment reads a file and takes no SDK key"));
+    };
+    settings.key = flotilla_proto::SdkKey::parse("sdk_key", key).map_err(|violation| failure(Reason::InvalidField, violation.description))?;
+    match prove_key(&settings, &subject.sources, deadline).await {
+        Ok(environment_id) => Ok(Answer::KeyProved(v1::KeyProved {
+            environment_id: environment_id.map(String::from).unwrap_or_default(),
+            present_environment_id: subject.environment_id.unwrap_or_default(),
+        })),
+        Err(error @ SourceFailure::Auth { status }) => {
+            Err(v1::RequestFailure { status: u32::from(status), ..failure(Reason::KeyRejected, error.to_string()) })
+        }
+        Err(error @ SourceFailure::Http { status }) => {
+            Err(v1::RequestFailure { status: u32::from(status), ..failure(Reason::UpstreamUnavailable, error.to_string()) })
+        }
+        Err(error @ (SourceFailure::Network { .. } | SourceFailure::Data { .. })) => {
+            Err(failure(Reason::UpstreamUnavailable, error.to_string()))
+        }
+    }
+}
+
+fn summary(item: &StoredItem) -> v1::ItemSummary {
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default)]
+        version: u64,
+    }
+    let version = serde_json::from_slice::<Versioned>(&item.body).map_or(0, |item| item.version);
+    let kind = match item.id.kind {
+        Kind::Flag => v1::ItemKind::Flag,
+        Kind::Segment => v1::ItemKind::Segment,
+    };
+    v1::ItemSummary { kind: kind.into(), key: item.id.key.to_string(), version, bytes: item.body.len() as u64 }
+}
+
+fn kind_from_proto(kind: v1::ItemKind) -> Option<Kind> {
+    match kind {
+        v1::ItemKind::Unspecified => None,
+        v1::ItemKind::Flag => Some(Kind::Flag),
+        v1::ItemKind::Segment => Some(Kind::Segment),
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Flag => "flag",
+        Kind::Segment => "segment",
+    }
+}
+
+/// Orders as the list does: flags, then segments, each by key.
+fn token(id: &ItemId) -> String {
+    format!("{}/{}", word(id.kind), id.key)
+}

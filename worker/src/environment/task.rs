@@ -1,0 +1,379 @@
+//! The task that drives the machine of one environment: it owns the source, the one store operation under way and the
+//! timer, and tells the supervisor when the status has changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flotilla_proto::session::Assignment;
+use flotilla_proto::{EnvironmentName, EnvironmentReport, Source, Timestamp};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::machine::{Action, Machine};
+use super::questions::{Subject, answer};
+use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
+use crate::launchdarkly::{self, Delivery, LaunchDarklySettings, SourceSettings};
+use crate::source::{EVENT_QUEUE, SourceEvent, SourceFailure, SourceHandle};
+use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
+
+/// How often the store is looked at although nothing happened; each environment adds up to a half, to spread them.
+const CHECK: Duration = Duration::from_mins(1);
+/// How often counters and times are told when nothing else changed.
+const REPORT: Duration = Duration::from_secs(1);
+/// How long the last store operation may take when the environment is stopped.
+const LAST_OPERATION: Duration = Duration::from_secs(5);
+
+struct Task {
+    name: EnvironmentName,
+    context: Arc<EnvironmentContext>,
+    machine: Machine,
+    store: Arc<dyn FlagStore>,
+    news: watch::Receiver<StoreNews>,
+    source: Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>,
+    operation: Option<(&'static str, BoxFuture<'static, Outcome>)>,
+    questions: FuturesUnordered<BoxFuture<'static, ()>>,
+    updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
+    wake: Option<Timestamp>,
+    next_check: Timestamp,
+    /// When the oldest change that is not written was received.
+    behind_since: Option<Instant>,
+    told: Option<EnvironmentReport>,
+    told_at: Timestamp,
+    instance_id: Uuid,
+}
+
+/// Starts the task. It ends, with the first unused write number, when the inputs' sender is dropped.
+pub(super) fn spawn(
+    assignment: Assignment,
+    context: Arc<EnvironmentContext>,
+    control: ControlState,
+    inputs: mpsc::Receiver<EnvironmentInput>,
+    updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
+    first_write_number: u64,
+) -> Result<JoinHandle<u64>, StoreError> {
+    let store = context.stores.open(&assignment.store_url)?;
+    let news = store.news(&assignment.spec.prefix);
+    let now = context.clock.now();
+    let identity = (context.fleet.clone(), context.incarnation.clone());
+    let name = assignment.environment.clone();
+    let (machine, actions) = Machine::new(now, identity, assignment, control, first_write_number);
+    let instance_id = Uuid::new_v4();
+    let spread = CHECK.mul_f64(f64::from(instance_id.as_bytes()[0]) / 512.0);
+    let task = Task {
+        name,
+        context,
+        machine,
+        store,
+        news,
+        source: None,
+        operation: None,
+        questions: FuturesUnordered::new(),
+        updates,
+        wake: None,
+        next_check: now.after(CHECK + spread),
+        behind_since: None,
+        told: None,
+        told_at: Timestamp::default(),
+        instance_id,
+    };
+    #[expect(clippy::disallowed_methods, reason = "the environment's handle owns the task and waits for its end")]
+    let handle = tokio::spawn(task.run(inputs, actions));
+    Ok(handle)
+}
+
+/// What happened next.
+enum Happened {
+    Input(Option<EnvironmentInput>),
+    Source(SourceEvent),
+    Operation(Outcome),
+    News,
+    Question,
+    Time,
+}
+
+impl Task {
+    async fn run(mut self, mut inputs: mpsc::Receiver<EnvironmentInput>, actions: Vec<Action>) -> u64 {
+        self.act(actions).await;
+        self.report().await;
+        loop {
+            let actions = match self.next(&mut inputs).await {
+                Happened::Input(None) => return self.end().await,
+                Happened::Input(Some(input)) => self.take_input(input),
+                Happened::Source(event) => self.take_event(event),
+                Happened::Operation(outcome) => self.take_outcome(outcome),
+                Happened::News => {
+                    let news = *self.news.borrow_and_update();
+                    self.machine.store_news(self.now(), news)
+                }
+                Happened::Question => Vec::new(),
+                Happened::Time => self.take_time(),
+            };
+            self.act(actions).await;
+            self.report().await;
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.clock.now()
+    }
+
+    async fn next(&mut self, inputs: &mut mpsc::Receiver<EnvironmentInput>) -> Happened {
+        let now = self.now();
+        let due = [self.wake, Some(self.next_check), self.report_due()].into_iter().flatten().min().unwrap_or(self.next_check);
+        let source = async {
+            match &mut self.source {
+                Some((_, events)) => events.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let operation = async {
+            match &mut self.operation {
+                Some((_, operation)) => operation.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            outcome = operation => Happened::Operation(outcome),
+            input = inputs.recv() => Happened::Input(input),
+            Some(event) = source => Happened::Source(event),
+            Ok(()) = self.news.changed() => Happened::News,
+            Some(()) = self.questions.next() => Happened::Question,
+            () = tokio::time::sleep(due.since(now)) => Happened::Time,
+        }
+    }
+
+    fn take_time(&mut self) -> Vec<Action> {
+        let now = self.now();
+        self.wake = self.wake.filter(|at| *at > now);
+        if self.next_check <= now {
+            self.next_check = now.after(CHECK);
+            self.machine.check_store(now)
+        } else {
+            self.machine.woken(now)
+        }
+    }
+
+    fn take_input(&mut self, input: EnvironmentInput) -> Vec<Action> {
+        let now = self.now();
+        match input {
+            EnvironmentInput::Assigned(assignment) => self.assigned(now, *assignment),
+            EnvironmentInput::Confirmed { valid } => self.machine.confirmed(now, valid),
+            EnvironmentInput::Control(control) => self.machine.control_changed(now, control),
+            EnvironmentInput::Ask { question, deadline, answer: receiver } => {
+                let assignment = self.machine.assignment();
+                let subject = Subject {
+                    store: Arc::clone(&self.store),
+                    prefix: assignment.spec.prefix.clone(),
+                    sources: Arc::clone(&self.context.sources),
+                    settings: launchdarkly_settings(assignment, self.instance_id),
+                    environment_id: self.machine.environment_id().map(ToOwned::to_owned),
+                };
+                self.questions.push(Box::pin(async move {
+                    // Nobody waits for the answer any more: then it is of no use.
+                    let _ = receiver.send(answer(subject, question, deadline).await);
+                }));
+                Vec::new()
+            }
+        }
+    }
+
+    fn assigned(&mut self, now: Timestamp, assignment: Assignment) -> Vec<Action> {
+        let moved = assignment.store_url != self.machine.assignment().store_url;
+        let (url, prefix) = (assignment.store_url.clone(), assignment.spec.prefix.clone());
+        let mut actions = self.machine.assigned(now, assignment);
+        if moved {
+            match self.context.stores.open(&url) {
+                Ok(store) => {
+                    self.news = store.news(&prefix);
+                    self.store = store;
+                    actions.extend(self.machine.store_replaced(now));
+                }
+                Err(error) => tracing::error!(environment = %self.name, %error, "cannot open the store"),
+            }
+        }
+        actions
+    }
+
+    fn take_event(&mut self, event: SourceEvent) -> Vec<Action> {
+        let now = self.now();
+        match &event {
+            SourceEvent::Connected { .. } => self.context.metrics.upstream_connect("ok"),
+            SourceEvent::Interrupted { failure, retry_in } => {
+                let result = match failure {
+                    SourceFailure::Network { .. } => "network",
+                    SourceFailure::Http { .. } => "http",
+                    SourceFailure::Auth { .. } => "auth",
+                    SourceFailure::Data { .. } => "data",
+                };
+                self.context.metrics.upstream_connect(result);
+                tracing::warn!(environment = %self.name, error = %failure, retry_in = ?retry_in, "the source is interrupted");
+            }
+            SourceEvent::Payload(_) | SourceEvent::Patch { .. } | SourceEvent::Delete { .. } | SourceEvent::Unchanged => {
+                self.context.metrics.event_received(&self.name, now);
+            }
+            SourceEvent::Rejected(item) => {
+                tracing::warn!(environment = %self.name, item = %item.key, reason = %item.reason, "an item was not stored");
+            }
+            SourceEvent::Alive => {}
+        }
+        #[expect(clippy::disallowed_methods, reason = "measures the time from an event to its write")]
+        let received = Instant::now();
+        let actions = self.machine.source_event(now, event);
+        if self.machine.is_behind() {
+            self.behind_since.get_or_insert(received);
+        }
+        actions
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) -> Vec<Action> {
+        let metrics = &self.context.metrics;
+        let what = self.operation.take().map_or("unknown", |(what, _)| what);
+        let result = match &outcome {
+            Outcome::Failed(_) => "failed",
+            Outcome::Refused(_) => "refused",
+            Outcome::Looked(_) | Outcome::Done { .. } | Outcome::Compared(_) | Outcome::Listed(_) | Outcome::Read(_) => "ok",
+        };
+        if !matches!(what, "look" | "compare") {
+            metrics.store_write(what, result);
+        }
+        let (effect, actions) = self.machine.store_outcome(self.now(), outcome);
+        if effect.fenced {
+            metrics.fenced_write();
+            tracing::warn!(environment = %self.name, "the store refused a write: its fence is not ours");
+        }
+        if effect.repair {
+            metrics.store_repair("differs");
+            tracing::warn!(environment = %self.name, "the store differed from memory and is repaired");
+        }
+        if effect.written
+            && !self.machine.is_behind()
+            && let Some(since) = self.behind_since.take()
+        {
+            metrics.propagation(since.elapsed());
+        }
+        actions
+    }
+
+    async fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::StartSource => self.start_source(),
+                Action::StopSource => self.source = None,
+                Action::Run(op) => {
+                    let what = operation_name(&op);
+                    self.operation = Some((what, self.store.execute(&self.machine.assignment().spec.prefix, op)));
+                }
+                Action::Confirm(grant) => {
+                    // The supervisor ends before the environments: then nobody needs the answer.
+                    let _ = self.updates.send((self.name.clone(), EnvironmentUpdate::Confirm(grant))).await;
+                }
+                Action::Wake(at) => self.wake = Some(at),
+            }
+        }
+    }
+
+    fn start_source(&mut self) {
+        let assignment = self.machine.assignment();
+        let settings = match (&assignment.spec.source, &self.context.file_source_dir) {
+            (Source::File { path }, Some(directory)) => Some(SourceSettings::File { path: directory.join(path) }),
+            (Source::File { .. }, None) => None,
+            (Source::Stream { .. } | Source::Poll { .. }, _) => {
+                launchdarkly_settings(assignment, self.instance_id).map(|settings| SourceSettings::LaunchDarkly(Box::new(settings)))
+            }
+        };
+        // The old connection ends before the new one begins.
+        self.source = None;
+        match settings {
+            Some(settings) => {
+                let (sender, events) = mpsc::channel(EVENT_QUEUE);
+                self.source = Some((launchdarkly::start(settings, &self.context.sources, sender), events));
+            }
+            None => tracing::error!(environment = %self.name, "the assignment has no usable source"),
+        }
+    }
+
+    fn report_due(&self) -> Option<Timestamp> {
+        let told = self.told.as_ref()?;
+        (*told != self.machine.report()).then(|| self.told_at.after(REPORT))
+    }
+
+    async fn report(&mut self) {
+        let report = self.machine.report();
+        let now = self.now();
+        let due = match &self.told {
+            None => true,
+            Some(told) if *told == report => false,
+            Some(told) => without_counters(told) != without_counters(&report) || self.told_at.after(REPORT) <= now,
+        };
+        if due {
+            self.told_at = now;
+            self.told = Some(report.clone());
+            // The supervisor ends before the environments: then nobody needs the report.
+            let _ = self.updates.send((self.name.clone(), EnvironmentUpdate::Report(Box::new(report)))).await;
+        }
+    }
+
+    async fn end(mut self) -> u64 {
+        self.source = None;
+        if let Some((_, operation)) = self.operation.take() {
+            // What it does not finish is as good as a crash: the fence settles it.
+            if let Ok(outcome) = tokio::time::timeout(LAST_OPERATION, operation).await {
+                self.machine.store_outcome(self.now(), outcome);
+            }
+        }
+        self.context.metrics.environment_removed(&self.name);
+        self.machine.next_write_number()
+    }
+}
+
+fn operation_name(op: &Op) -> &'static str {
+    match op {
+        Op::Look => "look",
+        Op::Write(_) => "write",
+        Op::Load { .. } => "load",
+        Op::Purge(_) => "purge",
+        Op::Compare(_) => "compare",
+        Op::List => "list",
+        Op::Read(_) => "read",
+    }
+}
+
+/// The report without what changes all the time.
+fn without_counters(report: &EnvironmentReport) -> EnvironmentReport {
+    EnvironmentReport {
+        flags: 0,
+        segments: 0,
+        bytes: 0,
+        last_event_time: None,
+        last_byte_time: None,
+        last_write_time: None,
+        ..report.clone()
+    }
+}
+
+/// How an assignment's environment is reached; `None` for a file, or when its key or addresses are missing.
+fn launchdarkly_settings(assignment: &Assignment, instance_id: Uuid) -> Option<LaunchDarklySettings> {
+    let spec = &assignment.spec;
+    let (delivery, initial_retry_delay, poll_interval) = match spec.source {
+        Source::Stream { initial_retry_delay } => (Delivery::Stream, initial_retry_delay, launchdarkly::DEFAULT_POLL_INTERVAL),
+        Source::Poll { interval } => (Delivery::Poll, launchdarkly::DEFAULT_INITIAL_RETRY_DELAY, interval),
+        Source::File { .. } => return None,
+    };
+    let text = |text: &Option<String>| text.as_deref().map(Into::into);
+    Some(LaunchDarklySettings {
+        delivery,
+        stream_uri: spec.stream_uri.clone()?,
+        base_uri: spec.base_uri.clone()?,
+        key: assignment.sdk_key.clone()?,
+        filter: text(&spec.filter),
+        application_id: text(&spec.application_id),
+        application_version: text(&spec.application_version),
+        initial_retry_delay,
+        poll_interval,
+        instance_id,
+    })
+}

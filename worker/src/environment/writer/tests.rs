@@ -1,0 +1,381 @@
+//! The writer against a model of the store, with the answers lost, late or refused.
+
+use std::collections::BTreeMap;
+
+use flotilla_proto::{Epoch, GrantId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::fence::Found;
+use crate::store::{Look, Outcome, StoreError};
+
+/// What Redis would hold, and would answer.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    fence: Option<String>,
+    marker: bool,
+    items: BTreeMap<ItemId, Vec<u8>>,
+}
+
+impl Model {
+    fn counts(&self) -> [u64; 2] {
+        [Kind::Flag, Kind::Segment].map(|kind| self.items.keys().filter(|id| id.kind == kind).count() as u64)
+    }
+
+    fn found(&self) -> Found {
+        self.fence.clone().map_or(Found::Absent, Found::Value)
+    }
+
+    fn execute(&mut self, op: Op) -> Outcome {
+        match op {
+            Op::Look => {
+                let [flags, segments] = self.counts();
+                Outcome::Looked(Look { found: self.found(), marker: self.marker, flags, segments })
+            }
+            Op::Write(write) => self.step(&write.step, |model| {
+                model.items.extend(write.set.iter().map(|(id, body)| (id.clone(), body.to_vec())));
+                model.items.retain(|id, _| !write.remove.contains(id));
+                model.marker |= write.marker;
+            }),
+            Op::Load { step, snapshot } => self.step(&step, |model| {
+                model.items = items(&snapshot);
+                model.marker = true;
+            }),
+            Op::Purge(step) => self.step(&step, |model| (model.items, model.marker) = (BTreeMap::new(), false)),
+            Op::Compare(snapshot) => {
+                let mut comparison = crate::dataset::Comparison::new(&snapshot);
+                for (id, body) in &self.items {
+                    comparison.found(id.kind, id.key.as_bytes(), body);
+                }
+                Outcome::Compared(comparison.differing())
+            }
+            Op::List | Op::Read(_) => unreachable!("the writer does not ask this"),
+        }
+    }
+
+    fn step(&mut self, step: &FenceStep, change: impl FnOnce(&mut Self)) -> Outcome {
+        if self.fence != step.expected {
+            return Outcome::Refused(self.found());
+        }
+        change(self);
+        self.fence = Some(step.next.clone());
+        let [flags, segments] = self.counts();
+        Outcome::Done { flags, segments }
+    }
+}
+
+fn items(snapshot: &crate::dataset::Snapshot) -> BTreeMap<ItemId, Vec<u8>> {
+    [Kind::Flag, Kind::Segment]
+        .into_iter()
+        .flat_map(|kind| snapshot.of(kind).iter().map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, body.to_vec())))
+        .collect()
+}
+
+fn me(epoch: u64, grant: &str, intent: Intent) -> Identity {
+    Identity {
+        fleet: "fleet".parse().unwrap(),
+        uid: "uid".parse().unwrap(),
+        incarnation: Incarnation { state_directory: format!("dir-{grant}").parse().unwrap(), start_counter: 1, random: 7 },
+        grant: Grant { epoch: Epoch(epoch), id: GrantId::parse(grant).unwrap(), intent },
+        lineage: Lineage::new(None, "0"),
+        take_over: None,
+    }
+}
+
+const ONLINE: ControlState =
+    ControlState { connected: true, lease: Duration::from_secs(15), unconfirmed_for: Duration::ZERO };
+const OFFLINE: ControlState =
+    ControlState { connected: false, lease: Duration::from_secs(15), unconfirmed_for: Duration::from_secs(60) };
+
+fn data(items: &[(&str, u64)]) -> Dataset {
+    let mut dataset = Dataset::default();
+    for (key, version) in items {
+        dataset.patch(Kind::Flag, key, *version, format!("{{\"{key}\":{version}}}").as_bytes());
+    }
+    dataset
+}
+
+/// Lets the writer work until it waits. Control confirms at once. Returns the operations that were carried out.
+fn settle(writer: &mut Writer, model: &mut Model, data: Option<&Dataset>, now: Timestamp) -> Vec<Op> {
+    let mut done = Vec::new();
+    for _ in 0..50 {
+        match writer.decide(now, data, ONLINE) {
+            Decision::Run(op) => {
+                done.push(op.clone());
+                writer.outcome(now, model.execute(op));
+            }
+            Decision::Confirm => writer.confirmed(now, true),
+            Decision::Wait(_) => return done,
+        }
+    }
+    panic!("the writer does not come to rest: {writer:?}");
+}
+
+fn assert_in_line(writer: &Writer, model: &Model, data: &Dataset) {
+    assert_eq!(writer.grant_state(), GrantState::Synchronized);
+    assert_eq!(model.items, items(&data.snapshot()));
+    assert!(model.marker);
+}
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+#[test]
+fn a_first_load_claims_compares_and_writes() {
+    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    let ops = settle(&mut writer, &mut model, Some(&data), NOW);
+    assert!(matches!(&ops[..], [Op::Look, Op::Write(claim), Op::Compare(_), Op::Write(_)] if claim.set.is_empty() && !claim.marker), "{ops:?}");
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn a_claim_alone_is_not_current() {
+    let (mut writer, mut model) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default());
+    settle(&mut writer, &mut model, None, NOW);
+    assert_eq!(writer.grant_state(), GrantState::Established);
+    assert!(!model.marker);
+}
+
+#[test]
+fn an_absent_fence_waits_for_control() {
+    let (mut writer, mut model) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default());
+    let Decision::Run(Op::Look) = writer.decide(NOW, None, ONLINE) else { panic!() };
+    writer.outcome(NOW, model.execute(Op::Look));
+    assert!(matches!(writer.decide(NOW, None, ONLINE), Decision::Confirm));
+    assert!(matches!(writer.decide(NOW, None, ONLINE), Decision::Wait(None)));
+    writer.confirmed(NOW, false);
+    assert!(matches!(writer.decide(NOW, None, ONLINE), Decision::Wait(Some(_))));
+    assert_eq!(model.fence, None);
+}
+
+#[test]
+fn without_control_an_absent_fence_is_claimed_after_a_lease_and_never_from_an_old_cache() {
+    let (mut writer, mut model) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default());
+    let Decision::Run(look) = writer.decide(NOW, None, OFFLINE) else { panic!() };
+    writer.outcome(NOW, model.execute(look));
+    let lease_later = NOW.after(OFFLINE.lease);
+    assert!(matches!(writer.decide(NOW, None, OFFLINE), Decision::Wait(Some(at)) if at == lease_later));
+    let old = ControlState { unconfirmed_for: Duration::from_hours(7 * 24), ..OFFLINE };
+    assert!(matches!(writer.decide(lease_later, None, old), Decision::Wait(None)));
+    assert!(matches!(writer.decide(lease_later, None, OFFLINE), Decision::Run(Op::Write(_))));
+}
+
+#[test]
+fn a_store_that_lost_its_data_is_refilled_at_once_without_control() {
+    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    model = Model::default();
+    writer.check();
+    for _ in 0..4 {
+        let Decision::Run(op) = writer.decide(NOW, Some(&data), OFFLINE) else { panic!("{writer:?}") };
+        writer.outcome(NOW, model.execute(op));
+    }
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn an_unchanged_store_gets_a_fence_and_nothing_else() {
+    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    let mut next = Writer::new(me(2, "g2", Intent::Serve), 1);
+    let ops = settle(&mut next, &mut model, Some(&data), NOW);
+    assert!(matches!(&ops[..], [Op::Look, Op::Write(_), Op::Compare(_), Op::Write(last)] if last.set.is_empty() && last.remove.is_empty()));
+    assert_in_line(&next, &model, &data);
+}
+
+#[test]
+fn a_patch_writes_one_field() {
+    let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    let ops = settle(&mut writer, &mut model, Some(&data), NOW);
+    assert!(matches!(&ops[..], [Op::Write(write)] if write.set.len() == 1 && write.remove.is_empty()));
+    writer.changed(data.delete(Kind::Flag, "b", 2));
+    let ops = settle(&mut writer, &mut model, Some(&data), NOW);
+    assert!(matches!(&ops[..], [Op::Write(write)] if write.set.is_empty() && write.remove.len() == 1));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn a_large_difference_is_staged() {
+    let keys: Vec<String> = (0..=SCRIPT_FIELDS).map(|number| format!("flag-{number}")).collect();
+    let items: Vec<_> = keys.iter().map(|key| (key.as_str(), 1)).collect();
+    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&items));
+    let ops = settle(&mut writer, &mut model, Some(&data), NOW);
+    assert!(matches!(ops.last(), Some(Op::Load { .. })));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn an_older_owner_is_fenced_and_stops() {
+    let (mut old, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut old, &mut model, Some(&data), NOW);
+    let newer = data.clone();
+    settle(&mut Writer::new(me(2, "g2", Intent::Serve), 1), &mut model, Some(&newer), NOW);
+    old.changed(data.patch(Kind::Flag, "a", 0, b"late"));
+    old.changed(data.patch(Kind::Flag, "a", 9, b"late"));
+    settle(&mut old, &mut model, Some(&data), NOW);
+    assert_eq!(old.grant_state(), GrantState::Fenced);
+    assert_eq!(model.items, items(&newer.snapshot()));
+    old.check();
+    assert!(settle(&mut old, &mut model, Some(&data), NOW).is_empty(), "it does not even look again");
+}
+
+#[test]
+fn a_conflict_stays_parked_until_the_user_takes_over() {
+    let (mut writer, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), data(&[("a", 1)]));
+    let mut model = Model { fence: Some("somebody else's".to_owned()), ..Model::default() };
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    assert_eq!((writer.grant_state(), writer.found_fence()), (GrantState::Conflict, Some("somebody else's")));
+    writer.check();
+    assert!(settle(&mut writer, &mut model, Some(&data), NOW).is_empty());
+    writer.amend(Lineage::new(None, "0"), Some(TakeOver::Value("somebody else's".to_owned())));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    assert_in_line(&writer, &model, &data);
+    // The leave is spent: the next foreign value is a conflict again.
+    model.fence = Some("somebody else's".to_owned());
+    writer.check();
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    assert_eq!(writer.grant_state(), GrantState::Conflict);
+}
+
+#[test]
+fn a_release_keeps_the_data_and_a_purge_does_not() {
+    for (intent, kept) in [(Intent::Release, true), (Intent::Purge, false)] {
+        let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+        settle(&mut writer, &mut model, Some(&data), NOW);
+        writer.regrant(me(2, "g1", intent));
+        settle(&mut writer, &mut model, None, NOW);
+        assert_eq!(writer.grant_state(), GrantState::Established);
+        assert_eq!((model.marker, !model.items.is_empty()), (kept, kept));
+        assert!(Fence::parse(model.fence.as_deref().unwrap()).unwrap().released);
+        // Another environment may begin there, above the released epoch.
+        let mut other = me(3, "g9", Intent::Serve);
+        other.uid = "another".parse().unwrap();
+        let mut next = Writer::new(other, 1);
+        settle(&mut next, &mut model, Some(&data), NOW);
+        assert_in_line(&next, &model, &data);
+    }
+}
+
+#[test]
+fn a_late_twin_of_an_unknown_write_is_dead_after_the_advance() {
+    let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    let Decision::Run(late) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
+    writer.outcome(NOW, Outcome::Failed(StoreError::Unknown("no answer".to_owned())));
+    writer.changed(data.patch(Kind::Flag, "a", 3, b"three"));
+    let later = NOW.after(Duration::from_secs(5));
+    let ops = settle(&mut writer, &mut model, Some(&data), later);
+    assert!(!ops.iter().any(|op| matches!(op, Op::Compare(_))), "the content is known, nothing is compared: {ops:?}");
+    assert_in_line(&writer, &model, &data);
+    assert!(matches!(model.execute(late), Outcome::Refused(_)));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn an_old_value_put_back_leads_to_a_comparison() {
+    let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    let old = model.clone();
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    model = old;
+    writer.check();
+    let ops = settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(5)));
+    assert!(ops.iter().any(|op| matches!(op, Op::Compare(_))));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn a_foreign_change_is_repaired_minimally() {
+    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    model.items.insert(ItemId { kind: Kind::Flag, key: "a".into() }, b"foreign".to_vec());
+    writer.distrust();
+    let ops = settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(2)));
+    assert!(matches!(&ops[..], [Op::Look, Op::Compare(_), Op::Write(write)] if write.set.len() == 1), "{ops:?}");
+    assert_in_line(&writer, &model, &data);
+}
+
+/// What may happen between any two steps.
+#[derive(Debug, Clone)]
+enum Fault {
+    /// The operation is done and answered.
+    None,
+    /// Done, but the answer is lost.
+    AnswerLost,
+    /// Not done, and nobody knows.
+    RequestLost,
+    /// Nobody knows, and it is done later, after what follows.
+    Delayed,
+    /// The store says that it did not do it.
+    Refused,
+    /// The store loses everything, first.
+    Flushed,
+    /// The data set changes while the operation is under way.
+    Patched(u8),
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        4 => Just(Fault::None),
+        1 => Just(Fault::AnswerLost),
+        1 => Just(Fault::RequestLost),
+        1 => Just(Fault::Delayed),
+        1 => Just(Fault::Refused),
+        1 => Just(Fault::Flushed),
+        3 => (0u8..4).prop_map(Fault::Patched),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever is lost, late or refused: afterwards the store equals the data set, and no late write does harm.
+    #[test]
+    fn after_any_faults_the_store_equals_the_data(faults in proptest::collection::vec(fault(), 0..40)) {
+        let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+        let (mut now, mut version, mut delayed) = (NOW, 1, Vec::new());
+        for fault in faults {
+            now = now.after(Duration::from_secs(2));
+            if let Fault::Flushed = fault {
+                model = Model::default();
+                writer.check();
+            }
+            match writer.decide(now, Some(&data), ONLINE) {
+                Decision::Confirm => writer.confirmed(now, true),
+                Decision::Wait(_) => {}
+                Decision::Run(op) => {
+                    if let Fault::Patched(number) = fault {
+                        version += 1;
+                        let key = ["a", "b", "c", "d"][usize::from(number)];
+                        let change = if version % 3 == 0 { data.delete(Kind::Flag, key, version) } else { data.patch(Kind::Flag, key, version, b"new") };
+                        writer.changed(change);
+                    }
+                    let unknown = || Outcome::Failed(StoreError::Unknown("no answer".to_owned()));
+                    let outcome = match fault {
+                        Fault::None | Fault::Flushed | Fault::Patched(_) => model.execute(op),
+                        Fault::AnswerLost => { model.execute(op); unknown() }
+                        Fault::RequestLost => unknown(),
+                        Fault::Delayed => { delayed.push(op); unknown() }
+                        Fault::Refused => Outcome::Failed(StoreError::NotDone("OOM".to_owned())),
+                    };
+                    writer.outcome(now, outcome);
+                }
+            }
+            if let Fault::Patched(_) = fault {
+                // A delayed one arrives in the middle of everything.
+                if let Some(op) = delayed.pop() { model.execute(op); }
+            }
+        }
+        now = now.after(Duration::from_secs(5));
+        writer.check();
+        settle(&mut writer, &mut model, Some(&data), now);
+        assert_in_line(&writer, &model, &data);
+        for late in delayed {
+            model.execute(late);
+        }
+        assert_in_line(&writer, &model, &data);
+    }
+}

@@ -1,0 +1,285 @@
+//! Redis, alone: `redis://`, `rediss://` and `redis+unix://`. Redis 6.2 or newer.
+//!
+//! Writes and looks go over one tracked connection, so that Redis tells of foreign writes; staging, comparisons and
+//! reading go over a second one, so that they delay no patch.
+
+// The connections of a store and what they tell.
+mod connection;
+// The Lua scripts, their arguments and answers.
+mod script;
+
+use std::sync::Arc;
+
+use flotilla_proto::{Prefix, StoreUrl};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, RedisError, Value, cmd};
+use tokio::sync::{Semaphore, watch};
+
+use self::connection::Link;
+use super::{FenceStep, FlagStore, Op, Outcome, StoreError, StoreNews, StoredItem, hash_suffix};
+use crate::dataset::{Comparison, ItemId, Snapshot};
+use crate::source::Kind;
+
+/// Comparisons and loads under way at once on one store, so that a thousand environments do not make a storm.
+const HEAVY_AT_ONCE: usize = 8;
+/// Fields asked for at a time when a hash is read: few enough that Redis answers others in between.
+const PAGE: usize = 100;
+/// Items, and bytes, that are staged by one script.
+const CHUNK_ITEMS: usize = 100;
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// One Redis database.
+#[derive(Debug)]
+pub struct RedisStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    link: Link,
+    heavy: Semaphore,
+}
+
+/// The keys of a prefix.
+#[derive(Debug, Clone)]
+struct Keys {
+    prefix: Prefix,
+}
+
+impl Keys {
+    /// The four that every script declares: fence, features, segments, marker.
+    fn all(&self) -> Vec<String> {
+        ["$flotilla", "features", "segments", "$inited"]
+            .iter()
+            .map(|name| format!("{}:{name}", self.prefix))
+            .collect()
+    }
+
+    fn hash(&self, kind: Kind) -> String {
+        format!("{}{}", self.prefix, hash_suffix(kind))
+    }
+}
+
+impl RedisStore {
+    /// Opens a store; the connections are made in the background and made anew for ever.
+    pub fn connect(url: &StoreUrl) -> Result<Self, StoreError> {
+        Ok(Self {
+            shared: Arc::new(Shared {
+                link: Link::open(url)?,
+                heavy: Semaphore::new(HEAVY_AT_ONCE),
+            }),
+        })
+    }
+}
+
+impl FlagStore for RedisStore {
+    fn execute(&self, prefix: &Prefix, op: Op) -> BoxFuture<'static, Outcome> {
+        let shared = Arc::clone(&self.shared);
+        let keys = Keys {
+            prefix: prefix.clone(),
+        };
+        async move { shared.execute(&keys, op).await.unwrap_or_else(Outcome::Failed) }.boxed()
+    }
+
+    fn news(&self, prefix: &Prefix) -> watch::Receiver<StoreNews> {
+        self.shared.link.news(prefix)
+    }
+}
+
+impl Shared {
+    async fn execute(&self, keys: &Keys, op: Op) -> Result<Outcome, StoreError> {
+        match op {
+            Op::Look => self.script(&script::LOOK, &keys.all(), |_| {}).await,
+            Op::Write(write) => {
+                self.script(&script::WRITE, &keys.all(), |call| {
+                    script::write_arguments(call, &write)
+                })
+                .await
+            }
+            Op::Purge(step) => {
+                self.script(&script::PURGE, &keys.all(), |call| {
+                    script::step_arguments(call, &step)
+                })
+                .await
+            }
+            Op::Load { step, snapshot } => self.load(keys, &step, &snapshot).await,
+            Op::Compare(snapshot) => self.compare(keys, &snapshot).await,
+            Op::List => self.list(keys).await,
+            Op::Read(id) => {
+                let mut bulk = self.link.connections()?.bulk;
+                let body: Option<Vec<u8>> = cmd("HGET")
+                    .arg(keys.hash(id.kind))
+                    .arg(&*id.key)
+                    .query_async(&mut bulk)
+                    .await
+                    .map_err(|error| self.failed(&error))?;
+                Ok(Outcome::Read(body))
+            }
+        }
+    }
+
+    /// Runs a script on the tracked connection.
+    async fn script(
+        &self,
+        script: &script::Script,
+        keys: &[String],
+        fill: impl Fn(&mut redis::Cmd),
+    ) -> Result<Outcome, StoreError> {
+        let mut main = self.link.connections()?.main;
+        script::outcome(self.call(&mut main, script, keys, fill).await?)
+    }
+
+    /// Runs a script, and loads it first where the server does not know it: then it has not run.
+    async fn call(
+        &self,
+        connection: &mut MultiplexedConnection,
+        script: &script::Script,
+        keys: &[String],
+        fill: impl Fn(&mut redis::Cmd),
+    ) -> Result<Value, StoreError> {
+        let mut call = script.call(keys);
+        fill(&mut call);
+        match call.query_async(connection).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                script
+                    .load()
+                    .exec_async(connection)
+                    .await
+                    .map_err(|error| self.failed(&error))?;
+                call.query_async(connection)
+                    .await
+                    .map_err(|error| self.failed(&error))
+            }
+            answer => answer.map_err(|error| self.failed(&error)),
+        }
+    }
+
+    /// Stages both hashes under names of their own and renames them into place in one step.
+    async fn load(&self, keys: &Keys, step: &FenceStep, snapshot: &Snapshot) -> Result<Outcome, StoreError> {
+        let _permit = self.heavy.acquire().await;
+        let connections = self.link.connections()?;
+        let (mut main, mut bulk) = (connections.main, connections.bulk);
+        // The fence's next value is never used twice, and so neither are the names made of it.
+        let nonce = crate::fence::digest(step.next.as_bytes());
+        let staged = |part: &str| format!("{}:$flotilla:stage:{nonce}:{part}", keys.prefix);
+        for (part, items) in [("features", &snapshot.flags), ("segments", &snapshot.segments)] {
+            for chunk in chunks(items) {
+                let answer = self
+                    .call(&mut bulk, &script::STAGE, &[staged(part)], |call| {
+                        script::stage_arguments(call, chunk)
+                    })
+                    .await;
+                // Nothing of the environment itself was touched yet.
+                answer.map_err(|error| StoreError::NotDone(error.to_string()))?;
+            }
+        }
+        let mut all = keys.all();
+        all.extend(["features", "segments", "old-features", "old-segments"].map(staged));
+        let counts = [snapshot.flags.len(), snapshot.segments.len()];
+        script::outcome(
+            self.call(&mut main, &script::LOAD, &all, |call| {
+                script::load_arguments(call, step, counts)
+            })
+            .await?,
+        )
+    }
+
+    async fn compare(&self, keys: &Keys, snapshot: &Snapshot) -> Result<Outcome, StoreError> {
+        let _permit = self.heavy.acquire().await;
+        let mut comparison = Comparison::new(snapshot);
+        for kind in [Kind::Flag, Kind::Segment] {
+            self.scan(keys, kind, |field, value| comparison.found(kind, field, value))
+                .await?;
+        }
+        Ok(Outcome::Compared(comparison.differing()))
+    }
+
+    async fn list(&self, keys: &Keys) -> Result<Outcome, StoreError> {
+        let _permit = self.heavy.acquire().await;
+        let mut items = Vec::new();
+        for kind in [Kind::Flag, Kind::Segment] {
+            self.scan(keys, kind, |field, value| {
+                let id = ItemId {
+                    kind,
+                    key: String::from_utf8_lossy(field).into(),
+                };
+                items.push(StoredItem {
+                    id,
+                    body: value.to_vec(),
+                });
+            })
+            .await?;
+        }
+        // A scan may return a field twice.
+        items.sort_by(|a, b| a.id.cmp(&b.id));
+        items.dedup_by(|a, b| a.id == b.id);
+        Ok(Outcome::Listed(items))
+    }
+
+    /// Reads a hash page by page.
+    async fn scan(
+        &self,
+        keys: &Keys,
+        kind: Kind,
+        mut found: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), StoreError> {
+        let mut bulk = self.link.connections()?.bulk;
+        let hash = keys.hash(kind);
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut call = cmd("HSCAN");
+            call.arg(&hash).arg(&cursor).arg("COUNT").arg(PAGE);
+            let page: Value = call
+                .query_async(&mut bulk)
+                .await
+                .map_err(|error| self.failed(&error))?;
+            let (next, fields) = <(String, Vec<Vec<u8>>)>::from_redis_value(page)
+                .map_err(|error| StoreError::NotDone(error.to_string()))?;
+            for pair in fields.chunks_exact(2) {
+                found(&pair[0], &pair[1]);
+            }
+            if next == "0" {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    /// What an error means for the operation, and for the connection.
+    fn failed(&self, error: &RedisError) -> StoreError {
+        if error.is_connection_dropped() || error.is_unrecoverable_error() {
+            self.link.broken();
+        }
+        match error.code() {
+            // The server answered with an error: a script that is refused has not begun.
+            Some(code) => StoreError::NotDone(format!(
+                "the store answered {code}: {}",
+                error.detail().unwrap_or_default()
+            )),
+            None if error.is_timeout() => StoreError::Unknown("the store did not answer in time".to_owned()),
+            None => StoreError::Unknown(format!("the connection to the store failed: {error}")),
+        }
+    }
+}
+
+/// Cuts items into pieces that one script may carry.
+fn chunks(items: &[(Arc<str>, Arc<[u8]>)]) -> impl Iterator<Item = &[(Arc<str>, Arc<[u8]>)]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest
+            .iter()
+            .take(CHUNK_ITEMS)
+            .take_while(|(key, body)| {
+                bytes += key.len() + body.len();
+                bytes <= CHUNK_BYTES
+            })
+            .count();
+        // An item above the limit goes alone.
+        let (chunk, others) = rest.split_at(fitting.max(1).min(rest.len()));
+        rest = others;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}

@@ -1,0 +1,239 @@
+//! The connections of a store: made, watched and made anew by one task, and what they tell about the keys.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use flotilla_proto::{Prefix, StoreUrl};
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisResult,
+    Value, cmd,
+};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::super::{StoreError, StoreNews};
+use super::script;
+
+/// Time limits of one call, of connecting, and between signs of life.
+const CALL: Duration = Duration::from_secs(3);
+const BULK_CALL: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(3);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Pause before connecting again: the first, and the longest.
+const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(1);
+/// Commands that may wait for a connection's writer.
+const QUEUE: usize = 1024;
+
+/// The two connections of a store.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
+    /// Tracked: looks and writes.
+    pub(super) main: MultiplexedConnection,
+    /// For what takes long: staging, comparing, reading.
+    pub(super) bulk: MultiplexedConnection,
+}
+
+/// Who wants news of which prefix.
+#[derive(Debug, Default)]
+struct Registry {
+    senders: Mutex<HashMap<String, watch::Sender<StoreNews>>>,
+}
+
+impl Registry {
+    fn tell(&self, prefix: Option<&str>, change: impl Fn(&mut StoreNews)) {
+        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        match prefix {
+            Some(prefix) => senders
+                .get(prefix)
+                .into_iter()
+                .for_each(|sender| sender.send_modify(&change)),
+            None => senders.values().for_each(|sender| sender.send_modify(&change)),
+        }
+    }
+
+    /// A push message of Redis: somebody touched keys, or flushed the database.
+    fn pushed(&self, push: &PushInfo) {
+        if push.kind != PushKind::Invalidate {
+            return;
+        }
+        match push.data.first() {
+            Some(Value::Array(keys)) => {
+                for key in keys {
+                    let Value::BulkString(key) = key else { continue };
+                    let prefix = std::str::from_utf8(key).ok().and_then(|key| key.rsplit_once(':'));
+                    if let Some((prefix, _)) = prefix {
+                        self.tell(Some(prefix), |news| news.touched += 1);
+                    }
+                }
+            }
+            Some(_) | None => self.tell(None, |news| news.touched += 1),
+        }
+    }
+}
+
+/// A store's connections, and the task that keeps them.
+#[derive(Debug)]
+pub(super) struct Link {
+    current: watch::Receiver<Option<Connections>>,
+    broken: Arc<Notify>,
+    registry: Arc<Registry>,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Link {
+    pub(super) fn open(url: &StoreUrl) -> Result<Self, StoreError> {
+        let client = client(url)
+            .map_err(|error| StoreError::NotDone(format!("the store's URL is not usable: {error}")))?;
+        let (sender, current) = watch::channel(None);
+        let (broken, registry) = (Arc::new(Notify::new()), Arc::new(Registry::default()));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the task is owned by the link and ends with it"
+        )]
+        let keeper = tokio::spawn(keep(
+            client,
+            url.redacted(),
+            sender,
+            Arc::clone(&broken),
+            Arc::clone(&registry),
+        ));
+        Ok(Self {
+            current,
+            broken,
+            registry,
+            keeper,
+        })
+    }
+
+    /// The connections, if there are any.
+    pub(super) fn connections(&self) -> Result<Connections, StoreError> {
+        self.current
+            .borrow()
+            .clone()
+            .ok_or_else(|| StoreError::NotDone("there is no connection to the store".to_owned()))
+    }
+
+    /// A call found its connection dead.
+    pub(super) fn broken(&self) {
+        self.broken.notify_one();
+    }
+
+    /// News of a prefix.
+    pub(super) fn news(&self, prefix: &Prefix) -> watch::Receiver<StoreNews> {
+        let mut senders = self
+            .registry
+            .senders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        senders.retain(|_, sender| sender.receiver_count() > 0);
+        senders.entry(prefix.as_str().to_owned()).or_default().subscribe()
+    }
+}
+
+fn client(url: &StoreUrl) -> RedisResult<Client> {
+    let info = url.expose().into_connection_info()?;
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(
+        info.set_redis_settings(settings)
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true)),
+    )
+}
+
+/// Connects, publishes the connections, waits until they fail, and so on for ever.
+async fn keep(
+    client: Client,
+    shown: String,
+    current: watch::Sender<Option<Connections>>,
+    broken: Arc<Notify>,
+    registry: Arc<Registry>,
+) {
+    let mut pause = *RETRY.start();
+    let mut told = false;
+    loop {
+        match connect(&client, &broken, &registry).await {
+            Ok(connections) => {
+                tracing::info!(store = shown, "connected to the store");
+                (pause, told) = (*RETRY.start(), false);
+                current.send_replace(Some(connections.clone()));
+                registry.tell(None, |news| news.connection += 1);
+                let why = until_broken(connections, &broken).await;
+                current.send_replace(None);
+                tracing::warn!(store = shown, error = why, "lost the connection to the store");
+            }
+            Err(error) if !told => {
+                tracing::warn!(store = shown, error = %error, "cannot connect to the store, will go on trying");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(*RETRY.end());
+    }
+}
+
+async fn connect(
+    client: &Client,
+    broken: &Arc<Notify>,
+    registry: &Arc<Registry>,
+) -> RedisResult<Connections> {
+    let base = || {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(64 * 1024)
+    };
+    let (push_broken, push_registry) = (Arc::clone(broken), Arc::clone(registry));
+    let pushed = move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            push_broken.notify_one();
+        } else {
+            push_registry.pushed(&push);
+        }
+        Ok::<(), ()>(())
+    };
+    let tracked = base().set_response_timeout(Some(CALL)).set_push_sender(pushed);
+    let mut main = client
+        .get_multiplexed_async_connection_with_config(&tracked)
+        .await?;
+    for script in script::ALL {
+        script.load().exec_async(&mut main).await?;
+    }
+    // Without tracking the paced looks find foreign writes, only later.
+    if let Err(error) = cmd("CLIENT")
+        .arg("TRACKING")
+        .arg("ON")
+        .arg("NOLOOP")
+        .exec_async(&mut main)
+        .await
+    {
+        tracing::warn!(error = %error, "the store refuses client tracking, foreign writes will be found later");
+    }
+    let bulk = client
+        .get_multiplexed_async_connection_with_config(&base().set_response_timeout(Some(BULK_CALL)))
+        .await?;
+    Ok(Connections { main, bulk })
+}
+
+/// Returns when a connection is dead, with the reason.
+async fn until_broken(mut connections: Connections, broken: &Notify) -> String {
+    loop {
+        tokio::select! {
+            () = broken.notified() => {}
+            () = tokio::time::sleep(HEARTBEAT) => {}
+        }
+        for connection in [&mut connections.main, &mut connections.bulk] {
+            if let Err(error) = cmd("PING").exec_async(connection).await {
+                return error.to_string();
+            }
+        }
+    }
+}

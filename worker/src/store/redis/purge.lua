@@ -1,0 +1,4 @@
+local refused = refusal()
+if refused then return refused end
+redis.call('UNLINK', features, segments, marker)
+return finish()
