@@ -1,0 +1,221 @@
+//! The command line: what may be said. What is said is checked here as far as no control is needed for it.
+
+// `flotilla env …`.
+mod env;
+// Labels and sources.
+mod value;
+
+pub use env::{
+    Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
+};
+pub use value::{LabelChange, SourceOption, parse_label, parse_label_change, parse_source};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use flotilla_proto::process::{LogLevel, parse_duration};
+use flotilla_proto::{EnvironmentName, WorkerName};
+
+/// Keeps LaunchDarkly flag data in Redis for SDKs in daemon mode
+#[derive(Debug, Parser)]
+#[command(
+    name = "flotilla",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  flotilla dev
+  flotilla env add spree-production --prefix ld:spree:production --sdk-key-file key.txt --wait
+  flotilla env status spree-production"
+)]
+pub struct Cli {
+    /// Options that every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where control listens
+    #[arg(
+        long,
+        env = "FLOTILLA_CONTROL",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7400",
+        global = true
+    )]
+    pub control: String,
+    /// How long control may take to answer
+    #[arg(long, env = "FLOTILLA_REQUEST_TIMEOUT", hide_env_values = true, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, global = true)]
+    pub request_timeout: Duration,
+    /// How results look
+    #[arg(
+        short,
+        long,
+        env = "FLOTILLA_OUTPUT",
+        hide_env_values = true,
+        value_name = "FORMAT",
+        default_value = "table",
+        global = true
+    )]
+    pub output: OutputFormat,
+}
+
+/// How results look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Columns for people
+    Table,
+    /// More columns
+    Wide,
+    /// One JSON document; changes: one a line
+    Json,
+    /// The same document as YAML
+    Yaml,
+    /// Names only, as KIND/NAME
+    Name,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Environments: LaunchDarkly environments that the fleet keeps in Redis
+    #[command(
+        subcommand,
+        visible_alias = "environment",
+        after_help = "Examples:
+  flotilla env list
+  flotilla env add --help"
+    )]
+    Env(EnvCommand),
+    /// Workers
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  flotilla worker list"
+    )]
+    Worker(WorkerCommand),
+    /// Sum the fleet up; exit status 1 if an environment that is not paused is not current
+    #[command(
+        after_help = "Exit status: 0 all current, 1 not all current, 2 could not tell, 5 control unreachable.
+
+Examples:
+  flotilla status
+  flotilla status -o json"
+    )]
+    Status,
+    /// What the store holds of an environment
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  flotilla data list spree-production"
+    )]
+    Data(DataCommand),
+    /// Run the whole product in this process, on this machine
+    Dev(Dev),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  flotilla completions bash > ~/.local/share/bash-completion/completions/flotilla
+  flotilla completions zsh > ~/.zfunc/_flotilla")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version of this program and of control
+    #[command(after_help = "Examples:
+  flotilla version
+  flotilla version -o json")]
+    Version,
+}
+
+/// `flotilla worker …`.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// List the workers
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  flotilla worker list
+  flotilla worker list -o wide"
+    )]
+    List,
+    /// Show one worker and the environments granted to it
+    #[command(after_help = "Examples:
+  flotilla worker get w1")]
+    Get {
+        /// Name of the worker
+        #[arg(value_name = "WORKER")]
+        name: WorkerName,
+    },
+}
+
+/// `flotilla data …`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// List keys, versions and sizes of the stored flags and segments
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  flotilla data list spree-production
+  flotilla data list spree-production -o name"
+    )]
+    List {
+        /// Name of the environment
+        name: EnvironmentName,
+    },
+    /// Print one stored flag or segment, byte for byte
+    #[command(after_help = "Examples:
+  flotilla data get spree-production flag/new-checkout
+  flotilla data get spree-production segment/beta-testers | jq .included")]
+    Get {
+        /// Name of the environment
+        name: EnvironmentName,
+        /// flag/KEY or segment/KEY
+        item: String,
+    },
+}
+
+/// Run the whole product in this process, on this machine
+///
+/// Control and workers in one process, for trying and for development. Data is kept in ./.flotilla-dev. Without an SDK
+/// key, a sample flag file is served: edit it and see the change in Redis within a second.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  flotilla dev
+  flotilla dev --flags my-flags.json --workers 3
+  flotilla dev --sdk-key \"$(cat key.txt)\" --redis-url redis://127.0.0.1:6379")]
+pub struct Dev {
+    /// SDK key of a LaunchDarkly environment (shows in process lists; --sdk-key-file does not)
+    #[command(flatten)]
+    pub key: KeyOptions,
+    /// Flag-data file to serve when no SDK key is given; a sample is written if it is absent
+    #[arg(long, value_name = "FILE", default_value = "flotilla-flags.json")]
+    pub flags: PathBuf,
+    /// How many workers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub workers: u8,
+    /// Redis to write to; without it, a redis-server from PATH is started and stopped again
+    #[arg(long, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// Base of LaunchDarkly's streaming service
+    #[arg(long, value_name = "URL")]
+    pub stream_uri: Option<String>,
+    /// Base of LaunchDarkly's polling service
+    #[arg(long, value_name = "URL")]
+    pub base_uri: Option<String>,
+    /// Least severe level that is logged
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub log_level: LogLevel,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! Why a command failed: exit status, message for a person, hints. One place maps what control says to both.
+
+use std::error::Error as _;
+use std::io;
+
+use flotilla_proto::{FieldViolation, Reason, Refusal};
+use tonic::{Code, Status};
+
+/// How the process ends. Scripts depend on the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Done.
+    Done,
+    /// Failed, or the answer is no.
+    Failed,
+    /// The command line or a value in it is wrong.
+    Usage,
+    /// No such thing.
+    NotFound,
+    /// It exists already, or was changed meanwhile.
+    Exists,
+    /// Control cannot be reached.
+    Unreachable,
+    /// Control wants to know who asks, or does not allow it.
+    Denied,
+    /// Time ran out.
+    TimedOut,
+}
+
+impl ExitStatus {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Exists => 4,
+            Self::Unreachable => 5,
+            Self::Denied => 6,
+            Self::TimedOut => 124,
+        }
+    }
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Whoever read standard output has gone: there is nobody to write to, which is success.
+    #[error("standard output was closed")]
+    OutputClosed,
+    /// Something is said about it on standard error.
+    #[error("{message}")]
+    Reported {
+        /// How the process ends.
+        status: ExitStatus,
+        /// What happened.
+        message: String,
+        /// What the user can do.
+        hints: Vec<String>,
+    },
+}
+
+impl Failure {
+    /// A failure without hints.
+    pub fn new(status: ExitStatus, message: impl Into<String>) -> Self {
+        Self::Reported { status, message: message.into(), hints: Vec::new() }
+    }
+
+    /// The command line, or a value in it, is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ExitStatus::Usage, message)
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        match &mut self {
+            Self::OutputClosed => {}
+            Self::Reported { hints, .. } => hints.push(hint.into()),
+        }
+        self
+    }
+
+    /// How the process ends.
+    pub fn status(&self) -> ExitStatus {
+        match self {
+            Self::OutputClosed => ExitStatus::Done,
+            Self::Reported { status, .. } => *status,
+        }
+    }
+
+    /// For commands whose exit status 1 means only "the answer is no": what would be 1 otherwise is 2.
+    #[must_use]
+    pub fn where_failed_means_no(mut self) -> Self {
+        match &mut self {
+            Self::Reported { status, .. } if *status == ExitStatus::Failed => *status = ExitStatus::Usage,
+            Self::Reported { .. } | Self::OutputClosed => {}
+        }
+        self
+    }
+
+    /// What control at `control` answered, or that it did not.
+    pub fn from_status(control: &str, status: &Status) -> Self {
+        let refusal = Refusal::from_status(status);
+        let exit =
+            exit_status(status.code(), refusal.as_ref().map(|refusal| refusal.reason), status.source().is_some());
+        if let Some(refusal) = refusal {
+            return hints(Self::new(exit, refusal_message(&refusal)), &refusal);
+        }
+        match exit {
+            ExitStatus::Unreachable => {
+                Self::new(exit, format!("cannot reach control at {control}: {}", cause(status)))
+                    .hint(
+                        "start one with `flotilla-control`, or say where it is with --control or FLOTILLA_CONTROL",
+                    )
+                    .hint("to try everything on this machine: `flotilla dev`")
+            }
+            ExitStatus::TimedOut => Self::new(exit, format!("control at {control} did not answer in time"))
+                .hint("--request-timeout sets how long to wait"),
+            ExitStatus::Done
+            | ExitStatus::Failed
+            | ExitStatus::Usage
+            | ExitStatus::NotFound
+            | ExitStatus::Exists
+            | ExitStatus::Denied => {
+                let failure = Self::new(exit, format!("control at {control}: {}", status.message()));
+                if status.code() == Code::Unimplemented {
+                    failure.hint("control may be older than this command line: see `flotilla version`")
+                } else {
+                    failure
+                }
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::OutputClosed
+        } else {
+            Self::new(ExitStatus::Failed, format!("cannot write: {error}"))
+        }
+    }
+}
+
+impl From<FieldViolation> for Failure {
+    fn from(violation: FieldViolation) -> Self {
+        Self::usage(violation.to_string())
+    }
+}
+
+/// The exit status that goes with what a call ended in. `local`: the answer was made here, not by control.
+pub fn exit_status(code: Code, reason: Option<Reason>, local: bool) -> ExitStatus {
+    match code {
+        Code::Ok => ExitStatus::Done,
+        Code::InvalidArgument => ExitStatus::Usage,
+        Code::NotFound => ExitStatus::NotFound,
+        Code::AlreadyExists | Code::Aborted => ExitStatus::Exists,
+        Code::Unauthenticated | Code::PermissionDenied => ExitStatus::Denied,
+        Code::DeadlineExceeded | Code::Cancelled => ExitStatus::TimedOut,
+        Code::Unavailable => match reason {
+            None | Some(Reason::ShuttingDown) => ExitStatus::Unreachable,
+            Some(_) => ExitStatus::Failed,
+        },
+        // A broken or foreign connection: what answers there is not control.
+        Code::Unknown | Code::Internal if local => ExitStatus::Unreachable,
+        Code::Unknown
+        | Code::Internal
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::ResourceExhausted
+        | Code::Unimplemented
+        | Code::DataLoss => ExitStatus::Failed,
+    }
+}
+
+/// The innermost cause says most ("Connection refused"); the layers around it say only "transport error".
+fn cause(status: &Status) -> String {
+    let mut deepest: Option<&dyn std::error::Error> = status.source();
+    while let Some(next) = deepest.and_then(std::error::Error::source) {
+        deepest = Some(next);
+    }
+    deepest.map_or_else(|| status.message().to_owned(), ToString::to_string)
+}
+
+/// Fields are named as the options that set them.
+fn refusal_message(refusal: &Refusal) -> String {
+    if refusal.violations.is_empty() {
+        return refusal.message.clone();
+    }
+    let lines: Vec<String> = refusal
+        .violations
+        .iter()
+        .map(|violation| format!("{}: {}", option_of(&violation.field), violation.description))
+        .collect();
+    lines.join("\n       ")
+}
+
+fn option_of(field: &str) -> String {
+    match field {
+        "name" | "environment" => "NAME".to_owned(),
+        "key" => "KEY".to_owned(),
+        "spec.source.stream.initial_retry_delay" => "--initial-retry-delay".to_owned(),
+        "spec.source.poll.interval" => "--poll-interval".to_owned(),
+        "spec.source.file.path" => "--source".to_owned(),
+        "spec.labels" => "--label".to_owned(),
+        "sdk_key" => "SDK key".to_owned(),
+        other => match other.strip_prefix("spec.") {
+            Some(name) => format!("--{}", name.replace('_', "-")),
+            None => other.to_owned(),
+        },
+    }
+}
+
+fn hints(failure: Failure, refusal: &Refusal) -> Failure {
+    let hint = match refusal.reason {
+        Reason::InvalidField if refusal.violations.iter().any(|one| one.field == "sdk_key") => {
+            "give the key with --sdk-key-file FILE, --sdk-key-env VARIABLE or --sdk-key-stdin"
+        }
+        Reason::NameTaken => "see it with `flotilla env get NAME`, change it with `flotilla env update NAME`",
+        Reason::PrefixTaken => "see who uses it with `flotilla env list -o wide`",
+        Reason::EtagMismatch => "somebody changed it at the same time: look at it, then try again",
+        Reason::EnvironmentNotFound => "see what there is with `flotilla env list`",
+        Reason::WorkerNotFound => "see what there is with `flotilla worker list`",
+        Reason::ItemNotFound => "see what there is with `flotilla data list NAME`",
+        Reason::EnvironmentRemoving => {
+            "wait for the end of the removal with `flotilla env wait NAME --for removed`"
+        }
+        Reason::EnvironmentPaused => "resume it with `flotilla env resume NAME`",
+        Reason::NoWorker => "see the workers with `flotilla worker list`",
+        Reason::KeyRejected => "copy the key from the environment's settings in LaunchDarkly",
+        Reason::ShuttingDown => "control is stopping: try again when it is back",
+        Reason::Internal => "control's log says more",
+        Reason::InvalidField
+        | Reason::RequestIdReused
+        | Reason::InvalidPageToken
+        | Reason::WorkerNameTaken
+        | Reason::StoreNotFound
+        | Reason::NoSdkKey
+        | Reason::NoConflict
+        | Reason::StoreUnavailable
+        | Reason::UpstreamUnavailable
+        | Reason::RevisionCompacted
+        | Reason::WorkerTimeout => return failure,
+    };
+    failure.hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_exit_status() {
+        let shown: Vec<String> = Reason::ALL
+            .iter()
+            .map(|reason| {
+                format!("{} {}", reason.as_str(), exit_status(reason.code(), Some(*reason), false).code())
+            })
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"));
+    }
+
+    #[test]
+    fn answers_made_here_are_told_from_those_of_control() {
+        let status = |code, local| exit_status(code, None, local).code();
+        assert_eq!(status(Code::Unavailable, true), 5);
+        assert_eq!(status(Code::Unavailable, false), 5);
+        assert_eq!(status(Code::Unknown, true), 5);
+        assert_eq!(status(Code::Unknown, false), 1);
+        assert_eq!(status(Code::DeadlineExceeded, false), 124);
+        assert_eq!(status(Code::Cancelled, true), 124);
+        assert_eq!(status(Code::PermissionDenied, false), 6);
+        assert_eq!(status(Code::Unauthenticated, false), 6);
+        assert_eq!(status(Code::FailedPrecondition, false), 1);
+    }
+
+    #[test]
+    fn one_means_only_no_for_some_commands() {
+        let turned = |status| Failure::new(status, "x").where_failed_means_no().status();
+        assert_eq!(turned(ExitStatus::Failed), ExitStatus::Usage);
+        assert_eq!(turned(ExitStatus::Unreachable), ExitStatus::Unreachable);
+    }
+
+    #[test]
+    fn fields_are_named_as_their_options() {
+        let refusal = Refusal::fields(vec![
+            FieldViolation::new("spec.stream_uri", "plain http"),
+            FieldViolation::new("sdk_key", "the SDK key is missing"),
+        ]);
+        let failure = Failure::from_status("http://x", &refusal.into());
+        let Failure::Reported { status, message, hints } = failure else {
+            panic!("reported");
+        };
+        assert_eq!(status, ExitStatus::Usage);
+        assert_eq!(message, "--stream-uri: plain http\n       SDK key: the SDK key is missing");
+        assert!(hints[0].contains("--sdk-key-file"));
+    }
+}

@@ -1,0 +1,107 @@
+//! The `flotilla` command line: the user's view of the fleet, and `flotilla dev`, the whole product in one process.
+//!
+//! It owns what users type and read: options, output formats, exit statuses, hints. It holds no logic that the API
+//! lacks, and but for [`dev`] it knows the rest of the product through gRPC only.
+//!
+//! Start reading at [`arguments`] (what may be said) and [`run`]; then [`failure`] (exit statuses), [`output`] (what
+//! is shown), [`watch`] and [`wait`] (how changes are followed).
+
+// What may be said.
+pub mod arguments;
+// Why a command failed, and the exit status that goes with it.
+pub mod failure;
+// SDK keys, never shown.
+pub mod sdk_key;
+// The way to control.
+pub mod client;
+// Changes, across lost connections.
+pub mod watch;
+// Waiting for a state.
+pub mod wait;
+// Documents and tables.
+pub mod output;
+// One run.
+pub mod session;
+// `flotilla env …`
+pub mod environment;
+// `flotilla worker …`, `status`, `version`
+pub mod fleet;
+// `flotilla data …`
+pub mod data;
+// `flotilla dev`
+pub mod dev;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use clap::{CommandFactory as _, Parser as _};
+
+use arguments::{Cli, Command};
+use failure::{ExitStatus, Failure};
+use session::Session;
+
+/// Runs the command line to its end; returns how the process shall end. Everything is said already.
+pub async fn run(arguments: Vec<OsString>) -> ExitStatus {
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &arguments),
+    };
+    match execute(cli).await {
+        Ok(status) => status,
+        Err(failure) => report(&failure),
+    }
+}
+
+async fn execute(cli: Cli) -> Result<ExitStatus, Failure> {
+    match cli.command {
+        Command::Completions { shell } => completions(shell),
+        Command::Dev(options) => Box::pin(dev::run(options)).await,
+        Command::Env(command) => Box::pin(environment::run(&mut Session::new(&cli.global)?, command)).await,
+        Command::Worker(command) => fleet::worker(&mut Session::new(&cli.global)?, command).await,
+        Command::Data(command) => data::run(&mut Session::new(&cli.global)?, command).await,
+        Command::Version => fleet::version(&mut Session::new(&cli.global)?).await,
+        Command::Status => {
+            let status = async { fleet::status(&mut Session::new(&cli.global)?).await };
+            status.await.map_err(Failure::where_failed_means_no)
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitStatus, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "flotilla", &mut script);
+    io::stdout().write_all(&script)?;
+    io::stdout().flush()?;
+    Ok(ExitStatus::Done)
+}
+
+/// Help, the version, or an error of the command line, which may hold an SDK key in the wrong place.
+fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitStatus {
+    if !error.use_stderr() {
+        // A reader that has gone has seen enough.
+        let _ = error.print();
+        return ExitStatus::Done;
+    }
+    let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let text = sdk_key::redact(&error.render().to_string(), &words);
+    // There is nowhere to say that standard error is closed.
+    let _ = io::stderr().write_all(text.as_bytes());
+    ExitStatus::Usage
+}
+
+fn report(failure: &Failure) -> ExitStatus {
+    match failure {
+        Failure::OutputClosed => {}
+        Failure::Reported { message, hints, .. } => {
+            let mut text = format!("error: {}\n", output::text::printable_lines(message));
+            for hint in hints {
+                text.push_str("hint: ");
+                text.push_str(hint);
+                text.push('\n');
+            }
+            // There is nowhere to say that standard error is closed.
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
+    failure.status()
+}

@@ -1,0 +1,157 @@
+//! Reads an SDK key from where the command line says. It is never shown, not even by an error.
+
+use std::io::{Read, Write};
+
+use flotilla_proto::SdkKey;
+
+use crate::arguments::KeyOptions;
+use crate::failure::{ExitStatus, Failure};
+
+/// Longest text that is read; a key has at most 8192 characters and a line end.
+const LONGEST_INPUT: u64 = 16 * 1024;
+
+/// Reads the key, if one is given. `--sdk-key` is warned about on `warnings`.
+pub fn read(options: &KeyOptions, stdin: impl Read, warnings: &mut impl Write) -> Result<Option<SdkKey>, Failure> {
+    let (option, text) = if let Some(key) = &options.sdk_key {
+        writeln!(
+            warnings,
+            "warning: --sdk-key shows the key in process lists and shell history; --sdk-key-file, --sdk-key-env and \
+             --sdk-key-stdin do not"
+        )?;
+        ("--sdk-key", key.clone())
+    } else if let Some(path) = &options.sdk_key_file {
+        let file = std::fs::File::open(path).and_then(read_text).map_err(|error| {
+            Failure::new(ExitStatus::Usage, format!("--sdk-key-file: cannot read {}: {error}", path.display()))
+        })?;
+        ("--sdk-key-file", file)
+    } else if let Some(variable) = &options.sdk_key_env {
+        let Some(value) = std::env::var_os(variable) else {
+            return Err(Failure::usage(format!("--sdk-key-env: the environment variable {variable} is not set")));
+        };
+        ("--sdk-key-env", value.to_string_lossy().into_owned())
+    } else if options.sdk_key_stdin {
+        let text = read_text(stdin)
+            .map_err(|error| Failure::usage(format!("--sdk-key-stdin: cannot read standard input: {error}")))?;
+        ("--sdk-key-stdin", text)
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(SdkKey::parse(option, &text)?))
+}
+
+/// Reads the key; it is an error if none is given.
+pub fn read_required(options: &KeyOptions, stdin: impl Read, warnings: &mut impl Write) -> Result<SdkKey, Failure> {
+    read(options, stdin, warnings)?.ok_or_else(|| {
+        Failure::usage("an SDK key is needed")
+            .hint("give it with --sdk-key-file FILE, --sdk-key-env VARIABLE or --sdk-key-stdin")
+    })
+}
+
+fn read_text(reader: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    reader.take(LONGEST_INPUT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Takes SDK keys out of a text that repeats the command line, as a usage error does.
+pub fn redact(text: &str, arguments: &[String]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets(arguments) {
+        text = text.replace(secret, "********");
+    }
+    text
+}
+
+/// What on a command line is, or may be, a key: what `--sdk-key` takes, and whatever looks like one.
+fn secrets(arguments: &[String]) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut previous = "";
+    for argument in arguments {
+        let value = argument.split_once('=').map_or(argument.as_str(), |(_, value)| value);
+        // Shorter ones are no keys; replacing them would garble the text.
+        let given = previous == "--sdk-key" || argument.starts_with("--sdk-key=");
+        if (given && value.len() >= 6) || (value.starts_with("sdk-") && value.len() >= 16) {
+            found.push(value);
+        }
+        previous = argument;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "sdk-01234567-89ab-cdef-0123-456789abcdef";
+
+    fn options() -> KeyOptions {
+        KeyOptions::default()
+    }
+
+    fn read_from(options: &KeyOptions, stdin: &str) -> (Result<Option<SdkKey>, Failure>, String) {
+        let mut warnings = Vec::new();
+        let result = read(options, stdin.as_bytes(), &mut warnings);
+        (result, String::from_utf8(warnings).unwrap())
+    }
+
+    #[test]
+    fn each_place_is_read_and_only_the_command_line_is_warned_about() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, format!("{KEY}\n")).unwrap();
+        let expected = SdkKey::parse("x", KEY).unwrap();
+        let quiet =
+            [KeyOptions { sdk_key_file: Some(path), ..options() }, KeyOptions { sdk_key_stdin: true, ..options() }];
+        for options in quiet {
+            let (key, warnings) = read_from(&options, &format!("{KEY}\r\n"));
+            assert_eq!(key.unwrap(), Some(expected.clone()));
+            assert_eq!(warnings, "");
+        }
+        let (key, warnings) = read_from(&KeyOptions { sdk_key: Some(KEY.to_owned()), ..options() }, "");
+        assert_eq!(key.unwrap(), Some(expected));
+        assert!(warnings.starts_with("warning:") && warnings.lines().count() == 1 && !warnings.contains(KEY));
+        assert_eq!(read_from(&options(), "").0.unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_a_key_is_refused_without_showing_it() {
+        let cases = [
+            (KeyOptions { sdk_key: Some(String::new()), ..options() }, "", "empty"),
+            (KeyOptions { sdk_key_stdin: true, ..options() }, "\n", "empty"),
+            (KeyOptions { sdk_key: Some(format!("{KEY} x")), ..options() }, "", "characters other"),
+            (KeyOptions { sdk_key_stdin: true, ..options() }, "sdk-***", "masked"),
+            (
+                KeyOptions { sdk_key_file: Some("/nonexistent/key.txt".into()), ..options() },
+                "",
+                "/nonexistent/key.txt",
+            ),
+            (
+                KeyOptions { sdk_key_env: Some("FLOTILLA_TEST_UNSET".to_owned()), ..options() },
+                "",
+                "FLOTILLA_TEST_UNSET",
+            ),
+        ];
+        for (options, stdin, part) in cases {
+            let failure = read_from(&options, stdin).0.unwrap_err();
+            assert_eq!(failure.status(), ExitStatus::Usage);
+            assert!(failure.to_string().contains(part), "{failure}");
+            assert!(!failure.to_string().contains(KEY), "{failure}");
+        }
+    }
+
+    #[test]
+    fn usage_errors_do_not_repeat_keys() {
+        let arguments = |line: &str| line.split(' ').map(ToOwned::to_owned).collect::<Vec<_>>();
+        for line in [
+            format!("flotilla env add x --sdkkey={KEY}"),
+            format!("flotilla env add x {KEY}"),
+            format!("flotilla env add x --sdk-key {KEY}"),
+            format!("flotilla env add x --sdk-key={KEY}"),
+            "flotilla env add x --sdk-key SPREE_PROD".to_owned(),
+        ] {
+            let shown = redact(&format!("error: {line}"), &arguments(&line));
+            assert!(!shown.contains(KEY) && !shown.contains("SPREE_PROD"), "{shown}");
+            assert!(shown.contains("env add x"), "{shown}");
+        }
+    }
+}

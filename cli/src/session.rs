@@ -1,0 +1,87 @@
+//! One run of the command line: the way to control, the format of results, and where they go.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use flotilla_proto::Timestamp;
+use flotilla_proto::process::Clock;
+use serde::Serialize;
+
+use crate::arguments::{Global, OutputFormat};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{Shown, show};
+
+/// One run of the command line.
+pub struct Session {
+    /// The way to control.
+    pub client: Client,
+    /// How results look.
+    pub format: OutputFormat,
+    /// Where results go.
+    pub out: Box<dyn Write>,
+    /// Where the rest goes.
+    pub err: Box<dyn Write>,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A run on the process's own standard output and error.
+    pub fn new(global: &Global) -> Result<Self, Failure> {
+        Ok(Self {
+            client: Client::new(&global.control, global.request_timeout)?,
+            format: global.output,
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+            clock: Clock::start(),
+        })
+    }
+
+    /// A run whose results go elsewhere.
+    pub fn with_output(global: &Global, out: Box<dyn Write>, err: Box<dyn Write>) -> Result<Self, Failure> {
+        Ok(Self { out, err, ..Self::new(global)? })
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Whether results are documents for programs.
+    pub fn wants_document(&self) -> bool {
+        match self.format {
+            OutputFormat::Json | OutputFormat::Yaml => true,
+            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => false,
+        }
+    }
+
+    /// Writes a result in the format asked for.
+    pub fn show<D: Serialize>(&mut self, shown: &Shown<'_, D>) -> Result<(), Failure> {
+        show(&mut self.out, self.format, shown)
+    }
+
+    /// Says something to the user that is no result.
+    pub fn note(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(writeln!(self.err, "{text}")?)
+    }
+
+    /// Asks before something is lost. Only on a terminal; elsewhere it must have been answered by `--yes`.
+    pub fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            return Err(Failure::usage(format!(
+                "this needs a yes ({question}), and there is no terminal to ask on"
+            ))
+            .hint("say --yes"));
+        }
+        write!(self.err, "{question} [y/N] ")?;
+        self.err.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}

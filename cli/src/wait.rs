@@ -1,0 +1,60 @@
+//! Waiting for environments to reach a state, over a watch, never by polling.
+
+// When a wait is over: pure.
+mod progress;
+// What keeps an environment from a state, in words: pure.
+mod obstacle;
+
+pub use obstacle::{obstacle, state_word, truth_word};
+pub use progress::{Goal, Outcome, Progress};
+
+use std::time::Duration;
+
+use flotilla_proto::v1::{Environment, EnvironmentFilter};
+
+use crate::client::Client;
+use crate::failure::{ExitStatus, Failure};
+use crate::watch::EnvironmentWatch;
+
+/// Waits until the named environments (all, when empty) have reached the goal. Returns them as they are then.
+pub async fn wait(
+    client: &Client,
+    names: Vec<String>,
+    goal: Goal,
+    timeout: Duration,
+) -> Result<Vec<Environment>, Failure> {
+    let filter = EnvironmentFilter { names: names.clone(), ..EnvironmentFilter::default() };
+    let mut watch = EnvironmentWatch::new(client, filter);
+    let mut progress = Progress::new(names, goal);
+    let follow = async {
+        loop {
+            match progress.receive(watch.next().await?) {
+                Outcome::Pending => {}
+                Outcome::Reached => return Ok(()),
+                Outcome::Failed(failure) => return Err(failure),
+            }
+        }
+    };
+    match tokio::time::timeout(timeout, follow).await {
+        Ok(result) => result.map(|()| progress.into_environments()),
+        Err(_) => Err(progress.time_ran_out(client.url(), timeout)),
+    }
+}
+
+/// Most names that one watch follows.
+pub const MOST_NAMES: usize = 1000;
+
+/// Refuses more names than one watch can follow.
+pub fn check_names(names: &[String]) -> Result<(), Failure> {
+    if names.len() > MOST_NAMES {
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            format!("{} names are too many: a watch follows at most {MOST_NAMES}", names.len()),
+        )
+        .hint("wait for all with --all"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

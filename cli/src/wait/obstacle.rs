@@ -1,0 +1,98 @@
+//! What keeps an environment from a state, in words. No I/O.
+
+use flotilla_proto::v1::{Condition, ConditionStatus, Environment, Initialization};
+
+use super::progress::Goal;
+
+/// The word for an initialization.
+pub fn state_word(initialization: Initialization) -> &'static str {
+    match initialization {
+        // Unspecified is never sent; an older or newer control may still do so, and then nobody knows.
+        Initialization::Unspecified | Initialization::Unknown => "unknown",
+        Initialization::Uninitialized => "uninitialized",
+        Initialization::Stale => "stale",
+        Initialization::Current => "current",
+    }
+}
+
+/// Conditions that should hold, in the order in which an environment comes up, and then those that should not.
+const EXPECTED: [(&str, ConditionStatus); 11] = [
+    ("Accepted", ConditionStatus::True),
+    ("Removing", ConditionStatus::False),
+    ("Conflict", ConditionStatus::False),
+    ("Assigned", ConditionStatus::True),
+    ("StoreAvailable", ConditionStatus::True),
+    ("Connected", ConditionStatus::True),
+    ("PayloadHeld", ConditionStatus::False),
+    ("PayloadRegressed", ConditionStatus::False),
+    ("Initialized", ConditionStatus::True),
+    ("Current", ConditionStatus::True),
+    ("ItemsRejected", ConditionStatus::False),
+];
+
+/// What an environment is still waiting for: its state, and the first condition that keeps it from the goal.
+pub fn obstacle(environment: &Environment, goal: &Goal) -> String {
+    let status = environment.status.clone().unwrap_or_default();
+    let word = state_word(status.initialization());
+    let condition = match goal {
+        Goal::Removed => find(&status.conditions, "Removing"),
+        Goal::KeyRotated => find(&status.conditions, "KeyRotation"),
+        Goal::Initialized | Goal::Current => EXPECTED.iter().find_map(|(kind, expected)| {
+            find(&status.conditions, kind).filter(|condition| condition.status() != *expected)
+        }),
+    };
+    let state = match goal {
+        Goal::Removed if environment.removing => "being removed",
+        Goal::Removed => "not being removed",
+        Goal::KeyRotated => "key not yet proved",
+        Goal::Initialized | Goal::Current => word,
+    };
+    match (condition, status.last_error) {
+        (Some(condition), _) => format!(
+            "{state}: {} is {} ({}): {}",
+            condition.r#type,
+            truth_word(condition.status()),
+            condition.reason,
+            condition.message
+        ),
+        (None, Some(error)) if *goal != Goal::Removed => format!("{state}: {}", error.message),
+        (None, Some(_) | None) => state.to_owned(),
+    }
+}
+
+/// The word for a condition's status.
+pub fn truth_word(status: ConditionStatus) -> &'static str {
+    match status {
+        ConditionStatus::True => "true",
+        ConditionStatus::False => "false",
+        ConditionStatus::Unspecified | ConditionStatus::Unknown => "unknown",
+    }
+}
+
+/// How a rotation of the SDK key stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RotationState {
+    /// The new key is not proved yet.
+    Pending,
+    /// The old key stays; why.
+    Rejected(String),
+    /// Nothing is pending.
+    Done,
+}
+
+/// How a rotation of the environment's SDK key stands.
+pub(super) fn rotation_state(environment: &Environment) -> RotationState {
+    let status = environment.status.as_ref();
+    let Some(condition) = status.and_then(|status| find(&status.conditions, "KeyRotation")) else {
+        return RotationState::Done;
+    };
+    match condition.status() {
+        ConditionStatus::False => RotationState::Rejected(condition.message.clone()),
+        ConditionStatus::Unknown | ConditionStatus::Unspecified => RotationState::Pending,
+        ConditionStatus::True => RotationState::Done,
+    }
+}
+
+fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.r#type == kind)
+}

@@ -1,0 +1,9 @@
+//! Follows environments: a snapshot, then every change, across lost connections and restarts of control.
+
+// What the messages of a watch mean: pure.
+mod cursor;
+// The stream itself.
+mod stream;
+
+pub use cursor::{Cursor, Event};
+pub use stream::EnvironmentWatch;

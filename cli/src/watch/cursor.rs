@@ -1,0 +1,95 @@
+//! Turns the messages of a watch into events, and remembers where to resume. No I/O.
+
+use flotilla_proto::v1::watch_environments_response::Event as Message;
+use flotilla_proto::v1::{Environment, WatchEnvironmentsResponse};
+
+/// What a watch tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// All that exists now; replaces what was told before.
+    Snapshot(Vec<Environment>),
+    /// It was created or changed.
+    Changed(Box<Environment>),
+    /// It is gone, or no longer matches.
+    Removed {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+}
+
+/// How far a watch is.
+#[derive(Debug, Default)]
+pub struct Cursor {
+    revision: String,
+    /// The snapshot so far; `None` when it is complete.
+    snapshot: Option<Vec<Environment>>,
+}
+
+impl Cursor {
+    /// Prepares for a new stream; returns the revision from which to ask. Empty: a snapshot first.
+    pub fn connect(&mut self) -> String {
+        self.snapshot = self.revision.is_empty().then(Vec::new);
+        self.revision.clone()
+    }
+
+    /// Forgets the revision: the next stream begins with a snapshot.
+    pub fn list_again(&mut self) {
+        self.revision.clear();
+    }
+
+    /// Takes the next message of the stream.
+    pub fn receive(&mut self, message: WatchEnvironmentsResponse) -> Option<Event> {
+        let revision = message.revision;
+        let event = match (message.event?, &mut self.snapshot) {
+            (Message::Changed(environment), Some(snapshot)) => {
+                snapshot.push(environment);
+                return None;
+            }
+            (Message::Removed(removed), Some(snapshot)) => {
+                snapshot.retain(|environment| environment.name != removed.name);
+                return None;
+            }
+            (Message::Synced(_), snapshot) => snapshot.take().map(Event::Snapshot),
+            (Message::Changed(environment), None) => Some(Event::Changed(Box::new(environment))),
+            (Message::Removed(removed), None) => Some(Event::Removed { name: removed.name, uid: removed.uid }),
+        };
+        if !revision.is_empty() {
+            self.revision = revision;
+        }
+        event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_proto::v1::{EnvironmentRemoved, WatchSynced};
+
+    fn message(event: Message, revision: &str) -> WatchEnvironmentsResponse {
+        WatchEnvironmentsResponse { event: Some(event), revision: revision.to_owned() }
+    }
+
+    fn changed(name: &str) -> Message {
+        Message::Changed(Environment { name: name.to_owned(), ..Environment::default() })
+    }
+
+    #[test]
+    fn a_cut_snapshot_is_asked_for_again_and_a_complete_one_is_resumed() {
+        let mut cursor = Cursor::default();
+        assert_eq!(cursor.connect(), "");
+        assert_eq!(cursor.receive(message(changed("a"), "r1")), None);
+        assert_eq!(cursor.connect(), "", "the snapshot was not complete");
+        assert_eq!(cursor.receive(message(changed("a"), "r1")), None);
+        let event = cursor.receive(message(Message::Synced(WatchSynced {}), "r1"));
+        assert!(matches!(event, Some(Event::Snapshot(all)) if all.len() == 1));
+        assert!(matches!(cursor.receive(message(changed("b"), "r2")), Some(Event::Changed(_))));
+        assert_eq!(cursor.connect(), "r2");
+        let removed = Message::Removed(EnvironmentRemoved { name: "a".to_owned(), uid: String::new() });
+        assert!(matches!(cursor.receive(message(removed, "r3")), Some(Event::Removed { .. })));
+        assert_eq!(cursor.receive(message(Message::Synced(WatchSynced {}), "r3")), None);
+        cursor.list_again();
+        assert_eq!(cursor.connect(), "");
+    }
+}
