@@ -124,23 +124,13 @@ impl DriverHandle {
     ) -> Result<SessionId, Refusal> {
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
         let hello = Box::new(hello);
-        let opened = Message::SessionOpened {
-            session,
-            address,
-            hello,
-            sink,
-            ended,
-        };
+        let opened = Message::SessionOpened { session, address, hello, sink, ended };
         self.send(opened).await?;
         Ok(session)
     }
 
     /// Hands over what a worker said.
-    pub(crate) async fn session_message(
-        &self,
-        session: SessionId,
-        message: WorkerMessage,
-    ) -> Result<(), Refusal> {
+    pub(crate) async fn session_message(&self, session: SessionId, message: WorkerMessage) -> Result<(), Refusal> {
         let message = Box::new(message);
         self.send(Message::SessionMessage { session, message }).await
     }
@@ -269,10 +259,7 @@ impl Driver {
             self.commit(std::mem::take(&mut batch.changes)).await?;
             self.carry_out(batch.effects);
             self.publish();
-            let view = View {
-                fleet: &self.fleet,
-                history: &self.history,
-            };
+            let view = View { fleet: &self.fleet, history: &self.history };
             batch.reads.into_iter().for_each(|read| read(&view));
             if batch.stop {
                 self.outlets.shut_down();
@@ -294,26 +281,20 @@ impl Driver {
     }
 
     fn take(&mut self, message: Message, batch: &mut Batch) {
+        if batch.stop {
+            // Dropped, it is answered with SHUTTING_DOWN.
+            return;
+        }
         match message {
             Message::Command { command, answer } => {
                 let id = self.outlets.expect_answer(answer);
                 self.step(Input::Command { id, command }, batch);
             }
             Message::Read(read) => batch.reads.push(read),
-            Message::SessionOpened {
-                session,
-                address,
-                hello,
-                sink,
-                ended,
-            } => {
+            Message::SessionOpened { session, address, hello, sink, ended } => {
                 self.outlets.open(session, sink, ended);
                 let hello = *hello;
-                let opened = Input::SessionOpened {
-                    session,
-                    address,
-                    hello,
-                };
+                let opened = Input::SessionOpened { session, address, hello };
                 self.step(opened, batch);
             }
             // A session that was ended here may still have words on the way: they are too late.
@@ -360,8 +341,7 @@ impl Driver {
             return Ok(());
         }
         let mut store = self.store.take().expect("it is put back after every commit");
-        self.committing_since
-            .store(self.clock.now().0.max(1), Ordering::Relaxed);
+        self.committing_since.store(self.clock.now().0.max(1), Ordering::Relaxed);
         let done = tokio::task::spawn_blocking(move || {
             let result = store.commit(&changes);
             (store, result)
@@ -371,9 +351,7 @@ impl Driver {
                 self.store = Some(store);
                 result
             }
-            Err(error) => Err(StoreError::Corrupt {
-                what: format!("the commit did not end: {error}"),
-            }),
+            Err(error) => Err(StoreError::Corrupt { what: format!("the commit did not end: {error}") }),
         };
         self.committing_since.store(0, Ordering::Relaxed);
         if let Err(error) = &result {
@@ -409,8 +387,7 @@ impl Driver {
 
     fn publish(&self) {
         let newest = self.history.newest();
-        self.newest
-            .send_if_modified(|known| std::mem::replace(known, newest) != newest);
+        self.newest.send_if_modified(|known| std::mem::replace(known, newest) != newest);
     }
 }
 

@@ -60,11 +60,7 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(driver: DriverHandle, stopping: CancellationToken) -> Self {
-        Self {
-            driver,
-            tasks: TaskTracker::new(),
-            stopping,
-        }
+        Self { driver, tasks: TaskTracker::new(), stopping }
     }
 }
 
@@ -116,8 +112,7 @@ pub(crate) async fn report_health(health: &HealthReporter, status: ServingStatus
 }
 
 fn environment_name(field: &str, text: &str) -> Result<EnvironmentName, Refusal> {
-    text.parse()
-        .map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
+    text.parse().map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
 }
 
 fn no_such_environment(name: &EnvironmentName) -> Refusal {

@@ -62,10 +62,7 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .with_state(site);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown)
-        .await
-        .context("the HTTP server failed")
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await.context("the HTTP server failed")
 }
 
 async fn livez() -> &'static str {
@@ -80,11 +77,7 @@ async fn readyz(State(site): State<Site>, RawQuery(query): RawQuery) -> Response
         }
         Some(_) | None => Ok(()),
     };
-    let grpc = if site.stopping.is_cancelled() {
-        Err("it is stopping".to_owned())
-    } else {
-        Ok(())
-    };
+    let grpc = if site.stopping.is_cancelled() { Err("it is stopping".to_owned()) } else { Ok(()) };
     let checks = [("store", store), ("driver", driver), ("grpc", grpc)];
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose")));
     answer_checks(&checks, verbose)
@@ -102,32 +95,20 @@ fn answer_checks(checks: &[(&str, Result<(), String>)], verbose: bool) -> Respon
         line.expect("writing to a string does not fail");
     }
     body.push_str(if ready { "ok\n" } else { "not ready\n" });
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, body).into_response()
 }
 
 async fn metrics(State(site): State<Site>) -> Response {
     match site.read(|view| view.fleet.counts()).await {
-        Ok(counts) => (
-            [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
-            metrics::encode(counts),
-        )
-            .into_response(),
+        Ok(counts) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(counts)).into_response(),
         Err(why) => unavailable(&why),
     }
 }
 
 async fn status(State(site): State<Site>) -> Response {
     match site.read(|view| status::Document::of(view)).await {
-        Ok(document) => (
-            [(header::CONTENT_TYPE, "application/json")],
-            document.to_json(),
-        )
-            .into_response(),
+        Ok(document) => ([(header::CONTENT_TYPE, "application/json")], document.to_json()).into_response(),
         Err(why) => unavailable(&why),
     }
 }

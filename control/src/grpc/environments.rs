@@ -177,10 +177,6 @@ impl v1::environment_service_server::EnvironmentService for Handler {
     ) -> Result<Response<v1::DeleteEnvironmentResponse>, Status> {
         let request = request.into_inner();
         let terms = terms!("delete", request);
-        if request.purge && request.abandon {
-            let description = "purge needs the store, abandon does without it; choose one";
-            return Err(Refusal::from(FieldViolation::new("abandon", description)).into());
-        }
         let action = Action::Delete { purge: request.purge, abandon: request.abandon };
         let environment = self.mutate(&request.name, action, terms).await?;
         Ok(Response::new(v1::DeleteEnvironmentResponse { environment }))

@@ -88,10 +88,6 @@ async fn pump(
             Err(status) => return format!("the connection broke: {}", status.message()),
         };
         let handed_over = match WorkerMessage::try_from(message) {
-            Ok(WorkerMessage::Hello(_)) => {
-                let why = "a second hello in one session".to_owned();
-                driver.break_session(session, why).await
-            }
             Ok(message) => driver.session_message(session, message).await,
             Err(error) => driver.break_session(session, error.to_string()).await,
         };

@@ -23,9 +23,7 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
     match change {
         Change::PutEnvironment(record) => put_environment(transaction, record)?,
         Change::DeleteEnvironment { environment } => {
-            transaction
-                .prepare("DELETE FROM environments WHERE name = ?1")?
-                .execute([environment.as_str()])?;
+            transaction.prepare("DELETE FROM environments WHERE name = ?1")?.execute([environment.as_str()])?;
         }
         Change::PutEpoch { store, prefix, epoch } => {
             transaction
@@ -39,9 +37,7 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
         }
         Change::PutRequest { request, environment, at } => {
             transaction
-                .prepare(
-                    "INSERT OR REPLACE INTO requests (id, digest, environment, at) VALUES (?1, ?2, ?3, ?4)",
-                )?
+                .prepare("INSERT OR REPLACE INTO requests (id, digest, environment, at) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![request.id, request.digest, environment.as_str(), at.0.cast_signed()])?;
         }
         Change::ForgetRequests { before } => {
