@@ -1,0 +1,319 @@
+//! The Redis store's operations on a real server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::{Epoch, GrantId, Incarnation, Prefix, StoreUrl};
+use flotilla_tests::harness::{RedisServer, wait_until};
+use flotilla_worker::dataset::{ItemId, Snapshot};
+use flotilla_worker::fence::{Fence, Found, Lineage};
+use flotilla_worker::source::Kind;
+use flotilla_worker::store::redis::RedisStore;
+use flotilla_worker::store::{FenceStep, FlagStore as _, Look, Op, Outcome, Write};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands as _, cmd};
+
+const BOUND: Duration = Duration::from_secs(10);
+
+struct Bench {
+    server: RedisServer,
+    store: RedisStore,
+    prefix: Prefix,
+    /// Somebody else's connection.
+    other: MultiplexedConnection,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let server = RedisServer::start().await.unwrap();
+        let store = RedisStore::connect(&StoreUrl::parse("url", &server.url()).unwrap()).unwrap();
+        let other = server.connection().await.unwrap();
+        let bench = Self { server, store, prefix: "ld:test".parse().unwrap(), other };
+        wait_until("the store connects", BOUND, async || match bench.run(Op::Look).await {
+            Outcome::Looked(_) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        bench
+    }
+
+    async fn run(&self, op: Op) -> Outcome {
+        self.store.execute(&self.prefix, op).await
+    }
+
+    async fn look(&self) -> Look {
+        match self.run(Op::Look).await {
+            Outcome::Looked(look) => look,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn put_fence(&mut self, value: Option<&str>) {
+        let _: () = self.other.del("ld:test:$flotilla").await.unwrap();
+        if let Some(value) = value {
+            let _: () = self.other.set("ld:test:$flotilla", value).await.unwrap();
+        }
+    }
+
+    async fn keys(&mut self) -> Vec<String> {
+        let mut keys: Vec<String> = self.other.keys("*").await.unwrap();
+        keys.sort();
+        keys
+    }
+
+    async fn flag(&mut self, key: &str) -> Option<String> {
+        self.other.hget("ld:test:features", key).await.unwrap()
+    }
+}
+
+fn flag(key: &str) -> ItemId {
+    ItemId { kind: Kind::Flag, key: key.into() }
+}
+
+fn step(expected: Option<&str>, next: &str) -> FenceStep {
+    FenceStep { expected: expected.map(Into::into), next: next.into(), released: false }
+}
+
+fn write(expected: Option<&str>, next: &str, set: &[(&str, &str)], remove: &[&str]) -> Op {
+    let set = set.iter().map(|(key, body)| (flag(key), Arc::from(body.as_bytes()))).collect();
+    Op::Write(Write { step: step(expected, next), set, remove: remove.iter().map(|key| flag(key)).collect(), marker: true })
+}
+
+fn snapshot(flags: &[(String, String)]) -> Arc<Snapshot> {
+    let flags = flags.iter().map(|(key, body)| (Arc::from(key.as_str()), Arc::from(body.as_bytes()))).collect();
+    Arc::new(Snapshot { flags, segments: Vec::new() })
+}
+
+fn many(count: usize, bytes: usize) -> Vec<(String, String)> {
+    (0..count).map(|number| (format!("flag-{number:05}"), format!("{{\"x\":\"{}\"}}", "y".repeat(bytes)))).collect()
+}
+
+/// A fence as another owner would have left it.
+fn fence(change: impl FnOnce(&mut Fence)) -> String {
+    let mut fence = Fence {
+        fleet: "fleet".parse().unwrap(),
+        uid: "uid".parse().unwrap(),
+        lineage: Lineage::new(None, "0"),
+        epoch: Epoch(5),
+        grant: GrantId::parse("grant").unwrap(),
+        incarnation: Incarnation { state_directory: "dir".parse().unwrap(), start_counter: 1, random: 1 },
+        write: 1,
+        flags: 0,
+        segments: 0,
+        released: false,
+    };
+    change(&mut fence);
+    fence.to_string()
+}
+
+/// Whatever stands in the fence, a patch, a claim, a final swap and a purge that expect something else change nothing; those
+/// that expect it are done, and only once.
+#[tokio::test]
+async fn every_row_of_the_fence_table_times_every_write() {
+    let mut bench = Bench::start().await;
+    let ours = fence(|_| {});
+    let rows = [
+        None,
+        Some(ours.clone()),
+        Some(fence(|f| f.fleet = "other".parse().unwrap())),
+        Some("not a fence".to_owned()),
+        Some(String::new()),
+        Some(fence(|f| f.uid = "old".parse().unwrap())),
+        Some(fence(|f| f.epoch = Epoch(6))),
+        Some(fence(|f| f.write = 2)),
+        Some(fence(|f| f.incarnation.start_counter = 9)),
+        Some(fence(|f| f.grant = GrantId::parse("twin").unwrap())),
+        Some(fence(|f| f.epoch = Epoch(4))),
+        Some(fence(|f| f.released = true)),
+    ];
+    let everything = snapshot(&many(3, 10));
+    let ops = |expected: Option<&str>| {
+        [
+            write(expected, "next", &[("a", "patched")], &[]),
+            Op::Write(Write { step: step(expected, "next"), set: Vec::new(), remove: Vec::new(), marker: false }),
+            Op::Load { step: step(expected, "next"), snapshot: Arc::clone(&everything) },
+            Op::Purge(step(expected, "next")),
+        ]
+    };
+    for row in &rows {
+        for expected in &rows {
+            for op in ops(expected.as_deref()) {
+                cmd("FLUSHALL").exec_async(&mut bench.other).await.unwrap();
+                let _: () = bench.other.hset("ld:test:features", "a", "before").await.unwrap();
+                bench.put_fence(row.as_deref()).await;
+                let outcome = bench.run(op.clone()).await;
+                if row == expected {
+                    assert!(matches!(outcome, Outcome::Done { .. }), "{row:?}: {op:?}: {outcome:?}");
+                    assert_eq!(bench.look().await.found, Found::Value("next".to_owned()));
+                    let again = bench.run(op.clone()).await;
+                    assert!(matches!(again, Outcome::Refused(Found::Value(ref value)) if value == "next"), "{again:?}");
+                } else {
+                    let found = row.clone().map_or(Found::Absent, Found::Value);
+                    assert!(matches!(outcome, Outcome::Refused(ref refused) if *refused == found), "{row:?}: {op:?}: {outcome:?}");
+                    assert_eq!(bench.look().await.found, found);
+                    assert_eq!(bench.flag("a").await.as_deref(), Some("before"));
+                    assert!(!bench.look().await.marker);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_sets_removes_and_marks_in_one_step() {
+    let mut bench = Bench::start().await;
+    assert!(matches!(bench.run(write(None, "1", &[("a", "A"), ("b", "B")], &[])).await, Outcome::Done { flags: 2, segments: 0 }));
+    assert!(matches!(bench.run(write(Some("1"), "2", &[("a", "AA")], &["b"])).await, Outcome::Done { flags: 1, segments: 0 }));
+    assert_eq!(bench.flag("a").await.as_deref(), Some("AA"));
+    assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited", "ld:test:features"]);
+    // Without items left the hash is gone, and the marker stays.
+    assert!(matches!(bench.run(write(Some("2"), "3", &[], &["a"])).await, Outcome::Done { flags: 0, segments: 0 }));
+    assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited"]);
+}
+
+#[tokio::test]
+async fn a_marker_that_exists_is_left_as_it_is() {
+    let mut bench = Bench::start().await;
+    let _: () = bench.other.set("ld:test:$inited", "ld:test:$inited").await.unwrap();
+    bench.run(write(None, "1", &[("a", "A")], &[])).await;
+    let marker: String = bench.other.get("ld:test:$inited").await.unwrap();
+    assert_eq!(marker, "ld:test:$inited");
+}
+
+#[tokio::test]
+async fn a_staged_load_replaces_everything_and_leaves_nothing_behind() {
+    let mut bench = Bench::start().await;
+    bench.run(write(None, "1", &[("old", "{}")], &[])).await;
+    let flags = many(5_000, 400);
+    let load = Op::Load { step: step(Some("1"), "2"), snapshot: snapshot(&flags) };
+    assert!(matches!(bench.run(load).await, Outcome::Done { flags: 5_000, segments: 0 }));
+    assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited", "ld:test:features"]);
+    assert_eq!(bench.flag("old").await, None);
+    assert_eq!(bench.flag("flag-04999").await, Some(flags[4_999].1.clone()));
+    let ttl: i64 = bench.other.ttl("ld:test:features").await.unwrap();
+    assert_eq!(ttl, -1, "the staging key's time limit does not travel along");
+    // An empty half is no hash at all.
+    let empty = Op::Load { step: step(Some("2"), "3"), snapshot: Arc::default() };
+    assert!(matches!(bench.run(empty).await, Outcome::Done { flags: 0, segments: 0 }));
+    assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited"]);
+}
+
+#[tokio::test]
+async fn a_comparison_names_what_differs() {
+    let mut bench = Bench::start().await;
+    let flags = many(1_000, 50);
+    bench.run(Op::Load { step: step(None, "1"), snapshot: snapshot(&flags) }).await;
+    assert!(matches!(bench.run(Op::Compare(snapshot(&flags))).await, Outcome::Compared(differing) if differing.is_empty()));
+    let _: () = bench.other.hset("ld:test:features", "flag-00003", "other").await.unwrap();
+    let _: () = bench.other.hdel("ld:test:features", "flag-00004").await.unwrap();
+    let _: () = bench.other.hset("ld:test:features", "foreign", "{}").await.unwrap();
+    let Outcome::Compared(mut differing) = bench.run(Op::Compare(snapshot(&flags))).await else { panic!() };
+    differing.sort();
+    assert_eq!(differing, [flag("flag-00003"), flag("flag-00004"), flag("foreign")]);
+}
+
+#[tokio::test]
+async fn a_wrong_type_is_named_and_nothing_is_written() {
+    let mut bench = Bench::start().await;
+    let _: () = bench.other.set("ld:test:segments", "text").await.unwrap();
+    for op in [write(None, "1", &[("a", "A")], &[]), Op::Load { step: step(None, "1"), snapshot: snapshot(&many(2, 2)) }, Op::Look] {
+        let Outcome::Failed(error) = bench.run(op).await else { panic!() };
+        assert!(error.to_string().contains("ld:test:segments"), "{error}");
+    }
+    assert!(!bench.keys().await.contains(&"ld:test:$flotilla".to_owned()));
+    // A fence of a wrong type is somebody else's.
+    let _: () = bench.other.del("ld:test:segments").await.unwrap();
+    let _: () = bench.other.hset("ld:test:$flotilla", "a", "b").await.unwrap();
+    assert_eq!(bench.look().await.found, Found::WrongType);
+    assert!(matches!(bench.run(write(None, "1", &[], &[])).await, Outcome::Refused(Found::WrongType)));
+}
+
+#[tokio::test]
+async fn a_released_fence_expires_and_a_claim_makes_it_stay() {
+    let mut bench = Bench::start().await;
+    bench.run(write(None, "1", &[("a", "A")], &[])).await;
+    bench.run(Op::Purge(FenceStep { released: true, ..step(Some("1"), "2") })).await;
+    assert_eq!(bench.keys().await, ["ld:test:$flotilla"]);
+    let ttl: i64 = bench.other.ttl("ld:test:$flotilla").await.unwrap();
+    assert!((604_700..=604_800).contains(&ttl), "{ttl}");
+    bench.run(write(Some("2"), "3", &[], &[])).await;
+    let ttl: i64 = bench.other.ttl("ld:test:$flotilla").await.unwrap();
+    assert_eq!(ttl, -1);
+}
+
+/// A foreign write to each of the four keys is told, after each kind of own write; own writes are not.
+#[tokio::test]
+async fn foreign_writes_are_told_and_own_ones_are_not() {
+    let mut bench = Bench::start().await;
+    let mut news = bench.store.news(&bench.prefix);
+    let everything = snapshot(&many(3, 10));
+    let mut fence = 0;
+    bench.run(write(None, "0", &[("a", "A")], &[])).await;
+    for foreign in ["features", "segments", "$inited", "$flotilla", "flush"] {
+        for own in ["look", "patch", "advance", "load"] {
+            let (expected, next) = (fence.to_string(), (fence + 1).to_string());
+            let expected = Some(expected.as_str());
+            let op = match own {
+                "patch" => write(expected, &next, &[("a", &next)], &[]),
+                "advance" => Op::Write(Write { step: step(expected, &next), set: Vec::new(), remove: Vec::new(), marker: false }),
+                "load" => Op::Load { step: step(expected, &next), snapshot: Arc::clone(&everything) },
+                _ => Op::Look,
+            };
+            let before = news.borrow_and_update().touched;
+            let outcome = bench.run(op).await;
+            if own != "look" {
+                assert!(matches!(outcome, Outcome::Done { .. }), "{foreign} after {own}: {outcome:?}");
+                fence += 1;
+            }
+            assert_eq!(news.borrow().touched, before, "our own {own} is not told");
+            let other = &mut bench.other;
+            match foreign {
+                "flush" => cmd("FLUSHALL").exec_async(other).await.unwrap(),
+                "features" | "segments" => other.hset(format!("ld:test:{foreign}"), "x", "y").await.unwrap(),
+                "$inited" => other.set("ld:test:$inited", "x").await.unwrap(),
+                _ => other.set("ld:test:$flotilla", fence.to_string()).await.unwrap(),
+            }
+            wait_until(&format!("a foreign write to {foreign} after {own} is told"), BOUND, async || {
+                let touched = news.borrow().touched;
+                if touched > before { Ok(()) } else { Err(format!("{touched} news")) }
+            })
+            .await;
+            if foreign == "flush" {
+                bench.run(write(None, &fence.to_string(), &[("a", "A")], &[])).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_loaded_again() {
+    let bench = Bench::start().await;
+    let mut other = bench.other.clone();
+    cmd("SCRIPT").arg("FLUSH").exec_async(&mut other).await.unwrap();
+    assert!(matches!(bench.run(write(None, "1", &[("a", "A")], &[])).await, Outcome::Done { .. }));
+    cmd("SCRIPT").arg("FLUSH").exec_async(&mut other).await.unwrap();
+    let load = Op::Load { step: step(Some("1"), "2"), snapshot: snapshot(&many(3, 3)) };
+    assert!(matches!(bench.run(load).await, Outcome::Done { .. }));
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_anew_and_told() {
+    let mut bench = Bench::start().await;
+    let mut news = bench.store.news(&bench.prefix);
+    let before = news.borrow_and_update().connection;
+    cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes").exec_async(&mut bench.other).await.unwrap();
+    wait_until("a new connection is told", BOUND, async || {
+        let now = news.borrow().connection;
+        if now > before { Ok(()) } else { Err(format!("connection {now}")) }
+    })
+    .await;
+    assert_eq!(bench.look().await.found, Found::Absent);
+    bench.server.stop();
+    assert!(matches!(bench.run(Op::Look).await, Outcome::Failed(_)));
+    bench.server.start_again().await.unwrap();
+    wait_until("the restarted server answers", BOUND, async || match bench.run(Op::Look).await {
+        Outcome::Looked(_) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
