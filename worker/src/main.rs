@@ -1,1 +1,43 @@
-fn main() {}
+//! The program `flotilla-worker`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use flotilla_proto::process::{install_tls_provider, raise_file_limit, shutdown_requested};
+use flotilla_worker::app::App;
+use flotilla_worker::config::{Options, Settings};
+
+fn main() -> ExitCode {
+    let (options, settings) = match Options::parse_from_process(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // A closed standard error leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    options.log.start();
+    install_tls_provider();
+    raise_file_limit();
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the worker ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut worker = App::start(settings).await?;
+        tokio::select! {
+            ended = worker.ended() => return Err(ended.into()),
+            requested = shutdown_requested() => requested.context("cannot wait for signals")?,
+        }
+        tracing::info!("leaving");
+        Ok(worker.stop().await?)
+    })
+}

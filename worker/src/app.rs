@@ -1,0 +1,222 @@
+//! A whole worker, for `main` and for `flotilla dev`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::process::Clock;
+use flotilla_proto::{FleetId, Incarnation};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::assignment_cache;
+use crate::config::Settings;
+use crate::environment::{EnvironmentContext, EnvironmentHandle};
+use crate::http;
+use crate::identity::StateDirectory;
+pub use crate::identity::StateDirectoryError;
+use crate::launchdarkly::{SharedSources, SourceTimeouts};
+use crate::link;
+use crate::metrics::Metrics;
+pub use crate::session::Ended;
+use crate::session::{FileSources, Profile, Session};
+use crate::store::{StoreError, Stores};
+use crate::supervisor::{Channels, Environments, Progress, Start, Supervisor};
+
+/// How long the cache's last write and HTTP requests under way may take at the end.
+const REST_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its state directory cannot be used.
+    #[error(transparent)]
+    StateDirectory(#[from] StateDirectoryError),
+    /// Its address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; see --http-listen")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Starts workers.
+#[derive(Debug)]
+pub struct App;
+
+/// A worker that runs. Dropping it ends it at once, as a crash would: nothing is lost by that, but its environments
+/// move only after a lease.
+#[derive(Debug)]
+pub struct Running {
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub http_addr: SocketAddr,
+    leave: CancellationToken,
+    supervisor: JoinSet<Result<(), Ended>>,
+    http: JoinSet<()>,
+    http_end: CancellationToken,
+    /// The link and the writer of the cache, which end when the supervisor has.
+    others: JoinSet<()>,
+    /// Held for as long as anything may be written there.
+    _directory: StateDirectory,
+}
+
+impl App {
+    /// Starts a worker in the present runtime. It does not wait for control, which may come later.
+    ///
+    /// # Errors
+    /// The state directory or the address cannot be used.
+    pub async fn start(settings: Settings) -> Result<Running, StartError> {
+        let directory = StateDirectory::open(&settings.state_dir)?;
+        let (listener, http_addr) = listen(settings.http_listen).await?;
+        let incarnation = directory.begin_incarnation()?;
+        let cache_file = directory.file(assignment_cache::FILE);
+        let memory = assignment_cache::read(&cache_file).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the assignments of the last run are lost; control will give them again");
+            None
+        });
+        let metrics = Arc::new(Metrics::new());
+        let (progress, progress_seen) =
+            watch::channel(Progress { had_cache: memory.is_some(), ..Progress::default() });
+        let (memory_sender, memories) = watch::channel(None);
+        let (link_events, link) = mpsc::channel(link::EVENT_QUEUE);
+        let (leave, http_end) = (CancellationToken::new(), CancellationToken::new());
+        let clock = Clock::start();
+        let control = settings.control.clone();
+        let name = settings.name.clone();
+        let session = Session::new(profile(&settings, incarnation.clone()), memory, clock.now());
+        let environments = FromLaunchDarkly::new(clock, incarnation, Arc::clone(&metrics), settings);
+        let channels = Channels { link, memory: memory_sender, progress, leave: leave.clone() };
+
+        let mut supervisor = JoinSet::new();
+        supervisor.spawn(Supervisor::new(clock, session, environments, channels).run());
+        let mut others = JoinSet::new();
+        others.spawn(link::run(control, link_events));
+        others.spawn(assignment_cache::keep(cache_file, memories));
+        let mut http = JoinSet::new();
+        let sources = http::Sources { metrics, progress: progress_seen };
+        http.spawn(serve_http(listener, sources, http_end.clone()));
+        tracing::info!(http = %http_addr, worker = %name, "listening");
+        Ok(Running { http_addr, leave, supervisor, http, http_end, others, _directory: directory })
+    }
+}
+
+impl Running {
+    /// Waits until the worker ends unasked, and says why. Nothing is lost when the future is dropped.
+    pub async fn ended(&mut self) -> Ended {
+        match self.supervisor.join_next().await {
+            Some(Ok(Err(ended))) => ended,
+            Some(Ok(Ok(()))) | None => Ended::Failed { message: "it was stopped before".to_owned() },
+            Some(Err(failure)) => failed(&failure),
+        }
+    }
+
+    /// Leaves the fleet: environments move if they can within 1.5 s, writes under way are finished, control is told.
+    /// Takes less than 5 s.
+    ///
+    /// # Errors
+    /// The worker ended by itself meanwhile.
+    pub async fn stop(mut self) -> Result<(), Ended> {
+        self.leave.cancel();
+        let result = match self.supervisor.join_next().await {
+            Some(Ok(result)) => result,
+            Some(Err(failure)) => Err(failed(&failure)),
+            None => Ok(()),
+        };
+        self.http_end.cancel();
+        let rest = async {
+            while self.others.join_next().await.is_some() {}
+            while self.http.join_next().await.is_some() {}
+        };
+        if timeout(REST_TIMEOUT, rest).await.is_err() {
+            tracing::warn!("tasks under way were cut off");
+        }
+        result
+    }
+}
+
+fn failed(failure: &JoinError) -> Ended {
+    Ended::Failed { message: failure.to_string() }
+}
+
+fn profile(settings: &Settings, incarnation: Incarnation) -> Profile {
+    Profile {
+        worker: settings.name.clone(),
+        incarnation,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        capacity: settings.capacity.map(Into::into),
+        labels: settings.labels.clone(),
+        file_sources: match settings.file_source_dir {
+            Some(_) => FileSources::Available,
+            None => FileSources::Unavailable,
+        },
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn serve_http(listener: TcpListener, sources: http::Sources, end: CancellationToken) {
+    if let Err(error) = http::serve(listener, sources, end.cancelled_owned()).await {
+        tracing::error!(%error, "HTTP is served no more");
+    }
+}
+
+/// Environments as they are outside of tests.
+#[derive(Debug)]
+struct FromLaunchDarkly {
+    clock: Clock,
+    incarnation: Incarnation,
+    metrics: Arc<Metrics>,
+    sources: Arc<SharedSources>,
+    file_source_dir: Option<PathBuf>,
+    /// Made with the first environment, for the fleet is not known before.
+    context: Option<Arc<EnvironmentContext>>,
+}
+
+impl FromLaunchDarkly {
+    fn new(clock: Clock, incarnation: Incarnation, metrics: Arc<Metrics>, settings: Settings) -> Self {
+        Self {
+            clock,
+            incarnation,
+            metrics,
+            sources: SharedSources::new(settings.max_connecting, SourceTimeouts::default()),
+            file_source_dir: settings.file_source_dir,
+            context: None,
+        }
+    }
+
+    fn context(&mut self, fleet: FleetId) -> Arc<EnvironmentContext> {
+        let context = self.context.get_or_insert_with(|| {
+            Arc::new(EnvironmentContext {
+                clock: self.clock,
+                fleet,
+                incarnation: self.incarnation.clone(),
+                stores: Stores::default(),
+                sources: Arc::clone(&self.sources),
+                metrics: Arc::clone(&self.metrics),
+                file_source_dir: self.file_source_dir.clone(),
+            })
+        });
+        Arc::clone(context)
+    }
+}
+
+impl Environments for FromLaunchDarkly {
+    type Running = EnvironmentHandle;
+
+    fn start(&mut self, start: Start) -> Result<EnvironmentHandle, StoreError> {
+        let Start { assignment, fleet, control, updates, first_write_number } = start;
+        EnvironmentHandle::start(assignment, self.context(fleet), control, updates, first_write_number)
+    }
+}

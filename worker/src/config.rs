@@ -1,0 +1,250 @@
+//! The worker's options, checked.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Error, Parser};
+use flotilla_proto::process::{LogOptions, parse_arguments};
+use flotilla_proto::{Labels, WorkerName};
+use url::Url;
+
+const EXAMPLES: &str = "\
+Examples:
+  One worker beside a control on the same machine:
+    flotilla-worker
+
+  A second one on that machine:
+    flotilla-worker --name w2 --state-dir ./w2 --http-listen 127.0.0.1:7412
+
+  With labels for environments that select their workers, and a limit:
+    flotilla-worker --control http://control:7400 --label zone=eu-1 --capacity 500
+
+  Every option is also a variable (FLOTILLA_STATE_DIR) and a key in the file given by --config (state-dir).";
+
+/// Streams environments from LaunchDarkly and writes them to Redis, as control says
+#[derive(Debug, Parser)]
+#[command(name = "flotilla-worker", version, after_long_help = EXAMPLES)]
+pub struct Options {
+    /// Address of control; may be repeated, they are tried in turn
+    #[arg(
+        long,
+        env = "FLOTILLA_CONTROL",
+        value_name = "URL",
+        value_delimiter = ',',
+        value_parser = parse_control,
+        default_value = "http://127.0.0.1:7400"
+    )]
+    control: Vec<Url>,
+    /// Stable name of this worker, unique in the fleet [default: the host's name]
+    #[arg(long, env = "FLOTILLA_NAME", value_name = "NAME", value_parser = parse_name)]
+    name: Option<WorkerName>,
+    /// How many environments this worker accepts [default: unlimited]
+    #[arg(long, env = "FLOTILLA_CAPACITY", value_name = "NUMBER")]
+    capacity: Option<NonZeroU32>,
+    /// A label of this worker; may be repeated
+    #[arg(
+        long,
+        env = "FLOTILLA_LABEL",
+        value_name = "KEY=VALUE",
+        value_delimiter = ',',
+        value_parser = parse_label
+    )]
+    label: Vec<(String, String)>,
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, env = "FLOTILLA_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7402")]
+    http_listen: SocketAddr,
+    /// Directory of this worker alone, for its identity and its last assignments
+    #[arg(long, env = "FLOTILLA_STATE_DIR", value_name = "DIR", default_value = "./flotilla-worker-data")]
+    state_dir: PathBuf,
+    /// How many connections to LaunchDarkly may be under way at once
+    #[arg(long, env = "FLOTILLA_MAX_CONNECTING", value_name = "NUMBER", default_value = "32")]
+    max_connecting: NonZeroUsize,
+    /// Directory of the flag-data files that environments with a file source read [default: none may]
+    #[arg(long, env = "FLOTILLA_FILE_SOURCE_DIR", value_name = "DIR")]
+    file_source_dir: Option<PathBuf>,
+    /// Serve HTTP on an address that others can reach, without encryption
+    #[arg(long, env = "FLOTILLA_INSECURE")]
+    insecure: bool,
+    /// A TOML file with more options
+    #[arg(long, env = "FLOTILLA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+/// What a worker needs to know, all of it checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Addresses of control, tried in turn; at least one, `http` with a host.
+    pub control: Vec<Url>,
+    /// The worker's name.
+    pub name: WorkerName,
+    /// How many environments it accepts; `None`: any number.
+    pub capacity: Option<NonZeroU32>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Where HTTP is served; port 0: any free one.
+    pub http_listen: SocketAddr,
+    /// The state directory; made if it is missing.
+    pub state_dir: PathBuf,
+    /// How many upstream connects may be under way at once.
+    pub max_connecting: NonZeroUsize,
+    /// Where flag-data files are; `None`: file sources are rejected.
+    pub file_source_dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads arguments, environment and file. Errors name the key, and have exit status 2 (help and version: 0).
+    pub fn parse_from_process(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Settings), Error> {
+        let options: Self = parse_arguments(arguments)?;
+        let settings = options.settings()?;
+        Ok((options, settings))
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        let refuse = |message: String| Options::command().error(ErrorKind::ValueValidation, message);
+        if !self.insecure && !self.http_listen.ip().is_loopback() {
+            return Err(refuse(format!(
+                "invalid value '{}' for '--http-listen <ADDRESS>': others could reach it, and it is not encrypted; \
+                 use a loopback address, or add --insecure",
+                self.http_listen
+            )));
+        }
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => name_of_host(&rustix::system::uname().nodename().to_string_lossy()).map_err(refuse)?,
+        };
+        let mut labels = Labels::new();
+        for (key, value) in &self.label {
+            if labels.insert(key.clone(), value.clone()).is_some() {
+                return Err(refuse(format!("'--label <KEY=VALUE>' gives the key '{key}' more than once")));
+            }
+        }
+        if let Some(directory) = self.file_source_dir.as_ref().filter(|directory| !directory.is_dir()) {
+            return Err(refuse(format!(
+                "invalid value '{}' for '--file-source-dir <DIR>': it is not a directory",
+                directory.display()
+            )));
+        }
+        Ok(Settings {
+            control: self.control.clone(),
+            name,
+            capacity: self.capacity,
+            labels,
+            http_listen: self.http_listen,
+            state_dir: self.state_dir.clone(),
+            max_connecting: self.max_connecting,
+            file_source_dir: self.file_source_dir.clone(),
+        })
+    }
+}
+
+fn parse_control(text: &str) -> Result<Url, String> {
+    let expected = "expected http://HOST:PORT";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {expected}"))?;
+    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    if url.scheme() != "http" || url.host_str().is_none_or(str::is_empty) || !is_bare {
+        return Err(expected.to_owned());
+    }
+    Ok(url)
+}
+
+fn parse_name(text: &str) -> Result<WorkerName, String> {
+    text.parse().map_err(|error: flotilla_proto::InvalidName| format!("allowed are {}", error.allowed()))
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let is_word = |text: &str, more: &[u8]| {
+        text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    if key.is_empty() || !is_word(key, b"._/-") {
+        return Err("a key has 1 to 63 characters of A-Z, a-z, 0-9, '.', '_', '/' and '-'".to_owned());
+    }
+    if !is_word(value, b"._-") {
+        return Err("a value has up to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-'".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A host's name as a worker's: lower case, other characters as '-', at most 63.
+fn name_of_host(host: &str) -> Result<WorkerName, String> {
+    let valid = |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '.' | '_' | '-');
+    let name: String = host
+        .chars()
+        .map(|character| if valid(character) { character.to_ascii_lowercase() } else { '-' })
+        .skip_while(|character| !character.is_ascii_alphanumeric())
+        .take(63)
+        .collect();
+    name.trim_end_matches(['.', '_', '-'])
+        .parse()
+        .map_err(|_| format!("no worker name can be made of the host name '{host}'; give one by '--name <NAME>'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Settings, Error> {
+        let arguments = std::iter::once(&"flotilla-worker").chain(arguments).map(OsString::from);
+        Options::parse_from_process(arguments).map(|(_, settings)| settings)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let settings = parse(&["--name", "w1"]).unwrap();
+        assert_eq!(settings.control, ["http://127.0.0.1:7400".parse().unwrap()]);
+        assert_eq!(settings.http_listen, "127.0.0.1:7402".parse().unwrap());
+        assert_eq!(settings.state_dir, PathBuf::from("./flotilla-worker-data"));
+        assert_eq!((settings.max_connecting.get(), settings.capacity), (32, None));
+        assert!(settings.labels.is_empty() && settings.file_source_dir.is_none());
+    }
+
+    #[test]
+    fn what_may_be_repeated_is_collected() {
+        let settings =
+            parse(&["--control", "http://a:1", "--control", "http://b:2", "--label", "zone=eu", "--label", "a/b="])
+                .unwrap();
+        assert_eq!(settings.control.len(), 2);
+        assert_eq!(settings.labels.len(), 2);
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_what_is_allowed() {
+        for (arguments, words) in [
+            (["--control", "ftp://a"], ["--control", "http://HOST:PORT"]),
+            (["--control", "http://a/path"], ["--control", "http://HOST:PORT"]),
+            (["--name", "W 1"], ["--name", "a-z"]),
+            (["--capacity", "0"], ["--capacity", "0"]),
+            (["--label", "zone"], ["--label", "KEY=VALUE"]),
+            (["--label", "zone=a b"], ["--label", "63"]),
+            (["--http-listen", "0.0.0.0:7402"], ["--http-listen", "--insecure"]),
+            (["--http-listen", "here"], ["--http-listen", "here"]),
+            (["--max-connecting", "0"], ["--max-connecting", "0"]),
+            (["--file-source-dir", "/nowhere/at/all"], ["--file-source-dir", "not a directory"]),
+        ] {
+            let error = parse(&arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+            let text = error.to_string();
+            assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_becomes_a_worker_name() {
+        for (host, name) in [("Node_7.Example", "node_7.example"), ("-host-", "host"), ("a b", "a-b")] {
+            assert_eq!(name_of_host(host).unwrap().as_str(), name);
+        }
+        assert!(name_of_host(&"x".repeat(200)).is_ok());
+        assert!(name_of_host("-").unwrap_err().contains("--name"));
+    }
+
+    #[test]
+    fn help_has_examples() {
+        assert!(Options::command().render_long_help().to_string().contains("Examples:"));
+    }
+}

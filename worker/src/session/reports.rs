@@ -1,0 +1,180 @@
+//! Status that control has not been told: the latest of each environment, a bounded number of messages.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use flotilla_proto::session::WorkerMessage;
+use flotilla_proto::{EnvironmentName, EnvironmentReport, LastError, Timestamp};
+
+/// The shortest time between two messages.
+const MESSAGE_INTERVAL: Duration = Duration::from_millis(50);
+/// The most environments of one message.
+const ENVIRONMENTS_PER_MESSAGE: usize = 200;
+/// The shortest time between two reports of an environment that differ in counters and times only.
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The latest status of each environment, and which are due when.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    latest: BTreeMap<EnvironmentName, Entry>,
+    /// When each environment that has news is due. Empty without a session.
+    due: BTreeSet<(Timestamp, EnvironmentName)>,
+    next_message: Timestamp,
+    session: Listening,
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum Listening {
+    Yes,
+    #[default]
+    No,
+}
+
+#[derive(Debug)]
+struct Entry {
+    report: EnvironmentReport,
+    last_sent: Timestamp,
+    due: Option<Timestamp>,
+}
+
+impl Reports {
+    /// A new status of an environment that runs here.
+    pub(super) fn take(&mut self, now: Timestamp, report: EnvironmentReport) {
+        let name = report.environment.clone();
+        let due = match self.latest.get_mut(&name) {
+            Some(entry) => {
+                let due = if is_significant(&entry.report, &report) {
+                    now
+                } else {
+                    entry.last_sent.after(COUNTERS_INTERVAL)
+                };
+                entry.report = report;
+                due
+            }
+            None => {
+                self.latest.insert(name.clone(), Entry { report, last_sent: now, due: None });
+                now
+            }
+        };
+        if self.session == Listening::Yes {
+            self.schedule(name, due);
+        }
+    }
+
+    /// The next message, if it is time for one.
+    pub(super) fn next(&mut self, now: Timestamp) -> Option<WorkerMessage> {
+        if self.next_due()? > now {
+            return None;
+        }
+        let mut reports = Vec::new();
+        while reports.len() < ENVIRONMENTS_PER_MESSAGE {
+            let Some((_, name)) = self.due.first().filter(|(due, _)| *due <= now).cloned() else {
+                break;
+            };
+            self.due.pop_first();
+            if let Some(entry) = self.latest.get_mut(&name) {
+                entry.due = None;
+                entry.last_sent = now;
+                reports.push(entry.report.clone());
+            }
+        }
+        self.next_message = now.after(MESSAGE_INTERVAL);
+        Some(WorkerMessage::Report(reports))
+    }
+
+    /// When [`Self::next`] has something; `None`: there is no news.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.due.first().map(|(due, _)| (*due).max(self.next_message))
+    }
+
+    /// Control listens, and knows nothing.
+    pub(super) fn session_begun(&mut self, now: Timestamp) {
+        self.session = Listening::Yes;
+        let names: Vec<_> = self.latest.keys().cloned().collect();
+        for name in names {
+            self.schedule(name, now);
+        }
+    }
+
+    /// Nobody listens.
+    pub(super) fn session_lost(&mut self) {
+        self.session = Listening::No;
+        self.due.clear();
+        for entry in self.latest.values_mut() {
+            entry.due = None;
+        }
+    }
+
+    /// The environment is gone.
+    pub(super) fn forget(&mut self, environment: &EnvironmentName) {
+        if let Some(Entry { due: Some(due), .. }) = self.latest.remove(environment) {
+            self.due.remove(&(due, environment.clone()));
+        }
+    }
+
+    /// Due at `due`, or before if it was due before.
+    fn schedule(&mut self, name: EnvironmentName, due: Timestamp) {
+        let Some(entry) = self.latest.get_mut(&name) else { return };
+        match entry.due {
+            Some(before) if before <= due => return,
+            Some(before) => {
+                self.due.remove(&(before, name.clone()));
+            }
+            None => {}
+        }
+        entry.due = Some(due);
+        self.due.insert((due, name));
+    }
+}
+
+/// Whether more than counters and times changed. Fields are named one by one, so that a new one is a decision.
+fn is_significant(before: &EnvironmentReport, after: &EnvironmentReport) -> bool {
+    let EnvironmentReport {
+        environment,
+        uid,
+        generation,
+        grant,
+        grant_state,
+        pending_reason,
+        found_fence,
+        source_state,
+        marker,
+        store_available,
+        flags: _,
+        segments: _,
+        bytes: _,
+        last_event_time: _,
+        last_byte_time: _,
+        last_write_time: _,
+        last_error,
+        rejected_items,
+        environment_id,
+        changed_environment_id,
+        repairs: _,
+    } = before;
+    let is_same = *environment == after.environment
+        && *uid == after.uid
+        && *generation == after.generation
+        && *grant == after.grant
+        && *grant_state == after.grant_state
+        && *pending_reason == after.pending_reason
+        && *found_fence == after.found_fence
+        && *source_state == after.source_state
+        && *marker == after.marker
+        && *store_available == after.store_available
+        && is_same_error(last_error.as_ref(), after.last_error.as_ref())
+        && *rejected_items == after.rejected_items
+        && *environment_id == after.environment_id
+        && *changed_environment_id == after.changed_environment_id;
+    !is_same
+}
+
+fn is_same_error(before: Option<&LastError>, after: Option<&LastError>) -> bool {
+    match (before, after) {
+        (None, None) => true,
+        (Some(before), Some(after)) => {
+            (before.kind, before.status, &before.message) == (after.kind, after.status, &after.message)
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}

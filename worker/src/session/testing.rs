@@ -1,0 +1,80 @@
+//! What tests of several modules are made of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::session::Assignment;
+use flotilla_proto::{
+    EnvironmentReport, EnvironmentSpec, Epoch, Generation, Grant, GrantId, GrantState, Incarnation, Intent, Labels,
+    Marker, SdkKey, StoreUrl, Term, Timestamp, v1,
+};
+
+use super::{FileSources, Memory, Profile};
+
+pub(crate) const FLEET: &str = "fleet-1";
+
+pub(crate) fn profile() -> Profile {
+    Profile {
+        worker: "w1".parse().unwrap(),
+        incarnation: Incarnation { state_directory: "dir-1".parse().unwrap(), start_counter: 3, random: 7 },
+        version: "0.0.0".to_owned(),
+        capacity: None,
+        labels: Labels::new(),
+        file_sources: FileSources::Unavailable,
+    }
+}
+
+pub(crate) fn assignment(environment: &str, uid: &str, epoch: u64) -> Assignment {
+    let spec = v1::EnvironmentSpec { prefix: format!("p:{environment}"), ..v1::EnvironmentSpec::default() };
+    Assignment {
+        environment: environment.parse().unwrap(),
+        uid: uid.parse().unwrap(),
+        generation: Generation(1),
+        grant: Grant {
+            epoch: Epoch(epoch),
+            id: GrantId::parse(&format!("g-{uid}-{epoch}")).unwrap(),
+            intent: Intent::Serve,
+        },
+        spec: EnvironmentSpec::parse(&spec, "spec").unwrap(),
+        sdk_key: Some(SdkKey::parse("sdk_key", "sdk-secret").unwrap()),
+        store_url: StoreUrl::parse("store_url", "redis://127.0.0.1:1").unwrap(),
+        resync: 0,
+        take_over: None,
+    }
+}
+
+pub(crate) fn memory(assignments: Vec<Assignment>) -> Memory {
+    Memory {
+        fleet: FLEET.parse().unwrap(),
+        highest_term: Term(5),
+        lease: Duration::from_secs(9),
+        last_confirmed: Timestamp(1_000_000),
+        assignments: assignments.into_iter().map(Arc::new).collect(),
+    }
+}
+
+pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
+    EnvironmentReport {
+        environment: of.environment.clone(),
+        uid: of.uid.clone(),
+        generation: of.generation,
+        grant: of.grant.clone(),
+        grant_state: GrantState::Pending,
+        pending_reason: String::new(),
+        found_fence: None,
+        source_state: None,
+        marker: Marker::Unknown,
+        store_available: None,
+        flags: 0,
+        segments: 0,
+        bytes: 0,
+        last_event_time: None,
+        last_byte_time: None,
+        last_write_time: None,
+        last_error: None,
+        rejected_items: Vec::new(),
+        environment_id: None,
+        changed_environment_id: None,
+        repairs: 0,
+    }
+}

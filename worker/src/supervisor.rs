@@ -1,0 +1,452 @@
+//! Owns the environments of this worker and does what the session decides.
+//!
+//! One task: what the link and the environments say goes into [`Session::step`], and its effects are carried out. No
+//! environment is waited for here: each has a [`Slot`], whose deliveries run beside.
+
+// One environment: its task, and what it has not been told yet.
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::process::Clock;
+use flotilla_proto::session::{Answer, Assignment, Question, Rejection, WorkerMessage};
+use flotilla_proto::{EnvironmentName, FleetId, Reason, Timestamp, v1};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::slot::{Errand, Mail, Slot};
+use crate::environment::{ControlState, EnvironmentHandle, EnvironmentInput, EnvironmentUpdate};
+use crate::link::{Closed, Connection, LinkEvent};
+use crate::session::{Effect, Ended, Input, Memory, Session, SessionNumber};
+use crate::store::StoreError;
+
+/// How many updates of all environments together may wait.
+pub(crate) const UPDATE_QUEUE: usize = 1024;
+/// How many questions of control may be under way; more are refused.
+const QUESTIONS: usize = 256;
+/// How long environments may move before this worker leaves. What has not moved by then moves at the goodbye.
+const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long store operations under way may take at the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the goodbye may take to reach control.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// An environment that runs.
+pub(crate) trait RunningEnvironment: Send + Sync + 'static {
+    /// Tells it something; may take as long as it is busy.
+    fn tell(&self, input: EnvironmentInput) -> impl Future<Output = ()> + Send;
+    /// Ends it, and returns the first write number that it has not used.
+    fn stop(self) -> impl Future<Output = u64> + Send;
+}
+
+impl RunningEnvironment for EnvironmentHandle {
+    async fn tell(&self, input: EnvironmentInput) {
+        Self::tell(self, input).await;
+    }
+
+    async fn stop(self) -> u64 {
+        Self::stop(self).await
+    }
+}
+
+/// Where environments come from.
+pub(crate) trait Environments: Send + 'static {
+    /// What runs.
+    type Running: RunningEnvironment;
+    /// Starts one; fails when the assignment cannot be carried out here.
+    fn start(&mut self, start: Start) -> Result<Self::Running, StoreError>;
+}
+
+/// What an environment is started with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// What it is to do.
+    pub(crate) assignment: Assignment,
+    /// The fleet that it belongs to.
+    pub(crate) fleet: FleetId,
+    /// Control, now.
+    pub(crate) control: ControlState,
+    /// Takes what it says.
+    pub(crate) updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
+    /// Above all that this process has used for an environment of that name.
+    pub(crate) first_write_number: u64,
+}
+
+/// How far the worker is, for those who ask whether it is ready.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Whether a session is established now.
+    pub(crate) has_session: bool,
+    /// Whether one ever was.
+    pub(crate) had_session: bool,
+    /// Whether assignments of an earlier process were found.
+    pub(crate) had_cache: bool,
+    /// How many environments are assigned.
+    pub(crate) environments: usize,
+}
+
+/// The ends of the channels that the supervisor holds.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    /// What the link says.
+    pub(crate) link: mpsc::Receiver<LinkEvent>,
+    /// What is to be kept on disk.
+    pub(crate) memory: watch::Sender<Option<Memory>>,
+    /// How far the worker is.
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Asks the worker to leave.
+    pub(crate) leave: CancellationToken,
+}
+
+/// See the module.
+pub(crate) struct Supervisor<E: Environments> {
+    clock: Clock,
+    session: Session,
+    environments: E,
+    slots: BTreeMap<EnvironmentName, Slot<E::Running>>,
+    /// The next write number of each environment that has run in this process.
+    write_numbers: BTreeMap<EnvironmentName, u64>,
+    errands: JoinSet<Errand<E::Running>>,
+    questions: JoinSet<(SessionNumber, u64, Answer)>,
+    updates:
+        (mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>, mpsc::Receiver<(EnvironmentName, EnvironmentUpdate)>),
+    connection: Option<Connection>,
+    /// What could not be started, until control is told with the answer to an update.
+    rejected: Vec<Rejection>,
+    channels: Channels,
+    ended: Option<Ended>,
+}
+
+impl<E: Environments> Supervisor<E> {
+    /// A supervisor of no environments yet.
+    pub(crate) fn new(clock: Clock, session: Session, environments: E, channels: Channels) -> Self {
+        Self {
+            clock,
+            session,
+            environments,
+            slots: BTreeMap::new(),
+            write_numbers: BTreeMap::new(),
+            errands: JoinSet::new(),
+            questions: JoinSet::new(),
+            updates: mpsc::channel(UPDATE_QUEUE),
+            connection: None,
+            rejected: Vec::new(),
+            channels,
+            ended: None,
+        }
+    }
+
+    /// Works until it is asked to leave (`Ok`), or must end.
+    pub(crate) async fn run(mut self) -> Result<(), Ended> {
+        let leave = self.channels.leave.clone();
+        while self.ended.is_none() && !leave.is_cancelled() {
+            tokio::select! {
+                () = self.work() => {}
+                () = leave.cancelled() => {}
+            }
+        }
+        if self.ended.is_none() {
+            self.let_environments_move().await;
+        }
+        self.stop_environments().await;
+        if self.ended.is_none() {
+            self.say_goodbye().await;
+        }
+        self.ended.map_or(Ok(()), Err)
+    }
+
+    /// Waits for one thing to happen, and sees to it. Nothing is lost when this is dropped.
+    async fn work(&mut self) {
+        let now = self.clock.now();
+        let wait = self.session.next_deadline().map(|deadline| deadline.since(now));
+        tokio::select! {
+            event = self.channels.link.recv() => match event {
+                Some(event) => self.link_event(event),
+                None => {
+                    self.ended = Some(Ended::Failed { message: "the link to control is gone".to_owned() });
+                }
+            },
+            Some((environment, update)) = self.updates.1.recv() => match update {
+                EnvironmentUpdate::Report(report) => self.step(Input::Reported(report)),
+                EnvironmentUpdate::Confirm(held) => {
+                    tracing::debug!(%environment, "asks whether its grant is still valid");
+                    self.step(Input::ConfirmWanted(held));
+                }
+            },
+            Some(errand) = self.errands.join_next() => match errand {
+                Ok(errand) => self.errand_done(errand),
+                Err(error) => tracing::error!(%error, "a delivery to an environment failed"),
+            },
+            Some(answered) = self.questions.join_next() => match answered {
+                Ok((asked_by, id, answer)) => self.step(Input::Answered { asked_by, id, answer }),
+                Err(error) => tracing::error!(%error, "a question to an environment failed"),
+            },
+            () = sleep(wait.unwrap_or(Duration::from_hours(1))) => self.step(Input::TimePassed),
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Opened(connection) => {
+                self.connection = Some(connection);
+                self.step(Input::Opened);
+            }
+            LinkEvent::Received(message) => self.step(Input::Received(message)),
+            LinkEvent::Closed(Closed::Lost) => {
+                self.connection = None;
+                self.step(Input::Closed);
+            }
+            LinkEvent::Closed(Closed::NameTaken(message)) => {
+                self.connection = None;
+                self.step(Input::NameTaken(message));
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let now = self.clock.now();
+        let had_session = self.session.is_live();
+        for effect in self.session.step(now, input) {
+            self.carry_out(now, effect);
+        }
+        match (had_session, self.session.is_live()) {
+            (false, true) => tracing::info!("session with control established"),
+            (true, false) => tracing::warn!("session with control lost"),
+            (true, true) | (false, false) => {}
+        }
+        self.channels.progress.send_if_modified(|progress| {
+            let new = Progress {
+                has_session: self.session.is_live(),
+                had_session: self.session.was_live(),
+                had_cache: progress.had_cache,
+                environments: self.session.assigned(),
+            };
+            std::mem::replace(progress, new) != new
+        });
+    }
+
+    fn carry_out(&mut self, now: Timestamp, effect: Effect) {
+        match effect {
+            Effect::Send(message) => self.send(message),
+            Effect::AnswerUpdate { nonce, mut rejections } => {
+                rejections.append(&mut self.rejected);
+                self.send(if rejections.is_empty() {
+                    WorkerMessage::Ack { nonce }
+                } else {
+                    WorkerMessage::Nack { nonce, rejections }
+                });
+            }
+            Effect::Start(assignment) => self.start(now, assignment),
+            Effect::Reassign(assignment) => {
+                let environment = assignment.environment.clone();
+                tracing::info!(%environment, epoch = %assignment.grant.epoch, intent = ?assignment.grant.intent, "reassigned");
+                match self.slots.get_mut(&environment) {
+                    Some(slot) => {
+                        slot.reassign(assignment);
+                        slot.send_off(&mut self.errands);
+                    }
+                    None => self.start(now, assignment),
+                }
+            }
+            Effect::Stop(environment) => {
+                tracing::info!(%environment, "no longer assigned");
+                self.with_slot(&environment, Slot::end);
+            }
+            Effect::TellControlState => {
+                let control = self.session.control_state(now);
+                for slot in self.slots.values_mut() {
+                    slot.post(Mail::Control(control));
+                    slot.send_off(&mut self.errands);
+                }
+            }
+            Effect::Confirmed { environment, grant, valid } => {
+                self.with_slot(&environment, |slot| slot.post(Mail::Confirmed { grant, valid }));
+            }
+            Effect::Ask { asked_by, id, deadline, question } => self.ask(asked_by, id, deadline, question),
+            Effect::Save => {
+                self.channels.memory.send_replace(self.session.memory());
+            }
+            Effect::Close(reason) => {
+                tracing::warn!(%reason, "giving the session up");
+                if let Some(connection) = self.connection.take() {
+                    connection.abort();
+                }
+            }
+            Effect::End(ended) => self.ended = Some(ended),
+        }
+    }
+
+    fn start(&mut self, now: Timestamp, assignment: Arc<Assignment>) {
+        let environment = assignment.environment.clone();
+        tracing::info!(%environment, epoch = %assignment.grant.epoch, intent = ?assignment.grant.intent, "assigned");
+        if self.slots.contains_key(&environment) {
+            self.with_slot(&environment, |slot| slot.replace(assignment));
+            return;
+        }
+        let Some(fleet) = self.session.fleet().cloned() else {
+            tracing::error!(%environment, "an assignment without a fleet");
+            return;
+        };
+        let started = self.environments.start(Start {
+            assignment: assignment.as_ref().clone(),
+            fleet,
+            control: self.session.control_state(now),
+            updates: self.updates.0.clone(),
+            first_write_number: self.write_numbers.get(&environment).copied().unwrap_or(1),
+        });
+        match started {
+            Ok(running) => {
+                self.slots.insert(environment.clone(), Slot::new(environment, running));
+            }
+            Err(error) => {
+                tracing::error!(%environment, %error, "cannot be started");
+                self.rejected.push(Rejection {
+                    environment: environment.to_string(),
+                    uid: assignment.uid.to_string(),
+                    generation: assignment.generation,
+                    message: error.to_string(),
+                });
+                self.step(Input::CannotStart(environment));
+            }
+        }
+    }
+
+    fn send(&mut self, message: WorkerMessage) {
+        let sent = self.connection.as_ref().map(|connection| connection.send(message));
+        if let Some(Err(error)) = sent {
+            tracing::warn!(%error, "giving the session up");
+            // The link tells when it is closed, and that tells the session.
+            if let Some(connection) = self.connection.take() {
+                connection.abort();
+            }
+        }
+    }
+
+    fn with_slot(&mut self, environment: &EnvironmentName, change: impl FnOnce(&mut Slot<E::Running>)) {
+        if let Some(slot) = self.slots.get_mut(environment) {
+            change(slot);
+            slot.send_off(&mut self.errands);
+        }
+    }
+
+    fn errand_done(&mut self, errand: Errand<E::Running>) {
+        match errand {
+            Errand::Delivered { environment, running } => {
+                self.with_slot(&environment, |slot| slot.came_back(running));
+            }
+            Errand::Stopped { environment, next_write_number } => {
+                self.write_numbers.insert(environment.clone(), next_write_number);
+                if let Some(assignment) = self.slots.remove(&environment).and_then(Slot::successor) {
+                    self.start(self.clock.now(), assignment);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, asked_by: SessionNumber, id: u64, deadline: Duration, question: Question) {
+        let refusal = match environment_of(&question).parse::<EnvironmentName>() {
+            Ok(environment) if self.questions.len() < QUESTIONS => match self.slots.get_mut(&environment) {
+                Some(slot) => {
+                    let (answer, answered) = oneshot::channel();
+                    self.questions.spawn(async move { (asked_by, id, wait_for_answer(deadline, answered).await) });
+                    slot.post(Mail::Ask(EnvironmentInput::Ask { question, deadline, answer }));
+                    slot.send_off(&mut self.errands);
+                    return;
+                }
+                None => failure(Reason::NoWorker, "this worker does not hold the environment"),
+            },
+            Ok(_) => failure(Reason::WorkerTimeout, "too many questions are under way"),
+            Err(error) => failure(Reason::NoWorker, &error.to_string()),
+        };
+        self.step(Input::Answered { asked_by, id, answer: refusal });
+    }
+
+    /// Goes on working until control has taken everything away, for a bounded time.
+    async fn let_environments_move(&mut self) {
+        self.step(Input::Leave { deadline: MOVE_TIMEOUT });
+        let moved = async {
+            while self.session.is_live() && self.session.assigned() > 0 && self.ended.is_none() {
+                self.work().await;
+            }
+        };
+        // What has not moved in time moves at the goodbye.
+        let _ = timeout(MOVE_TIMEOUT, moved).await;
+    }
+
+    async fn stop_environments(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.end();
+            slot.send_off(&mut self.errands);
+        }
+        let stopped = async {
+            while !self.slots.is_empty() {
+                self.work_on_errands().await;
+            }
+        };
+        if timeout(STOP_TIMEOUT, stopped).await.is_err() {
+            tracing::warn!(environments = self.slots.len(), "store operations under way were cut off");
+        }
+    }
+
+    /// As [`Self::work`], but nothing new begins.
+    async fn work_on_errands(&mut self) {
+        tokio::select! {
+            Some(errand) = self.errands.join_next() => match errand {
+                Ok(errand) => self.errand_done(errand),
+                Err(error) => {
+                    tracing::error!(%error, "an environment could not be stopped");
+                    self.slots.clear();
+                }
+            },
+            // Emptied so that no environment waits for room in it; nobody needs the last reports.
+            Some(_) = self.updates.1.recv() => {}
+        }
+    }
+
+    async fn say_goodbye(&mut self) {
+        self.step(Input::Left);
+        self.channels.memory.send_replace(self.session.memory());
+        // Without its sending half the stream ends as soon as all was sent, and the link says so.
+        if self.connection.take().is_some() {
+            let closed = async {
+                while let Some(event) = self.channels.link.recv().await {
+                    match event {
+                        LinkEvent::Closed(_) => return,
+                        LinkEvent::Opened(_) | LinkEvent::Received(_) => {}
+                    }
+                }
+            };
+            let _ = timeout(GOODBYE_TIMEOUT, closed).await;
+        }
+    }
+}
+
+fn environment_of(question: &Question) -> &str {
+    match question {
+        Question::ListItems(question) => &question.environment,
+        Question::GetItem(question) => &question.environment,
+        Question::ProveKey(question) => &question.environment,
+    }
+}
+
+async fn wait_for_answer(deadline: Duration, answer: oneshot::Receiver<Answer>) -> Answer {
+    match timeout(deadline, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => failure(Reason::NoWorker, "the environment ended before it answered"),
+        Err(_) => failure(Reason::WorkerTimeout, "the environment did not answer in time"),
+    }
+}
+
+fn failure(reason: Reason, message: &str) -> Answer {
+    Answer::Failure(v1::RequestFailure {
+        reason: reason.as_str().to_owned(),
+        message: message.to_owned(),
+        status: 0,
+    })
+}
