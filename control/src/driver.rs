@@ -4,6 +4,8 @@
 //! A commit that fails ends the task, and with it the process: the fleet in memory is then ahead of the disk, and
 //! starting anew from the disk is the simple truth. The commands of that batch are refused with INTERNAL.
 
+// How to speak to it.
+mod handle;
 // What changed lately, for those who watch.
 mod history;
 // Who waits for an answer, and who is connected.
@@ -27,6 +29,7 @@ use crate::fleet::{Change, Command, Effect, Fleet, Input, Reply, SessionId};
 use crate::store::{Store, StoreError};
 use outlets::Outlets;
 
+pub(crate) use handle::DriverHandle;
 pub(crate) use history::{Event, History, Lost, Revision};
 pub(crate) use outlets::{SESSION_QUEUE, SessionSink};
 
@@ -50,127 +53,31 @@ type Answer = oneshot::Sender<Result<Reply, Refusal>>;
 /// What the driver is sent.
 enum Message {
     Command {
-        command: Command,
+        command: Box<Command>,
         answer: Answer,
     },
     Read(Read),
-    SessionOpened {
+    Opened {
         session: SessionId,
         address: String,
         hello: Box<Hello>,
         sink: SessionSink,
         ended: CancellationToken,
     },
-    SessionMessage {
+    /// A worker said something.
+    Said {
         session: SessionId,
         message: Box<WorkerMessage>,
     },
     /// The worker said something that makes no sense: it is told so, and the session ends.
-    SessionBroken {
+    Broken {
         session: SessionId,
         why: String,
     },
-    SessionClosed {
+    Closed {
         session: SessionId,
     },
     Stop,
-}
-
-/// Speaks to the driver. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct DriverHandle {
-    messages: mpsc::Sender<Message>,
-    newest: watch::Receiver<Revision>,
-    sessions: Arc<AtomicU64>,
-    committing_since: Arc<AtomicU64>,
-    clock: Clock,
-}
-
-impl fmt::Debug for DriverHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DriverHandle").finish_non_exhaustive()
-    }
-}
-
-impl DriverHandle {
-    /// Carries a command out. When the future is dropped, the command is abandoned.
-    pub(crate) async fn command(&self, command: Command) -> Result<Reply, Refusal> {
-        let (answer, answered) = oneshot::channel();
-        self.send(Message::Command { command, answer }).await?;
-        answered.await.map_err(|_| gone())?
-    }
-
-    /// Looks at the fleet.
-    pub(crate) async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let (answer, answered) = oneshot::channel();
-        let read: Read = Box::new(move |view| {
-            // An error means that the reader has left.
-            let _ = answer.send(read(view));
-        });
-        self.send(Message::Read(read)).await?;
-        answered.await.map_err(|_| gone())
-    }
-
-    /// Opens a session. `ended` is cancelled when control ends it.
-    pub(crate) async fn open_session(
-        &self,
-        address: String,
-        hello: Hello,
-        sink: SessionSink,
-        ended: CancellationToken,
-    ) -> Result<SessionId, Refusal> {
-        let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
-        let hello = Box::new(hello);
-        let opened = Message::SessionOpened { session, address, hello, sink, ended };
-        self.send(opened).await?;
-        Ok(session)
-    }
-
-    /// Hands over what a worker said.
-    pub(crate) async fn session_message(&self, session: SessionId, message: WorkerMessage) -> Result<(), Refusal> {
-        let message = Box::new(message);
-        self.send(Message::SessionMessage { session, message }).await
-    }
-
-    /// Ends a session whose worker makes no sense.
-    pub(crate) async fn break_session(&self, session: SessionId, why: String) -> Result<(), Refusal> {
-        self.send(Message::SessionBroken { session, why }).await
-    }
-
-    /// Tells that a session's connection is gone.
-    pub(crate) async fn close_session(&self, session: SessionId) -> Result<(), Refusal> {
-        self.send(Message::SessionClosed { session }).await
-    }
-
-    /// Sends every worker away, refuses what waits, and ends the driver.
-    pub(crate) async fn stop(&self) {
-        // An error means that it has ended.
-        let _ = self.send(Message::Stop).await;
-    }
-
-    /// Tells of every new revision.
-    pub(crate) fn newest(&self) -> watch::Receiver<Revision> {
-        self.newest.clone()
-    }
-
-    /// For how long the commit under way has been so, if there is one.
-    pub(crate) fn committing_for(&self) -> Option<Duration> {
-        match self.committing_since.load(Ordering::Relaxed) {
-            0 => None,
-            since => Some(self.clock.now().since(Timestamp(since))),
-        }
-    }
-
-    async fn send(&self, message: Message) -> Result<(), Refusal> {
-        self.messages.send(message).await.map_err(|_| gone())
-    }
-}
-
-fn gone() -> Refusal {
-    Refusal::new(Reason::ShuttingDown, "control is stopping; try again in a moment")
 }
 
 /// The task's state.
@@ -288,30 +195,31 @@ impl Driver {
         match message {
             Message::Command { command, answer } => {
                 let id = self.outlets.expect_answer(answer);
+                let command = *command;
                 self.step(Input::Command { id, command }, batch);
             }
             Message::Read(read) => batch.reads.push(read),
-            Message::SessionOpened { session, address, hello, sink, ended } => {
+            Message::Opened { session, address, hello, sink, ended } => {
                 self.outlets.open(session, sink, ended);
                 let hello = *hello;
                 let opened = Input::SessionOpened { session, address, hello };
                 self.step(opened, batch);
             }
             // A session that was ended here may still have words on the way: they are too late.
-            Message::SessionMessage { session, message } => {
+            Message::Said { session, message } => {
                 if self.outlets.is_open(session) {
                     let message = *message;
                     self.step(Input::SessionMessage { session, message }, batch);
                 }
             }
-            Message::SessionBroken { session, why } => {
+            Message::Broken { session, why } => {
                 if self.outlets.is_open(session) {
                     tracing::warn!(session = session.0, error = why, "a worker's message makes no sense");
                     self.outlets.send_away(session, GoAway::ProtocolError, &why);
                     self.step(Input::SessionClosed { session }, batch);
                 }
             }
-            Message::SessionClosed { session } => {
+            Message::Closed { session } => {
                 if self.outlets.is_open(session) {
                     self.outlets.close(session);
                     self.step(Input::SessionClosed { session }, batch);

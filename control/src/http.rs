@@ -107,7 +107,7 @@ async fn metrics(State(site): State<Site>) -> Response {
 }
 
 async fn status(State(site): State<Site>) -> Response {
-    match site.read(|view| status::Document::of(view)).await {
+    match site.read(status::Document::of).await {
         Ok(document) => ([(header::CONTENT_TYPE, "application/json")], document.to_json()).into_response(),
         Err(why) => unavailable(&why),
     }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flotilla_proto::process::Clock;
 use flotilla_proto::session::{Hello, Question};
-use flotilla_proto::{EnvironmentSpec, Incarnation, Reason, Refusal, SdkKey, StoreName, StoreUrl, Term, v1};
+use flotilla_proto::{
+    EnvironmentSpec, Incarnation, Labels, Reason, Refusal, SdkKey, StoreName, StoreUrl, Term, v1,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +79,7 @@ fn hello(name: &str) -> Hello {
         incarnation: Incarnation { state_directory: "d".parse().unwrap(), start_counter: 1, random: 1 },
         version: String::new(),
         capacity: None,
-        labels: Default::default(),
+        labels: Labels::default(),
         held: Vec::new(),
         highest_term: Term(0),
         fleet: None,
@@ -159,7 +161,7 @@ async fn a_caller_that_left_is_forgotten() {
         let served = || handle.read(|view| view.fleet.status().workers_connected);
         assert_eq!(served().await.unwrap(), 1);
         let question = Question::ListItems(v1::ListItemsRequest::default());
-        let ask = Command::Ask { environment: "a".parse().unwrap(), question, timeout: Duration::from_secs(600) };
+        let ask = Command::Ask { environment: "a".parse().unwrap(), question, timeout: Duration::from_mins(10) };
         let left = tokio::time::timeout(Duration::from_millis(50), handle.command(ask)).await;
         // Answered at once when no worker serves it yet; left alone otherwise. Either way the driver goes on.
         drop(left);

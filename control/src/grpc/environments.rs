@@ -92,23 +92,35 @@ impl Handler {
 fn list_page(view: &View<'_>, page: &Page, filter: &Filter) -> v1::ListEnvironmentsResponse {
     let mut answer =
         v1::ListEnvironmentsResponse { revision: view.history.newest().to_string(), ..Default::default() };
-    let (mut bytes, mut full) = (0, false);
-    for environment in view.fleet.environments().filter(|one| filter.matches(one)) {
-        answer.total_size += 1;
-        if environment.name <= page.after || full {
-            continue;
-        }
+    let mut bytes = 0;
+    for environment in environments_after(view, &page.after).filter(|one| filter.matches(one)) {
         bytes += environment.encoded_len();
-        if answer.environments.len() == page.size || (bytes > PAGE_BYTES && !answer.environments.is_empty()) {
-            full = true;
-            continue;
+        if let Some(last) = answer.environments.last()
+            && (answer.environments.len() == page.size || bytes > PAGE_BYTES)
+        {
+            answer.next_page_token = page.next_token(&last.name);
+            break;
         }
         answer.environments.push(environment);
     }
-    if let (true, Some(last)) = (full, answer.environments.last()) {
-        answer.next_page_token = page.next_token(&last.name);
-    }
+    answer.total_size = if filter.is_empty() {
+        u64::from(view.fleet.status().environments)
+    } else {
+        let matching = view.fleet.environments().filter(|one| filter.matches(one)).count();
+        u64::try_from(matching).unwrap_or(u64::MAX)
+    };
     answer
+}
+
+/// The environments whose names come after this one; all of them when it is empty.
+pub(super) fn environments_after<'a>(
+    view: &View<'a>,
+    after: &str,
+) -> Box<dyn Iterator<Item = v1::Environment> + 'a> {
+    match after.parse() {
+        Ok(after) => Box::new(view.fleet.environments_after(&after)),
+        Err(_) => Box::new(view.fleet.environments()),
+    }
 }
 
 /// The caller's id of a request, with a digest of all of it. Two requests of the same id are the same if their digests are.

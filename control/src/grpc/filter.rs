@@ -56,6 +56,11 @@ impl Filter {
         Ok(Self { labels: message.labels, initializations: message.initializations.into_iter().collect(), names })
     }
 
+    /// Whether every environment matches.
+    pub(super) fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+
     /// Whether an environment of this name can match.
     pub(super) fn may_match(&self, name: &EnvironmentName) -> bool {
         self.names.is_empty() || self.names.contains(name)

@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Api;
+use super::environments::environments_after;
 use super::filter::Filter;
 use crate::driver::{DriverHandle, Lost, Revision, View};
 
@@ -121,20 +122,32 @@ impl Watcher {
         }
     }
 
+    /// Tells what there is, some at a time, so that a large fleet does not hold the driver up. What changes meanwhile
+    /// comes after the revision of the first look, so it is told again.
     async fn snapshot(&mut self) -> Result<Revision, End> {
-        let filter = self.filter.clone();
-        let all = move |view: &View<'_>| {
-            let matching: Vec<_> = view.fleet.environments().filter(|one| filter.matches(one)).collect();
-            (matching, view.history.newest())
-        };
-        let (environments, revision) = self.driver.read(all).await?;
-        for environment in environments {
-            if let Ok(name) = environment.name.parse() {
-                self.shown.insert(name, true);
+        let (mut begun, mut after) = (None, String::new());
+        loop {
+            let from = after.clone();
+            let look = move |view: &View<'_>| {
+                let some: Vec<_> = environments_after(view, &from).take(LOOK).collect();
+                (some, view.history.newest())
+            };
+            let (environments, newest) = self.driver.read(look).await?;
+            let revision = *begun.get_or_insert(newest);
+            let Some(last) = environments.last().map(|last| last.name.clone()) else {
+                return Ok(revision);
+            };
+            after = last;
+            for environment in environments {
+                if !self.filter.matches(&environment) {
+                    continue;
+                }
+                if let Ok(name) = environment.name.parse() {
+                    self.shown.insert(name, true);
+                }
+                self.send(Event::Changed(environment), revision).await?;
             }
-            self.send(Event::Changed(environment), revision).await?;
         }
-        Ok(revision)
     }
 
     /// Tells everything that was touched since `at`. Returns where that leads.
@@ -163,7 +176,11 @@ impl Watcher {
             let gone = v1::EnvironmentRemoved { name: look.name.to_string(), uid: uid.unwrap_or_default() };
             self.send(Event::Removed(gone), look.revision).await?;
         }
-        self.shown.insert(look.name, present.is_some());
+        if present.is_some() || self.resumed {
+            self.shown.insert(look.name, present.is_some());
+        } else {
+            self.shown.remove(&look.name);
+        }
         match present {
             Some(environment) => self.send(Event::Changed(environment), look.revision).await,
             None => Ok(()),
