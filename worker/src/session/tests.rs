@@ -316,7 +316,7 @@ fn answers_go_to_the_session_that_asked() {
     let mut worker = Worker::with(&[]);
     let question = v1::request::Question::GetItem(v1::GetItemRequest::default());
     let deadline = Duration::from_secs(1);
-    let mut ask = |worker: &mut Worker| {
+    let ask = |worker: &mut Worker| {
         let effects = worker.hear(ControlMessage::Request { id: 9, deadline, question: question.clone() });
         let [Effect::Ask { asked_by, id: 9, .. }] = effects.as_slice() else { panic!("{effects:?}") };
         let answer = v1::reply::Answer::GetItem(v1::GetItemResponse::default());
