@@ -46,7 +46,7 @@ use url::Url;
 
 pub use boundary::{
     Action, Change, Command, CommandId, Effect, EnvironmentRecord, GrantIds, GrantRecord, Input, Mutation,
-    Remembered, RemovalKind, Reply, RequestId, SessionId, SpecChange,
+    Remembered, RemovalKind, Reply, RequestId, SessionId, SpecChange, SpecFunction,
 };
 
 use environment::{Environment, MoveReason};

@@ -227,7 +227,7 @@ impl Fleet {
     }
 
     /// A worker has taken an update over, but for what it rejects.
-    pub(super) fn acknowledged(&mut self, name: &WorkerName, nonce: u64, rejections: Vec<Rejection>) {
+    pub(super) fn acknowledged(&mut self, name: &WorkerName, nonce: u64, rejections: &[Rejection]) {
         let Some(worker) = self.workers.get_mut(name) else { return };
         let Some(in_flight) =
             worker.session_mut().and_then(|session| session.in_flight.take_if(|one| one.nonce == nonce))

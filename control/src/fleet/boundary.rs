@@ -20,6 +20,7 @@ pub struct CommandId(pub u64);
 pub struct SessionId(pub u64);
 
 /// What the fleet is told.
+#[expect(clippy::large_enum_variant, reason = "one at a time exists, and a box would be opened at once")]
 #[derive(Debug)]
 pub enum Input {
     /// A program or user asks for something; answered by one [`Effect::Reply`], perhaps later.
@@ -37,6 +38,7 @@ pub enum Input {
 }
 
 /// What programs and users ask for.
+#[expect(clippy::large_enum_variant, reason = "one at a time exists, and a box would be opened at once")]
 #[derive(Debug)]
 pub enum Command {
     /// A change of an environment.
@@ -70,6 +72,7 @@ pub struct RequestId {
 }
 
 /// What to change in an environment.
+#[expect(clippy::large_enum_variant, reason = "one at a time exists, and a box would be opened at once")]
 #[derive(Debug)]
 pub enum Action {
     /// Add it. `uid` is a fresh random one.
@@ -88,8 +91,11 @@ pub enum Action {
     RotateSdkKey { sdk_key: SdkKey, force: bool },
 }
 
-/// The fields of an update: `Some` replaces. It is given as a function of the present spec, checked by the caller's mask.
-pub struct SpecChange(pub Box<dyn FnOnce(&EnvironmentSpec) -> Result<EnvironmentSpec, Vec<FieldViolation>> + Send>);
+/// Makes the new spec from the present one, or says which fields are wrong.
+pub type SpecFunction = dyn FnOnce(&EnvironmentSpec) -> Result<EnvironmentSpec, Vec<FieldViolation>> + Send;
+
+/// A change of a spec, given as a function of the present one.
+pub struct SpecChange(pub Box<SpecFunction>);
 
 impl std::fmt::Debug for SpecChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -109,18 +109,16 @@ fn accepted(environment: &Environment, around: Surroundings) -> Finding {
     }
     let of_holder = environment.holder.as_ref().and_then(|holder| environment.parked.get_key_value(holder));
     let rejected = of_holder.or_else(|| environment.parked.iter().next());
-    match rejected.filter(|(worker, _)| environment.is_parked(worker, intent)) {
-        Some((worker, parked)) => finding(
-            kind,
-            ConditionStatus::False,
-            "Rejected",
-            format!("worker {worker} cannot carry out generation {generation}: {}", parked.message),
-        ),
-        None => {
-            let message = format!("no worker has taken over generation {generation} yet");
-            finding(kind, ConditionStatus::Unknown, "Pending", message)
-        }
+    if let Some((worker, parked)) = rejected.filter(|(worker, _)| environment.is_parked(worker, intent)) {
+        let message = format!("worker {worker} cannot carry out generation {generation}: {}", parked.message);
+        return finding(kind, ConditionStatus::False, "Rejected", message);
     }
+    finding(
+        kind,
+        ConditionStatus::Unknown,
+        "Pending",
+        format!("no worker has taken over generation {generation} yet"),
+    )
 }
 
 fn assigned(environment: &Environment, around: Surroundings) -> Finding {

@@ -84,8 +84,8 @@ impl Fleet {
         match action {
             Action::Create { .. } | Action::Delete { .. } => Ok(Decision::Unchanged),
             Action::Update { change, sdk_key } => self.decide_update(environment, change, sdk_key),
-            Action::Pause => Ok(self.decide_pause(environment, Pause::Paused)),
-            Action::Resume => Ok(self.decide_pause(environment, Pause::Running)),
+            Action::Pause => Ok(self.decide_pause(environment, &Pause::Paused)),
+            Action::Resume => Ok(self.decide_pause(environment, &Pause::Running)),
             Action::Resync { take_over } => self.decide_resync(environment, take_over),
             Action::RotateSdkKey { sdk_key, force } => self.decide_rotate(environment, sdk_key, force),
         }
@@ -211,7 +211,7 @@ impl Fleet {
         Ok(self.changed(record))
     }
 
-    fn decide_pause(&self, environment: &Environment, wanted: Pause) -> Decision {
+    fn decide_pause(&self, environment: &Environment, wanted: &Pause) -> Decision {
         let paused = match wanted {
             Pause::Paused => true,
             Pause::Running => false,

@@ -62,19 +62,15 @@ impl Fleet {
         };
         let due = environment.regrant_at.is_some_and(|at| at <= self.now);
         let renew = due || environment.granted_intent() != Some(intent);
-        match elsewhere {
-            Some(reason) => {
-                self.set_moving(name, reason);
-                true
-            }
-            None => {
-                self.unplaced.remove(name);
-                if renew {
-                    self.grant(name, &holder, intent);
-                }
-                false
-            }
+        if let Some(reason) = elsewhere {
+            self.set_moving(name, reason);
+            return true;
         }
+        self.unplaced.remove(name);
+        if renew {
+            self.grant(name, &holder, intent);
+        }
+        false
     }
 
     fn set_moving(&mut self, name: &EnvironmentName, reason: MoveReason) {

@@ -236,8 +236,8 @@ impl Fleet {
                 self.go_away(session, GoAway::ProtocolError, message);
                 self.session_closed(session);
             }
-            WorkerMessage::Ack { nonce } => self.acknowledged(&name, nonce, Vec::new()),
-            WorkerMessage::Nack { nonce, rejections } => self.acknowledged(&name, nonce, rejections),
+            WorkerMessage::Ack { nonce } => self.acknowledged(&name, nonce, &[]),
+            WorkerMessage::Nack { nonce, rejections } => self.acknowledged(&name, nonce, &rejections),
             WorkerMessage::Report(reports) => self.reported(&name, reports),
             WorkerMessage::Heartbeat => {
                 let message = ControlMessage::HeartbeatReply;
