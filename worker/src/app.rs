@@ -1,5 +1,8 @@
 //! A whole worker, for `main` and for `flotilla dev`.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -82,8 +85,11 @@ impl App {
             None
         });
         let metrics = Arc::new(Metrics::new());
-        let (progress, progress_seen) =
-            watch::channel(Progress { had_cache: memory.is_some(), ..Progress::default() });
+        let (progress, progress_seen) = watch::channel(Progress {
+            had_cache: memory.is_some(),
+            environments: memory.as_ref().map_or(0, |memory| memory.assignments.len()),
+            ..Progress::default()
+        });
         let (memory_sender, memories) = watch::channel(None);
         let (link_events, link) = mpsc::channel(link::EVENT_QUEUE);
         let (leave, http_end) = (CancellationToken::new(), CancellationToken::new());

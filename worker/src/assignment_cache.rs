@@ -84,7 +84,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Memory>, CacheError> {
     }))
 }
 
-fn write(path: &Path, memory: &Memory) -> io::Result<()> {
+pub(crate) fn write(path: &Path, memory: &Memory) -> io::Result<()> {
     let file = CacheFile {
         format: FORMAT,
         fleet_id: memory.fleet.to_string(),

@@ -37,6 +37,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the goodbye may take to reach control.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What an environment says, under its name.
+type FromEnvironment = (EnvironmentName, EnvironmentUpdate);
+
 /// An environment that runs.
 pub(crate) trait RunningEnvironment: Send + Sync + 'static {
     /// Tells it something; may take as long as it is busy.
@@ -73,7 +76,7 @@ pub(crate) struct Start {
     /// Control, now.
     pub(crate) control: ControlState,
     /// Takes what it says.
-    pub(crate) updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
+    pub(crate) updates: mpsc::Sender<FromEnvironment>,
     /// Above all that this process has used for an environment of that name.
     pub(crate) first_write_number: u64,
 }
@@ -114,8 +117,8 @@ pub(crate) struct Supervisor<E: Environments> {
     write_numbers: BTreeMap<EnvironmentName, u64>,
     errands: JoinSet<Errand<E::Running>>,
     questions: JoinSet<(SessionNumber, u64, Answer)>,
-    updates:
-        (mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>, mpsc::Receiver<(EnvironmentName, EnvironmentUpdate)>),
+    updates: mpsc::Receiver<FromEnvironment>,
+    updates_sender: mpsc::Sender<FromEnvironment>,
     connection: Option<Connection>,
     /// What could not be started, until control is told with the answer to an update.
     rejected: Vec<Rejection>,
@@ -126,6 +129,7 @@ pub(crate) struct Supervisor<E: Environments> {
 impl<E: Environments> Supervisor<E> {
     /// A supervisor of no environments yet.
     pub(crate) fn new(clock: Clock, session: Session, environments: E, channels: Channels) -> Self {
+        let (updates_sender, updates) = mpsc::channel(UPDATE_QUEUE);
         Self {
             clock,
             session,
@@ -134,7 +138,8 @@ impl<E: Environments> Supervisor<E> {
             write_numbers: BTreeMap::new(),
             errands: JoinSet::new(),
             questions: JoinSet::new(),
-            updates: mpsc::channel(UPDATE_QUEUE),
+            updates,
+            updates_sender,
             connection: None,
             rejected: Vec::new(),
             channels,
@@ -172,7 +177,7 @@ impl<E: Environments> Supervisor<E> {
                     self.ended = Some(Ended::Failed { message: "the link to control is gone".to_owned() });
                 }
             },
-            Some((environment, update)) = self.updates.1.recv() => match update {
+            Some((environment, update)) = self.updates.recv() => match update {
                 EnvironmentUpdate::Report(report) => self.step(Input::Reported(report)),
                 EnvironmentUpdate::Confirm(held) => {
                     tracing::debug!(%environment, "asks whether its grant is still valid");
@@ -297,7 +302,7 @@ impl<E: Environments> Supervisor<E> {
             assignment: assignment.as_ref().clone(),
             fleet,
             control: self.session.control_state(now),
-            updates: self.updates.0.clone(),
+            updates: self.updates_sender.clone(),
             first_write_number: self.write_numbers.get(&environment).copied().unwrap_or(1),
         });
         match started {
@@ -405,7 +410,7 @@ impl<E: Environments> Supervisor<E> {
                 }
             },
             // Emptied so that no environment waits for room in it; nobody needs the last reports.
-            Some(_) = self.updates.1.recv() => {}
+            Some(_) = self.updates.recv() => {}
         }
     }
 

@@ -41,20 +41,13 @@ impl Reports {
     /// A new status of an environment that runs here.
     pub(super) fn take(&mut self, now: Timestamp, report: EnvironmentReport) {
         let name = report.environment.clone();
-        let due = match self.latest.get_mut(&name) {
-            Some(entry) => {
-                let due = if is_significant(&entry.report, &report) {
-                    now
-                } else {
-                    entry.last_sent.after(COUNTERS_INTERVAL)
-                };
-                entry.report = report;
-                due
-            }
-            None => {
-                self.latest.insert(name.clone(), Entry { report, last_sent: now, due: None });
-                now
-            }
+        let due = if let Some(entry) = self.latest.get_mut(&name) {
+            let before = std::mem::replace(&mut entry.report, report);
+            if is_significant(&before, &entry.report) { now } else { entry.last_sent.after(COUNTERS_INTERVAL) }
+        } else {
+            let entry = Entry { report, last_sent: now, due: None };
+            self.latest.insert(name.clone(), entry);
+            now
         };
         if self.session == Listening::Yes {
             self.schedule(name, due);

@@ -125,8 +125,8 @@ impl ControlEnd {
         self.say(ControlMessage::Welcome(Welcome {
             fleet: FLEET.parse().unwrap(),
             term: Term(1),
-            heartbeat_interval: Duration::from_secs(60),
-            lease_duration: Duration::from_secs(300),
+            heartbeat_interval: Duration::from_mins(1),
+            lease_duration: Duration::from_mins(5),
         }))
         .await;
     }
