@@ -1,0 +1,155 @@
+//! What is said as things happen: one line for each change of an environment's state.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::SystemTime;
+
+use flotilla_proto::process::Clock;
+use flotilla_proto::v1::{
+    ConditionStatus, Environment, EnvironmentFilter, Initialization, ResyncEnvironmentRequest,
+};
+
+use super::ENVIRONMENT;
+use crate::client::Client;
+use crate::environment::view::state;
+use crate::failure::Failure;
+use crate::output::text::{printable, size};
+use crate::wait::{Goal, obstacle};
+use crate::watch::{EnvironmentWatch, Event};
+
+/// Follows all environments and writes a line for each change of state. Ends only with an error.
+pub(super) async fn narrate(client: &Client, out: &mut impl Write) -> Result<(), Failure> {
+    let clock = Clock::start();
+    let mut watch = EnvironmentWatch::new(client, EnvironmentFilter::default());
+    let mut narrator = Narrator::default();
+    let mut has_taken_over = false;
+    loop {
+        let event = watch.next().await?;
+        if !has_taken_over && shows_conflict(&event) {
+            has_taken_over = true;
+            take_over(client).await?;
+        }
+        for line in narrator.lines(event) {
+            let time = humantime::format_rfc3339_seconds(SystemTime::from(clock.now())).to_string();
+            let time = time.split('T').next_back().unwrap_or_default();
+            writeln!(out, "  {time}  {line}")?;
+        }
+        out.flush()?;
+    }
+}
+
+/// Whether another fleet's fence stands under the prefix of `flotilla dev`.
+fn shows_conflict(event: &Event) -> bool {
+    let is_parked = |environment: &Environment| {
+        let conditions = environment.status.iter().flat_map(|status| &status.conditions);
+        environment.name == ENVIRONMENT
+            && conditions.into_iter().any(|one| one.r#type == "Conflict" && one.status() == ConditionStatus::True)
+    };
+    match event {
+        Event::Snapshot(environments) => environments.iter().any(is_parked),
+        Event::Changed(environment) => is_parked(environment),
+        Event::Removed { .. } => false,
+    }
+}
+
+/// The prefix is that of `flotilla dev`, whichever fleet wrote it last.
+async fn take_over(client: &Client) -> Result<(), Failure> {
+    let request = client.request(ResyncEnvironmentRequest {
+        name: ENVIRONMENT.to_owned(),
+        take_over: true,
+        ..ResyncEnvironmentRequest::default()
+    });
+    match client.environments().resync_environment(request).await {
+        Ok(_) => Ok(()),
+        // The conflict has ended meanwhile.
+        Err(status) if status.code() == tonic::Code::FailedPrecondition => Ok(()),
+        Err(status) => Err(client.failure(&status)),
+    }
+}
+
+/// Remembers what was said of each environment, to say only what is new.
+#[derive(Debug, Default)]
+struct Narrator {
+    said: BTreeMap<String, String>,
+}
+
+impl Narrator {
+    fn lines(&mut self, event: Event) -> Vec<String> {
+        match event {
+            Event::Snapshot(environments) => {
+                let known: Vec<String> = self.said.keys().cloned().collect();
+                let gone = known.into_iter().filter(|name| environments.iter().all(|one| one.name != *name));
+                let mut lines: Vec<String> = gone.map(|name| self.removed(&name)).collect();
+                lines.extend(environments.iter().filter_map(|environment| self.changed(environment)));
+                lines
+            }
+            Event::Changed(environment) => self.changed(&environment).into_iter().collect(),
+            Event::Removed { name, .. } => vec![self.removed(&name)],
+        }
+    }
+
+    fn changed(&mut self, environment: &Environment) -> Option<String> {
+        let status = environment.status.clone().unwrap_or_default();
+        let summary = if status.initialization() == Initialization::Current {
+            format!(
+                "{}: {} flags, {} segments, {} in Redis, served by {}",
+                state(environment),
+                status.flags,
+                status.segments,
+                size(status.bytes),
+                status.worker
+            )
+        } else if environment.paused || environment.removing {
+            state(environment)
+        } else {
+            obstacle(environment, &Goal::Current)
+        };
+        let before = self.said.insert(environment.name.clone(), summary.clone());
+        (before.as_ref() != Some(&summary))
+            .then(|| format!("environment/{}  {}", environment.name, printable(&summary)))
+    }
+
+    fn removed(&mut self, name: &str) -> String {
+        self.said.remove(name);
+        format!("environment/{name}  removed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_proto::v1::EnvironmentStatus;
+
+    use super::*;
+
+    fn environment(name: &str, initialization: Initialization) -> Environment {
+        let status = EnvironmentStatus {
+            initialization: initialization.into(),
+            worker: "dev-1".to_owned(),
+            flags: 4,
+            segments: 1,
+            bytes: 3000,
+            ..EnvironmentStatus::default()
+        };
+        Environment { name: name.to_owned(), status: Some(status), ..Environment::default() }
+    }
+
+    #[test]
+    fn only_what_is_new_is_said() {
+        let mut narrator = Narrator::default();
+        let unknown = environment("dev", Initialization::Unknown);
+        let current = environment("dev", Initialization::Current);
+        let mut said = narrator.lines(Event::Snapshot(vec![unknown.clone()]));
+        said.extend(narrator.lines(Event::Changed(Box::new(unknown.clone()))));
+        said.extend(narrator.lines(Event::Changed(Box::new(current.clone()))));
+        said.extend(narrator.lines(Event::Snapshot(vec![current])));
+        said.extend(narrator.lines(Event::Snapshot(Vec::new())));
+        assert_eq!(
+            said,
+            [
+                "environment/dev  unknown",
+                "environment/dev  current: 4 flags, 1 segments, 2.9 KiB in Redis, served by dev-1",
+                "environment/dev  removed",
+            ]
+        );
+    }
+}
