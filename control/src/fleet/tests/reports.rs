@@ -1,1 +1,196 @@
+use flotilla_proto::LastError;
+use flotilla_proto::session::TakeOver;
+use flotilla_proto::status::ErrorKind;
+
 use super::*;
+
+fn one() -> World {
+    let mut world = World::new();
+    world.connect("w1");
+    world.create("a");
+    world.effects.clear();
+    world
+}
+
+fn changes(world: &mut World) -> usize {
+    let changed = |effect: &Effect| matches!(effect, Effect::EnvironmentChanged { .. });
+    std::mem::take(&mut world.effects).into_iter().filter(changed).count()
+}
+
+#[test]
+fn current_needs_everything() {
+    let mut world = one();
+    assert_eq!(world.initialization("a"), v1::Initialization::Unknown);
+    world.report("w1", "a", |_| {});
+    assert_eq!(world.initialization("a"), v1::Initialization::Current);
+    assert_eq!(world.condition("a", "Current").unwrap().0, v1::ConditionStatus::True);
+    let spoil: [fn(&mut EnvironmentReport); 5] = [
+        |report| report.grant_state = GrantState::Established,
+        |report| report.grant_state = GrantState::Pending,
+        |report| report.source_state = Some(SourceState::Interrupted),
+        |report| report.source_state = None,
+        |report| report.changed_environment_id = Some("ld-2".to_owned()),
+    ];
+    for spoil in spoil {
+        world.report("w1", "a", spoil);
+        assert_eq!(world.initialization("a"), v1::Initialization::Stale);
+        assert_eq!(world.condition("a", "Current").unwrap().0, v1::ConditionStatus::False);
+    }
+    world.report("w1", "a", |report| report.marker = Marker::Absent);
+    assert_eq!(world.initialization("a"), v1::Initialization::Uninitialized);
+    world.report("w1", "a", |report| report.marker = Marker::Unknown);
+    assert_eq!(world.initialization("a"), v1::Initialization::Unknown);
+}
+
+#[test]
+fn watchers_hear_nothing_of_counters_and_times() {
+    let mut world = one();
+    world.report("w1", "a", |_| {});
+    assert_eq!(changes(&mut world), 1);
+    world.now = world.now.after(Duration::from_secs(9));
+    world.report("w1", "a", |report| report.flags = 99);
+    assert_eq!(changes(&mut world), 0);
+    assert_eq!(world.view("a").status.unwrap().flags, 99);
+    world.report("w1", "a", |report| report.store_available = Some(false));
+    assert_eq!(changes(&mut world), 1);
+}
+
+#[test]
+fn conditions_are_ordered_and_keep_their_time() {
+    let mut world = one();
+    world.report("w1", "a", |report| report.rejected_items = vec!["flag/x: too big".to_owned()]);
+    let before = world.view("a").status.unwrap().conditions;
+    assert!(before.is_sorted_by_key(|condition| condition.r#type.clone()));
+    world.now = world.now.after(Duration::from_secs(9));
+    world.report("w1", "a", |report| report.source_state = Some(SourceState::Interrupted));
+    let after = world.view("a").status.unwrap().conditions;
+    assert!(!after.iter().any(|condition| condition.r#type == "ItemsRejected"));
+    for condition in &after {
+        let old = before.iter().find(|old| old.r#type == condition.r#type).unwrap();
+        let moved = old.status != condition.status;
+        assert_eq!(old.last_transition_time != condition.last_transition_time, moved, "{}", condition.r#type);
+    }
+    assert_eq!(world.condition("a", "Connected").unwrap().1, "Interrupted");
+}
+
+#[test]
+fn a_report_of_an_earlier_grant_or_another_uid_does_not_count() {
+    let mut world = one();
+    let early = world.report_of("w1", "a");
+    world.act("a", Action::Pause).unwrap();
+    world.act("a", Action::Resume).unwrap();
+    world.report("w1", "a", |report| report.flags = 1);
+    world.say("w1", WorkerMessage::Report(vec![EnvironmentReport { flags: 2, ..early.clone() }]));
+    assert_eq!(world.view("a").status.unwrap().flags, 1);
+    let other = EnvironmentReport { uid: "other".parse().unwrap(), flags: 3, ..world.report_of("w1", "a") };
+    world.say("w1", WorkerMessage::Report(vec![other]));
+    assert_eq!(world.view("a").status.unwrap().flags, 1);
+}
+
+#[test]
+fn the_old_owners_word_stands_until_the_new_one_has_reported() {
+    let mut world = one();
+    world.report("w1", "a", |report| report.flags = 1);
+    world.connect("w2");
+    world.say("w1", WorkerMessage::Draining { deadline: LEASE });
+    let status = world.view("a").status.unwrap();
+    assert_eq!((status.flags, status.worker.as_str()), (1, "w2"));
+    assert_eq!(world.initialization("a"), v1::Initialization::Stale);
+    world.report("w2", "a", |report| report.flags = 2);
+    assert_eq!(world.view("a").status.unwrap().flags, 2);
+}
+
+#[test]
+fn a_refused_key_is_named() {
+    let mut world = one();
+    let time = world.now;
+    world.report("w1", "a", |report| {
+        report.source_state = Some(SourceState::Interrupted);
+        report.last_error =
+            Some(LastError { kind: ErrorKind::Auth, status: Some(401), message: "no".to_owned(), time });
+    });
+    let status = world.view("a").status.unwrap();
+    assert_eq!(status.last_error.unwrap().status, 401);
+    let connected = status.conditions.into_iter().find(|one| one.r#type == "Connected").unwrap();
+    assert!(connected.reason == "KeyRefused" && connected.message.contains("401"), "{connected:?}");
+}
+
+#[test]
+fn a_fenced_grant_is_replaced_at_a_limited_rate() {
+    let mut world = one();
+    let mut grants = Vec::new();
+    let start = world.now;
+    for _ in 0..400 {
+        if world.report_of("w1", "a").grant.epoch.0 > grants.len() as u64 + 1 {
+            grants.push(world.now.since(start).as_secs());
+        }
+        world.report("w1", "a", |report| report.grant_state = GrantState::Fenced);
+        world.advance(Duration::from_secs(1));
+    }
+    assert!((8..=13).contains(&grants.len()), "{grants:?}");
+    let last = grants.len() - 1;
+    assert!(grants[last] - grants[last - 1] >= 59, "{grants:?}");
+    world.report("w1", "a", |_| {});
+    assert_eq!(world.initialization("a"), v1::Initialization::Current);
+}
+
+#[test]
+fn a_conflict_is_shown_and_taken_over_by_the_value_that_was_shown() {
+    let mut world = one();
+    world.report("w1", "a", |report| {
+        report.grant_state = GrantState::Conflict;
+        report.found_fence = Some("fence of another".to_owned());
+    });
+    assert_eq!(world.condition("a", "Conflict").unwrap().1, "ForeignFence");
+    world.act("a", Action::Resync { take_over: true }).unwrap();
+    let assignment = world.assignment("w1", "a").unwrap();
+    assert_eq!(assignment.take_over, Some(TakeOver::Value("fence of another".to_owned())));
+    assert_eq!((assignment.resync, assignment.grant.epoch), (1, Epoch(1)));
+
+    world.report("w1", "a", |report| report.grant_state = GrantState::Established);
+    assert_eq!(world.stored.environments[&env("a")].take_over, None, "the leave is spent");
+    assert_eq!(world.assignment("w1", "a").unwrap().take_over, None);
+    assert!(world.condition("a", "Conflict").is_none());
+}
+
+#[test]
+fn leave_to_take_over_at_creation_is_spent_by_the_first_claim() {
+    let mut world = World::new();
+    world.connect("w1");
+    let uid = "u".parse().unwrap();
+    let action = Action::Create { uid, spec: spec("p"), sdk_key: Some(key("sdk-1")), take_over: true };
+    world.act("a", action).unwrap();
+    assert_eq!(world.assignment("w1", "a").unwrap().take_over, Some(TakeOver::Any));
+    world.report("w1", "a", |report| report.grant_state = GrantState::Pending);
+    assert!(world.stored.environments[&env("a")].take_over.is_some());
+    world.report("w1", "a", |_| {});
+    assert!(world.stored.environments[&env("a")].take_over.is_none());
+}
+
+#[test]
+fn the_fleet_is_summed_up() {
+    let mut world = one();
+    world.create("b");
+    world.create("c");
+    world.act("c", Action::Pause).unwrap();
+    world.report("w1", "a", |_| {});
+    let early = Timestamp(5);
+    world.report("w1", "b", |report| {
+        report.marker = Marker::Absent;
+        report.last_byte_time = Some(early);
+    });
+    let status = world.fleet.status();
+    assert_eq!((status.environments, status.current, status.uninitialized, status.unknown), (3, 1, 1, 1));
+    assert_eq!((status.paused, status.not_current), (1, 1));
+    assert_eq!((status.workers, status.workers_connected), (1, 1));
+    assert_eq!((status.oldest_environment.as_str(), status.oldest_byte_time), ("b", Some(early.to_proto())));
+    let worker = world.fleet.worker(&w("w1")).unwrap();
+    assert_eq!((worker.environments, worker.bytes), (3, 200));
+    assert_eq!(worker.environment_names, ["a", "b", "c"]);
+    let names: Vec<_> = world.fleet.environments().map(|one| one.name).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let after: Vec<_> = world.fleet.environments_after(&env("a")).map(|one| one.name).collect();
+    assert_eq!(after, ["b", "c"]);
+    assert_eq!(world.fleet.counts().environments["current"], 1);
+    assert_eq!(world.fleet.stores_in_use().len(), 1);
+}
