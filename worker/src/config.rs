@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Error, Parser};
@@ -42,7 +43,7 @@ pub struct Options {
     #[arg(long, env = "FLOTILLA_NAME", value_name = "NAME", value_parser = parse_name)]
     name: Option<WorkerName>,
     /// How many environments this worker accepts [default: unlimited]
-    #[arg(long, env = "FLOTILLA_CAPACITY", value_name = "NUMBER")]
+    #[arg(long, env = "FLOTILLA_CAPACITY", value_name = "NUMBER", value_parser = parse_count::<NonZeroU32>)]
     capacity: Option<NonZeroU32>,
     /// A label of this worker; may be repeated
     #[arg(
@@ -54,13 +55,13 @@ pub struct Options {
     )]
     label: Vec<(String, String)>,
     /// Where /livez, /readyz and /metrics are served
-    #[arg(long, env = "FLOTILLA_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7402")]
+    #[arg(long, env = "FLOTILLA_HTTP_LISTEN", value_name = "ADDRESS:PORT", value_parser = parse_address, default_value = "127.0.0.1:7402")]
     http_listen: SocketAddr,
     /// Directory of this worker alone, for its identity and its last assignments
     #[arg(long, env = "FLOTILLA_STATE_DIR", value_name = "DIR", default_value = "./flotilla-worker-data")]
     state_dir: PathBuf,
     /// How many connections to LaunchDarkly may be under way at once
-    #[arg(long, env = "FLOTILLA_MAX_CONNECTING", value_name = "NUMBER", default_value = "32")]
+    #[arg(long, env = "FLOTILLA_MAX_CONNECTING", value_name = "NUMBER", value_parser = parse_count::<NonZeroUsize>, default_value = "32")]
     max_connecting: NonZeroUsize,
     /// Directory of the flag-data files that environments with a file source read [default: none may]
     #[arg(long, env = "FLOTILLA_FILE_SOURCE_DIR", value_name = "DIR")]
@@ -109,7 +110,7 @@ impl Options {
         let refuse = |message: String| Options::command().error(ErrorKind::ValueValidation, message);
         if !self.insecure && !self.http_listen.ip().is_loopback() {
             return Err(refuse(format!(
-                "invalid value '{}' for '--http-listen <ADDRESS>': others could reach it, and it is not encrypted; \
+                "invalid value '{}' for '--http-listen <ADDRESS:PORT>': others could reach it, and it is not encrypted; \
                  use a loopback address, or add --insecure",
                 self.http_listen
             )));
@@ -151,6 +152,14 @@ fn parse_control(text: &str) -> Result<Url, String> {
         return Err(expected.to_owned());
     }
     Ok(url)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an IP address and a port, as in 127.0.0.1:7402".to_owned())
+}
+
+fn parse_count<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "expected a whole number from 1".to_owned())
 }
 
 fn parse_name(text: &str) -> Result<WorkerName, String> {
@@ -219,12 +228,12 @@ mod tests {
             (["--control", "ftp://a"], ["--control", "http://HOST:PORT"]),
             (["--control", "http://a/path"], ["--control", "http://HOST:PORT"]),
             (["--name", "W 1"], ["--name", "a-z"]),
-            (["--capacity", "0"], ["--capacity", "0"]),
+            (["--capacity", "0"], ["--capacity", "from 1"]),
             (["--label", "zone"], ["--label", "KEY=VALUE"]),
             (["--label", "zone=a b"], ["--label", "63"]),
             (["--http-listen", "0.0.0.0:7402"], ["--http-listen", "--insecure"]),
-            (["--http-listen", "here"], ["--http-listen", "here"]),
-            (["--max-connecting", "0"], ["--max-connecting", "0"]),
+            (["--http-listen", "here"], ["--http-listen", "127.0.0.1:7402"]),
+            (["--max-connecting", "x"], ["--max-connecting", "from 1"]),
             (["--file-source-dir", "/nowhere/at/all"], ["--file-source-dir", "not a directory"]),
         ] {
             let error = parse(&arguments).unwrap_err();
