@@ -263,7 +263,11 @@ impl Driver {
         };
         self.committing_since.store(0, Ordering::Relaxed);
         if let Err(error) = &result {
-            tracing::error!(%error, "a change could not be made durable; control stops, and starts again from the disk");
+            let error = whole(error);
+            tracing::error!(
+                error,
+                "a change could not be made durable; control stops, to start anew from the disk"
+            );
             let message = format!("the change could not be made durable, and control starts anew: {error}");
             self.outlets.refuse_all(&Refusal::new(Reason::Internal, message));
         }
@@ -287,6 +291,7 @@ impl Driver {
                     self.history.record(environment, Event::Changed);
                 }
                 Effect::EnvironmentRemoved { environment, uid } => {
+                    tracing::info!(environment = environment.as_str(), uid = uid.as_str(), "environment is gone");
                     self.history.record(environment, Event::Removed(uid));
                 }
             }
@@ -297,6 +302,17 @@ impl Driver {
         let newest = self.history.newest();
         self.newest.send_if_modified(|known| std::mem::replace(known, newest) != newest);
     }
+}
+
+/// An error and what it came from, in one line.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn ticks() -> Interval {

@@ -38,6 +38,10 @@ const API_MESSAGE_LIMIT: usize = 4 << 20;
 const SESSION_MESSAGE_LIMIT: usize = 64 << 20;
 /// How long a connection may be silent before it is asked whether it is alive, and how long the answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Bytes that may be on the way to us: the reports of a worker with thousands of environments should not wait for each
+/// 64 KiB to be confirmed.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// The names under which health is reported; the empty one is the server as a whole.
 const SERVICES: [&str; 5] = [
@@ -93,6 +97,8 @@ pub(crate) async fn serve(
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .add_service(reflection)
         .add_service(health)
         .add_service(environments)

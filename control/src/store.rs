@@ -42,7 +42,7 @@ pub enum StoreError {
         directory: PathBuf,
     },
     /// A file cannot be made or opened: mend its place or its permissions.
-    #[error("cannot use {} (see --data-dir): {source}", path.display())]
+    #[error("cannot use {} (see --data-dir)", path.display())]
     Unusable {
         /// The file or directory.
         path: PathBuf,
@@ -69,6 +69,6 @@ pub enum StoreError {
         what: String,
     },
     /// The database failed: a full or broken disk.
-    #[error("the database failed: {0}")]
+    #[error("the database failed")]
     Database(#[from] rusqlite::Error),
 }

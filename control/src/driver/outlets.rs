@@ -95,6 +95,7 @@ impl Outlets {
 
     /// Ends a session with a status.
     pub(super) fn refuse(&mut self, session: SessionId, refusal: Refusal) {
+        tracing::warn!(session = session.0, error = refusal.message, "a worker was refused");
         if let Some(open) = self.sessions.get(&session) {
             // With a full queue the status is lost, but not the end.
             let _ = open.sink.try_send(Err(refusal.into()));
@@ -122,5 +123,39 @@ impl Outlets {
             self.send_away(session, GoAway::ShuttingDown, "control is stopping");
         }
         self.refuse_all(&Refusal::new(Reason::ShuttingDown, "control is stopping"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn callers_that_left_are_named_once() {
+        let mut outlets = Outlets::default();
+        let (stays, mut waiting) = oneshot::channel();
+        let (leaves, left) = oneshot::channel();
+        let stays = outlets.expect_answer(stays);
+        let leaves = outlets.expect_answer(leaves);
+        assert_eq!(outlets.abandoned(), []);
+        drop(left);
+        assert_eq!(outlets.abandoned(), [leaves]);
+        assert_eq!(outlets.abandoned(), []);
+        outlets.answer(leaves, Ok(Reply::Environment(None)));
+        outlets.answer(stays, Ok(Reply::Environment(None)));
+        assert!(waiting.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_session_that_is_dropped_tells_its_reader() {
+        let mut outlets = Outlets::default();
+        let (sink, _outgoing) = mpsc::channel(1);
+        let ended = CancellationToken::new();
+        outlets.open(SessionId(1), sink, ended.clone());
+        assert!(outlets.is_open(SessionId(1)) && !ended.is_cancelled());
+        drop(outlets);
+        assert!(ended.is_cancelled());
     }
 }

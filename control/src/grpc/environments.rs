@@ -18,6 +18,7 @@ pub(super) struct Handler(pub(super) Api);
 
 /// The part of a mutation that all requests share.
 struct Terms {
+    kind: &'static str,
     etag: Option<String>,
     request: Option<RequestId>,
     validate_only: bool,
@@ -26,6 +27,7 @@ struct Terms {
 macro_rules! terms {
     ($kind:literal, $request:expr) => {
         Terms {
+            kind: $kind,
             etag: Some($request.etag.clone()).filter(|etag| !etag.is_empty()),
             request: request_id($kind, &$request.request_id, &$request)?,
             validate_only: $request.validate_only,
@@ -36,6 +38,7 @@ macro_rules! terms {
 impl Handler {
     async fn mutate(&self, name: &str, action: Action, terms: Terms) -> Result<Option<v1::Environment>, Refusal> {
         let environment = environment_name("name", name)?;
+        let logged = environment.clone();
         let mutation = Mutation {
             environment,
             action,
@@ -44,13 +47,19 @@ impl Handler {
             validate_only: terms.validate_only,
         };
         match self.0.driver.command(Command::Mutate(mutation)).await? {
-            Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
+            Reply::Environment(environment) => {
+                if !terms.validate_only {
+                    tracing::info!(environment = logged.as_str(), action = terms.kind, "request carried out");
+                }
+                Ok(environment.map(|environment| *environment))
+            }
             Reply::Answer(_) => Err(Refusal::new(Reason::Internal, "a change was answered with a worker's answer")),
         }
     }
 
     async fn create(&self, request: v1::CreateEnvironmentRequest) -> Result<Option<v1::Environment>, Refusal> {
         let terms = Terms {
+            kind: "create",
             etag: None,
             request: request_id("create", &request.request_id, &request)?,
             validate_only: request.validate_only,
@@ -218,6 +227,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
     ) -> Result<Response<v1::ResyncEnvironmentResponse>, Status> {
         let request = request.into_inner();
         let terms = Terms {
+            kind: "resync",
             etag: None,
             request: request_id("resync", &request.request_id, &request)?,
             validate_only: request.validate_only,

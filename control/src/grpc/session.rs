@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flotilla_proto::session::{Hello, WorkerMessage};
-use flotilla_proto::{FieldViolation, Refusal, v1};
+use flotilla_proto::{FieldViolation, Reason, Refusal, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -31,10 +31,11 @@ impl v1::worker_service_server::WorkerService for Handler {
         let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message());
-        let hello = match first.await {
-            Ok(message) => read_hello(message?)?,
-            Err(_) => return Err(Status::deadline_exceeded("no hello within 10 s")),
-        };
+        let first = first.await.map_err(|_| {
+            let message = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
+            Refusal::new(Reason::WorkerTimeout, message)
+        })?;
+        let hello = read_hello(first?)?;
         let worker = hello.worker.clone();
         let (sink, outgoing) = mpsc::channel(SESSION_QUEUE);
         let ended = CancellationToken::new();

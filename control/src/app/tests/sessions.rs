@@ -46,6 +46,26 @@ async fn an_environment_is_granted_and_becomes_current() {
 }
 
 #[tokio::test]
+async fn watchers_hear_of_states_but_not_of_counters() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = start(settings(&directory)).await;
+    let (worker, assignment) = serving(&control, "w1").await;
+    let request = v1::WatchEnvironmentsRequest::default();
+    let mut watch = control.environments().watch_environments(request).await.unwrap().into_inner();
+    for _ in ["changed", "synced"] {
+        watch.message().await.unwrap();
+    }
+    let counted = v1::EnvironmentReport { flags: 4, ..current(&assignment) };
+    worker.say(Up::Report(v1::Report { environments: vec![counted.clone()] })).await;
+    control.until("spree", "counted", |one| one.status.as_ref().unwrap().flags == 4).await;
+    let cut_off = v1::EnvironmentReport { source_state: v1::SourceState::Interrupted.into(), ..counted };
+    worker.say(Up::Report(v1::Report { environments: vec![cut_off] })).await;
+    let message = tokio::time::timeout(PATIENCE, watch.message()).await.unwrap().unwrap().unwrap();
+    let Some(v1::watch_environments_response::Event::Changed(seen)) = message.event else { panic!("{message:?}") };
+    assert_eq!(initialization(&seen), v1::Initialization::Stale, "the count alone was not told");
+}
+
+#[tokio::test]
 async fn a_grant_outlives_a_restart_of_control() {
     let directory = tempfile::tempdir().unwrap();
     let control = start(settings(&directory)).await;
