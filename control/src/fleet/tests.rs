@@ -72,6 +72,7 @@ pub(super) struct World {
     /// Effects since the test last took them.
     pub(super) effects: Vec<Effect>,
     last_number: u64,
+    last_beat: Timestamp,
 }
 
 pub(super) fn env(name: &str) -> EnvironmentName {
@@ -138,6 +139,7 @@ impl World {
             replies: BTreeMap::new(),
             effects: Vec::new(),
             last_number: 0,
+            last_beat: now,
         }
     }
 
@@ -304,7 +306,8 @@ impl World {
         let end = self.now.after(duration);
         while self.now < end {
             self.now = self.now.after(TICK).min(end);
-            if self.now.0.is_multiple_of(1000) {
+            if self.now.since(self.last_beat) >= Duration::from_secs(1) {
+                self.last_beat = self.now;
                 self.beat();
             }
             self.step(Input::Tick);

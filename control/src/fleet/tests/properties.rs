@@ -207,8 +207,6 @@ fn check_settled(world: &World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
     #[test]
     fn random_histories_keep_the_invariants(events in prop::collection::vec(event(), 0..60)) {
         let mut world = World::new();
