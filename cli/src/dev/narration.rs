@@ -13,8 +13,8 @@ use super::ENVIRONMENT;
 use crate::client::Client;
 use crate::environment::view::state;
 use crate::failure::Failure;
-use crate::output::text::{printable, size};
-use crate::wait::{Goal, obstacle};
+use crate::output::text::{count, printable, size};
+use crate::wait::blocking_condition;
 use crate::watch::{EnvironmentWatch, Event};
 
 /// Follows all environments and writes a line for each change of state. Ends only with an error.
@@ -90,23 +90,29 @@ impl Narrator {
 
     fn changed(&mut self, environment: &Environment) -> Option<String> {
         let status = environment.status.clone().unwrap_or_default();
-        let summary = if status.initialization() == Initialization::Current {
-            format!(
-                "{}: {} flags, {} segments, {} in Redis, served by {}",
-                state(environment),
-                status.flags,
-                status.segments,
-                size(status.bytes),
-                status.worker
-            )
-        } else if environment.paused || environment.removing {
-            state(environment)
+        let state = state(environment);
+        let (key, details) = if status.initialization() == Initialization::Current {
+            let (flags, segments) = (count(status.flags, "flag"), count(status.segments, "segment"));
+            let data = format!("{flags}, {segments}, {}", size(status.bytes));
+            (data.clone(), format!(": {data} in Redis, served by {}", status.worker))
         } else {
-            obstacle(environment, &Goal::Current)
+            match blocking_condition(&status.conditions) {
+                // Nothing is known of what a worker has only just taken over.
+                Some(condition) if condition.status() == ConditionStatus::Unknown => {
+                    (String::new(), ": a worker is about to look".to_owned())
+                }
+                // The message counts attempts and seconds; it is said once.
+                Some(condition) => {
+                    (format!("{} {}", condition.r#type, condition.reason), format!(": {}", condition.message))
+                }
+                None => (String::new(), String::new()),
+            }
         };
-        let before = self.said.insert(environment.name.clone(), summary.clone());
-        (before.as_ref() != Some(&summary))
-            .then(|| format!("environment/{}  {}", environment.name, printable(&summary)))
+        let details = if environment.paused || environment.removing { String::new() } else { details };
+        let key = format!("{state} {key}");
+        let before = self.said.insert(environment.name.clone(), key.clone());
+        (before.as_ref() != Some(&key))
+            .then(|| format!("environment/{}  {state}{}", environment.name, printable(&details)))
     }
 
     fn removed(&mut self, name: &str) -> String {
@@ -147,7 +153,7 @@ mod tests {
             said,
             [
                 "environment/dev  unknown",
-                "environment/dev  current: 4 flags, 1 segments, 2.9 KiB in Redis, served by dev-1",
+                "environment/dev  current: 4 flags, 1 segment, 2.9 KiB in Redis, served by dev-1",
                 "environment/dev  removed",
             ]
         );

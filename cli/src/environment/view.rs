@@ -6,7 +6,7 @@ use flotilla_proto::v1::{Environment, source::Kind};
 use crate::output::Width;
 use crate::output::document::{duration, guard_text, source_text};
 use crate::output::table::{Align, columns, indented, pairs};
-use crate::output::text::{age, labels, or_dash, rfc3339, size};
+use crate::output::text::{age, count, labels, or_dash, rfc3339, size};
 use crate::wait::{state_word, truth_word};
 
 const NORMAL: [(&str, Align); 8] = [
@@ -149,7 +149,15 @@ pub fn status(environment: &Environment, now: Timestamp) -> String {
         ("Prefix", prefix),
         ("Worker", or_dash(&status.worker)),
         ("Epoch", epoch(status.epoch)),
-        ("Data", format!("{} flags, {} segments, {}", status.flags, status.segments, size(status.bytes))),
+        (
+            "Data",
+            format!(
+                "{}, {}, {}",
+                count(status.flags, "flag"),
+                count(status.segments, "segment"),
+                size(status.bytes)
+            ),
+        ),
         ("Last event", ago(status.last_event_time.as_ref())),
         ("Last byte", ago(status.last_byte_time.as_ref())),
         ("Last write", ago(status.last_write_time.as_ref())),

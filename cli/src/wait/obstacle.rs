@@ -37,9 +37,7 @@ pub fn obstacle(environment: &Environment, goal: &Goal) -> String {
     let condition = match goal {
         Goal::Removed => find(&status.conditions, "Removing"),
         Goal::KeyRotated => find(&status.conditions, "KeyRotation"),
-        Goal::Initialized | Goal::Current => EXPECTED.iter().find_map(|(kind, expected)| {
-            find(&status.conditions, kind).filter(|condition| condition.status() != *expected)
-        }),
+        Goal::Initialized | Goal::Current => blocking_condition(&status.conditions),
     };
     let state = match goal {
         Goal::Removed if environment.removing => "being removed",
@@ -58,6 +56,13 @@ pub fn obstacle(environment: &Environment, goal: &Goal) -> String {
         (None, Some(error)) if *goal != Goal::Removed => format!("{state}: {}", error.message),
         (None, Some(_) | None) => state.to_owned(),
     }
+}
+
+/// The first condition, in the order in which an environment comes up, that keeps it from being current.
+pub fn blocking_condition(conditions: &[Condition]) -> Option<&Condition> {
+    EXPECTED
+        .iter()
+        .find_map(|(kind, expected)| find(conditions, kind).filter(|condition| condition.status() != *expected))
 }
 
 /// The word for a condition's status.
