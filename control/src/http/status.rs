@@ -12,27 +12,23 @@ pub(super) struct Document {
     fleet_id: String,
     term: u64,
     version: String,
-    environments: Environments,
-    workers: Workers,
-    items: Vec<Item>,
+    counts: Counts,
+    environments: Vec<Item>,
 }
 
+/// As in the API's `GetFleetStatus`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Environments {
-    all: u32,
+struct Counts {
+    environments: u32,
     current: u32,
     stale: u32,
     uninitialized: u32,
     unknown: u32,
     paused: u32,
     not_current: u32,
-}
-
-#[derive(Debug, Serialize)]
-struct Workers {
-    all: u32,
-    connected: u32,
+    workers: u32,
+    workers_connected: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,17 +53,18 @@ impl Document {
             fleet_id: status.fleet_id,
             term: status.term,
             version: status.version,
-            environments: Environments {
-                all: status.environments,
+            counts: Counts {
+                environments: status.environments,
                 current: status.current,
                 stale: status.stale,
                 uninitialized: status.uninitialized,
                 unknown: status.unknown,
                 paused: status.paused,
                 not_current: status.not_current,
+                workers: status.workers,
+                workers_connected: status.workers_connected,
             },
-            workers: Workers { all: status.workers, connected: status.workers_connected },
-            items: view.fleet.environments().map(item).collect(),
+            environments: view.fleet.environments().map(item).collect(),
         }
     }
 

@@ -39,8 +39,8 @@ async fn probes_metrics_and_status_answer_without_secrets() {
     let (_, text) = control.http("/status").await;
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["fleetId"], control.running.fleet_id().as_str());
-    assert_eq!(document["items"][0]["name"], "spree");
-    assert_eq!(document["items"][0]["initialization"], "unknown");
+    assert_eq!(document["environments"][0]["name"], "spree");
+    assert_eq!(document["environments"][0]["initialization"], "unknown");
     for page in [metrics, text] {
         assert!(!page.contains("hunter2") && !page.contains(KEY) && !page.contains("99999"));
     }
