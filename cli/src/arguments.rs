@@ -121,6 +121,9 @@ Examples:
     )]
     Data(DataCommand),
     /// Run the whole product in this process, on this machine
+    ///
+    /// Control and workers in one process, for trying and for development. Data is kept in ./.flotilla-dev. Without an
+    /// SDK key, a sample flag file is served: edit it and see the change in Redis within a second.
     Dev(Dev),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
@@ -184,19 +187,13 @@ pub enum DataCommand {
     },
 }
 
-/// Run the whole product in this process, on this machine
-///
-/// Control and workers in one process, for trying and for development. Data is kept in ./.flotilla-dev. Without an SDK
-/// key, a sample flag file is served: edit it and see the change in Redis within a second.
+/// `flotilla dev`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   flotilla dev
   flotilla dev --flags my-flags.json --workers 3
-  flotilla dev --sdk-key \"$(cat key.txt)\" --redis-url redis://127.0.0.1:6379")]
+  flotilla dev --sdk-key-file key.txt --redis-url redis://127.0.0.1:6379")]
 pub struct Dev {
-    /// SDK key of a LaunchDarkly environment (shows in process lists; --sdk-key-file does not)
-    #[command(flatten)]
-    pub key: KeyOptions,
     /// Flag-data file to serve when no SDK key is given; a sample is written if it is absent
     #[arg(long, value_name = "FILE", default_value = "flotilla-flags.json")]
     pub flags: PathBuf,
@@ -215,6 +212,9 @@ pub struct Dev {
     /// Least severe level that is logged
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log_level: LogLevel,
+    /// SDK key of the LaunchDarkly environment to stream; without one, the flag file is served.
+    #[command(flatten)]
+    pub key: KeyOptions,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod progress;
 // What keeps an environment from a state, in words: pure.
 mod obstacle;
 
-pub use obstacle::{blocking_condition, obstacle, state_word, truth_word};
+pub use obstacle::{RotationState, blocking_condition, obstacle, rotation_state, state_word, truth_word};
 pub use progress::{Goal, Outcome, Progress};
 
 use std::time::Duration;

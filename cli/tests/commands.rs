@@ -13,7 +13,7 @@ use fake::{Fake, changed, environment, removed, synced};
 use flotilla::arguments::{Cli, Command};
 use flotilla::failure::Failure;
 use flotilla::session::Session;
-use flotilla_proto::v1::Initialization;
+use flotilla_proto::v1::{Condition, ConditionStatus, Environment, Initialization};
 use flotilla_proto::{Reason, Refusal};
 use tonic::Status;
 
@@ -188,4 +188,33 @@ async fn a_watched_list_is_one_document_a_line() {
     let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[2]["removed"], true);
+}
+
+#[tokio::test]
+async fn a_rotation_is_followed_to_its_outcome() {
+    let proving = rotation(ConditionStatus::Unknown, "Proving");
+    for (end, reason, expected) in
+        [(ConditionStatus::True, "Replaced", 0), (ConditionStatus::False, "KeyRejected", 1)]
+    {
+        let messages = vec![changed(proving.clone(), "r1"), synced("r1"), changed(rotation(end, reason), "r2")];
+        let fake = Fake::with_watches(vec![(messages, None)]);
+        *fake.environment.lock().unwrap() = proving.clone();
+        let (status, out, err) = env(&fake.serve().await, "rotate-key a --sdk-key sdk-x1").await;
+        assert_eq!(status, expected, "{err}");
+        assert_eq!(out.contains("key rotated"), expected == 0);
+        assert_eq!(err.contains("because"), expected == 1);
+    }
+}
+
+/// An environment whose key is being rotated.
+fn rotation(status: ConditionStatus, reason: &str) -> Environment {
+    let mut environment = environment("a", Initialization::Current);
+    environment.status.get_or_insert_default().conditions.push(Condition {
+        r#type: "KeyRotation".to_owned(),
+        status: status.into(),
+        reason: reason.to_owned(),
+        message: "because".to_owned(),
+        ..Condition::default()
+    });
+    environment
 }

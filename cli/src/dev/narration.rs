@@ -28,14 +28,24 @@ pub(super) async fn narrate(client: &Client, out: &mut impl Write) -> Result<(),
         if !has_taken_over && shows_conflict(&event) {
             has_taken_over = true;
             take_over(client).await?;
+            // The conflict itself is not news any more.
+            narrator.lines(event);
+            let time = time_of_day(clock);
+            writeln!(out, "  {time}  environment/{ENVIRONMENT}  takes its prefix over from another fleet")?;
+            continue;
         }
         for line in narrator.lines(event) {
-            let time = humantime::format_rfc3339_seconds(SystemTime::from(clock.now())).to_string();
-            let time = time.split('T').next_back().unwrap_or_default();
+            let time = time_of_day(clock);
             writeln!(out, "  {time}  {line}")?;
         }
         out.flush()?;
     }
+}
+
+/// In UTC.
+fn time_of_day(clock: Clock) -> String {
+    let time = humantime::format_rfc3339_seconds(SystemTime::from(clock.now())).to_string();
+    time.split('T').next_back().unwrap_or_default().to_owned()
 }
 
 /// Whether another fleet's fence stands under the prefix of `flotilla dev`.
@@ -109,7 +119,7 @@ impl Narrator {
             }
         };
         let details = if environment.paused || environment.removing { String::new() } else { details };
-        let key = format!("{state} {key}");
+        let key = if key.starts_with("Conflict") { key } else { format!("{state} {key}") };
         let before = self.said.insert(environment.name.clone(), key.clone());
         (before.as_ref() != Some(&key))
             .then(|| format!("environment/{}  {state}{}", environment.name, printable(&details)))

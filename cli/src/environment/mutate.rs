@@ -15,7 +15,7 @@ use crate::output::Shown;
 use crate::output::document::EnvironmentDocument;
 use crate::sdk_key;
 use crate::session::Session;
-use crate::wait::{Goal, wait};
+use crate::wait::{Goal, RotationState, rotation_state, wait};
 
 /// How often an update is made anew because somebody else changed the environment between reading and writing.
 const UPDATE_ATTEMPTS: u32 = 5;
@@ -161,6 +161,13 @@ pub(super) async fn rotate_key(session: &mut Session, options: &RotateKey) -> Re
     let environment = expect(session.client.answer(answer)?.environment)?;
     if options.no_wait || options.dry_run {
         return tell(session, &environment, "key rotation started", options.dry_run);
+    }
+    match rotation_state(&environment) {
+        RotationState::Pending => {}
+        // By force, or because the old key is being refused.
+        RotationState::Done => return tell(session, &environment, "key rotated", false),
+        // That was an earlier rotation: this one had nothing to do.
+        RotationState::Rejected { .. } => return tell(session, &environment, "key is in force already", false),
     }
     let names = vec![environment.name.clone()];
     let environments = wait(&session.client, names, Goal::KeyRotated, options.timeout).await?;

@@ -1,5 +1,6 @@
 //! list, get, status, wait.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use flotilla_proto::v1::{
@@ -118,14 +119,29 @@ pub(super) async fn wait(session: &mut Session, options: &Wait) -> Result<(), Fa
 async fn watch(session: &mut Session, filter: EnvironmentFilter) -> Result<(), Failure> {
     let mut watch = EnvironmentWatch::new(&session.client, filter);
     let mut table = None;
+    // The uids of those that the reader has been shown and not been told to be gone.
+    let mut shown = BTreeMap::new();
     loop {
         match watch.next().await? {
             Event::Snapshot(mut environments) => {
                 environments.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+                let present = environments.iter().map(|one| (one.name.clone(), one.uid.clone())).collect();
+                // A snapshot that is not the first ends a gap, in which some were perhaps removed.
+                for (name, uid) in std::mem::replace(&mut shown, present) {
+                    if shown.get(&name) != Some(&uid) {
+                        show_removal(session, name, uid, table.as_ref())?;
+                    }
+                }
                 show_snapshot(session, &environments, &mut table)?;
             }
-            Event::Changed(environment) => show_change(session, &environment, table.as_ref())?,
-            Event::Removed { name, uid } => show_removal(session, name, uid, table.as_ref())?,
+            Event::Changed(environment) => {
+                shown.insert(environment.name.clone(), environment.uid.clone());
+                show_change(session, &environment, table.as_ref())?;
+            }
+            Event::Removed { name, uid } => {
+                shown.remove(&name);
+                show_removal(session, name, uid, table.as_ref())?;
+            }
         }
         session.out.flush()?;
     }

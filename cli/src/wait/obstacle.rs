@@ -76,23 +76,30 @@ pub fn truth_word(status: ConditionStatus) -> &'static str {
 
 /// How a rotation of the SDK key stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RotationState {
+pub enum RotationState {
     /// The new key is not proved yet.
     Pending,
-    /// The old key stays; why.
-    Rejected(String),
+    /// The old key stays.
+    Rejected {
+        /// Why, one word.
+        reason: String,
+        /// Why, a sentence.
+        message: String,
+    },
     /// Nothing is pending.
     Done,
 }
 
 /// How a rotation of the environment's SDK key stands.
-pub(super) fn rotation_state(environment: &Environment) -> RotationState {
+pub fn rotation_state(environment: &Environment) -> RotationState {
     let status = environment.status.as_ref();
     let Some(condition) = status.and_then(|status| find(&status.conditions, "KeyRotation")) else {
         return RotationState::Done;
     };
     match condition.status() {
-        ConditionStatus::False => RotationState::Rejected(condition.message.clone()),
+        ConditionStatus::False => {
+            RotationState::Rejected { reason: condition.reason.clone(), message: condition.message.clone() }
+        }
         ConditionStatus::Unknown | ConditionStatus::Unspecified => RotationState::Pending,
         ConditionStatus::True => RotationState::Done,
     }

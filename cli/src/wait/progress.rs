@@ -141,13 +141,7 @@ impl Progress {
         }
         if self.goal == Goal::KeyRotated {
             return match rotation_state(environment) {
-                RotationState::Rejected(why) => Some(
-                    Failure::new(
-                        ExitStatus::Failed,
-                        format!("environment/{name}: the new SDK key was rejected, the old one stays: {why}"),
-                    )
-                    .hint("--force replaces a key unproved"),
-                ),
+                RotationState::Rejected { reason, message } => Some(rejected(name, &reason, &message)),
                 RotationState::Pending | RotationState::Done if environment.removing => Some(being_removed(name)),
                 RotationState::Pending | RotationState::Done => None,
             };
@@ -182,4 +176,13 @@ impl Progress {
 
 fn being_removed(name: &str) -> Failure {
     Failure::new(ExitStatus::Failed, format!("environment/{name} is being removed"))
+}
+
+fn rejected(name: &str, reason: &str, message: &str) -> Failure {
+    let failure = Failure::new(ExitStatus::Failed, format!("environment/{name}: {message}"));
+    if reason == "KeyRejected" {
+        failure.hint("copy the key from the environment's settings in LaunchDarkly")
+    } else {
+        failure.hint("--force replaces the key unproved")
+    }
 }
