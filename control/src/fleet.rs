@@ -106,7 +106,7 @@ pub struct Fleet {
     memory: Memory,
     /// State directories of the workers that were welcomed since start.
     welcomed: BTreeSet<Uid>,
-    stores: BTreeMap<StoreName, StoreUrl>,
+    stores: BTreeMap<StoreName, Store>,
     environments: BTreeMap<EnvironmentName, Environment>,
     /// Who has a prefix of a store.
     prefixes: BTreeMap<(StoreEndpoint, Prefix), EnvironmentName>,
@@ -125,6 +125,13 @@ pub struct Fleet {
     moves: BTreeMap<MoveReason, u64>,
     reconnects: u64,
     gathered: Gathered,
+}
+
+/// A store, and where it is.
+#[derive(Debug)]
+struct Store {
+    url: StoreUrl,
+    endpoint: StoreEndpoint,
 }
 
 /// What a step has come to so far.
@@ -165,7 +172,11 @@ impl Fleet {
             term: settings.term,
             memory: Memory::Whole,
             welcomed: BTreeSet::new(),
-            stores: remembered.stores.into_iter().collect(),
+            stores: remembered
+                .stores
+                .into_iter()
+                .map(|(name, url)| (name, Store { endpoint: url.endpoint(), url }))
+                .collect(),
             environments: BTreeMap::new(),
             prefixes: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -182,8 +193,8 @@ impl Fleet {
             settings,
         };
         for (store, prefix, epoch) in remembered.epochs {
-            if let Some(url) = fleet.stores.get(&store) {
-                let highest = fleet.epochs.entry((url.endpoint(), prefix)).or_default();
+            if let Some(store) = fleet.stores.get(&store) {
+                let highest = fleet.epochs.entry((store.endpoint.clone(), prefix)).or_default();
                 *highest = epoch.max(*highest);
             }
         }
@@ -337,7 +348,7 @@ impl Fleet {
 
     /// What epochs belong to: a prefix of a store, however the store is called.
     fn epoch_key(&self, spec: &EnvironmentSpec) -> Option<(StoreEndpoint, Prefix)> {
-        Some((self.stores.get(&spec.store)?.endpoint(), spec.prefix.clone()))
+        Some((self.stores.get(&spec.store)?.endpoint.clone(), spec.prefix.clone()))
     }
 }
 

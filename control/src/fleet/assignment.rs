@@ -209,7 +209,7 @@ impl Fleet {
             grant: granted.grant.clone(),
             spec: self.with_defaults(&record.spec),
             sdk_key,
-            store_url: self.stores.get(&record.spec.store)?.clone(),
+            store_url: self.stores.get(&record.spec.store)?.url.clone(),
             resync: record.resync,
             take_over: record.take_over.clone(),
         };

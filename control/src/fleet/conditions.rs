@@ -113,6 +113,9 @@ fn accepted(environment: &Environment, around: Surroundings) -> Finding {
         let message = format!("worker {worker} cannot carry out generation {generation}: {}", parked.message);
         return finding(kind, ConditionStatus::False, "Rejected", message);
     }
+    if environment.wanted().is_none() {
+        return finding(kind, ConditionStatus::Unknown, "Paused", "paused: no worker needs to accept it");
+    }
     finding(
         kind,
         ConditionStatus::Unknown,

@@ -111,15 +111,11 @@ impl Fleet {
         let Some(store) = self.stores.get(&spec.store) else {
             let known: Vec<_> = self.stores.keys().map(|store| format!("\"{store}\"")).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(Refusal {
-                violations: vec![FieldViolation::new("spec.store", "no such store")],
-                ..Refusal::new(
-                    Reason::StoreNotFound,
-                    format!("spec.store: no store is named \"{}\"; known stores: {known}", spec.store),
-                )
-            });
+            let why = format!("no store is named \"{}\"; known stores: {known}", spec.store);
+            let violation = FieldViolation::new("spec.store", &why);
+            return Err(Refusal { reason: Reason::StoreNotFound, ..violation.into() });
         };
-        if let Some(other) = self.prefixes.get(&(store.endpoint(), spec.prefix.clone())) {
+        if let Some(other) = self.prefixes.get(&(store.endpoint.clone(), spec.prefix.clone())) {
             return Err(self.prefix_taken(&spec, other));
         }
         check_key(&spec, sdk_key.as_ref())?;
@@ -155,16 +151,8 @@ impl Fleet {
         } else {
             "choose another prefix, or remove that environment first"
         };
-        Refusal {
-            violations: vec![FieldViolation::new("spec.prefix", "taken by another environment on this store")],
-            ..Refusal::new(
-                Reason::PrefixTaken,
-                format!(
-                    "spec.prefix: \"{}\" on {store} belongs to environment \"{other}\"; {way_out}",
-                    spec.prefix
-                ),
-            )
-        }
+        let why = format!("\"{}\" on {store} belongs to environment \"{other}\"; {way_out}", spec.prefix);
+        Refusal { reason: Reason::PrefixTaken, ..FieldViolation::new("spec.prefix", &why).into() }
     }
 
     fn decide_update(

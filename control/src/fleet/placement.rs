@@ -3,7 +3,7 @@
 //! What is well placed is not asked about and stays. Orphans go, one by one, to the worker with the least load that may
 //! have them; among equals the highest rendezvous score wins, so that the answer depends on names and loads only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::{EnvironmentName, Labels, WorkerName};
 
@@ -44,18 +44,22 @@ pub(super) fn place(
     candidates: &[Candidate<'_>],
     orphans: &[Orphan<'_>],
 ) -> Vec<(EnvironmentName, Option<WorkerName>)> {
-    let mut seats: Vec<Seat<'_>> = candidates
-        .iter()
-        .map(|candidate| Seat { candidate, load: candidate.load, hash: hash(candidate.worker.as_str()) })
-        .collect();
+    let mut rows: Rows<'_> = BTreeMap::new();
+    for candidate in candidates {
+        let hash = hash(candidate.worker.as_str());
+        rows.entry(candidate.load).or_default().push(Seat { candidate, load: candidate.load, hash });
+    }
     let mut order: Vec<&Orphan<'_>> = orphans.iter().collect();
     // Those that few workers may have choose first; the others can go elsewhere.
     order.sort_by_key(|orphan| (orphan.is_unconstrained(), orphan.environment));
     let mut placed: Vec<_> =
-        order.into_iter().map(|orphan| (orphan.environment.clone(), take_seat(&mut seats, orphan))).collect();
+        order.into_iter().map(|orphan| (orphan.environment.clone(), take_seat(&mut rows, orphan))).collect();
     placed.sort();
     placed
 }
+
+/// The workers by their load, so that only those with the least are looked at.
+type Rows<'a> = BTreeMap<usize, Vec<Seat<'a>>>;
 
 struct Seat<'a> {
     candidate: &'a Candidate<'a>,
@@ -83,21 +87,22 @@ impl Orphan<'_> {
     }
 }
 
-fn take_seat(seats: &mut [Seat<'_>], orphan: &Orphan<'_>) -> Option<WorkerName> {
+fn take_seat(rows: &mut Rows<'_>, orphan: &Orphan<'_>) -> Option<WorkerName> {
     let name = hash(orphan.environment.as_str());
-    let mut best: Option<(usize, (std::cmp::Reverse<usize>, u64))> = None;
-    for (at, seat) in seats.iter().enumerate() {
-        if best.is_some_and(|(_, (least, _))| seat.load > least.0) || !orphan.may_go_to(seat) {
-            continue;
-        }
-        let score = (std::cmp::Reverse(seat.load), mix(name ^ seat.hash));
-        if best.is_none_or(|(_, highest)| score > highest) {
-            best = Some((at, score));
-        }
+    let best_of = |row: &Vec<Seat<'_>>| {
+        let fitting = row.iter().enumerate().filter(|(_, seat)| orphan.may_go_to(seat));
+        fitting.max_by_key(|(_, seat)| (mix(name ^ seat.hash), seat.candidate.worker)).map(|(at, _)| at)
+    };
+    let (load, at) = rows.iter().find_map(|(load, row)| Some((*load, best_of(row)?)))?;
+    let row = rows.get_mut(&load)?;
+    let mut seat = row.swap_remove(at);
+    if row.is_empty() {
+        rows.remove(&load);
     }
-    let (at, _) = best?;
-    seats[at].load += 1;
-    Some(seats[at].candidate.worker.clone())
+    seat.load += 1;
+    let worker = seat.candidate.worker.clone();
+    rows.entry(seat.load).or_default().push(seat);
+    Some(worker)
 }
 
 /// FNV-1a: the same on every machine and in every version.

@@ -14,7 +14,7 @@ fn two_workers() -> World {
 fn a_silent_worker_loses_its_environments_after_a_lease() {
     let mut world = two_workers();
     world.players.get_mut(&w("w1")).unwrap().silent = true;
-    world.advance(LEASE - Duration::from_secs(2));
+    world.advance(LEASE.saturating_sub(Duration::from_secs(2)));
     assert_eq!(world.owner("a"), "w1");
     world.advance(Duration::from_secs(3));
     assert_eq!((world.owner("a").as_str(), world.epoch("a")), ("w2", 2));
@@ -173,7 +173,7 @@ fn after_a_restart_the_absent_workers_environments_move_when_a_lease_is_over() {
     let mut world = two_workers();
     world.restart();
     world.connect("w2");
-    world.advance(LEASE - Duration::from_secs(1));
+    world.advance(LEASE.saturating_sub(Duration::from_secs(1)));
     assert_eq!(world.owner("a"), "w1");
     assert_eq!(world.condition("a", "Assigned").unwrap().1, "AwaitingWorker");
     world.advance(Duration::from_secs(2));

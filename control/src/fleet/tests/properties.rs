@@ -77,9 +77,9 @@ fn is_connected(world: &mut World, worker: u8) -> bool {
     player(world, worker).session.is_some()
 }
 
-fn happen(world: &mut World, event: Event) {
+fn happen(world: &mut World, event: &Event) {
     let name = |environment: u8| format!("e{environment}");
-    match event {
+    match event.clone() {
         Event::Connect { worker } if !is_connected(world, worker) => {
             player(world, worker).silent = false;
             world.connect(&worker_name(worker));
@@ -210,7 +210,7 @@ proptest! {
     #[test]
     fn random_histories_keep_the_invariants(events in prop::collection::vec(event(), 0..60)) {
         let mut world = World::new();
-        for event in events {
+        for event in &events {
             happen(&mut world, event);
             check(&world);
         }
@@ -223,7 +223,7 @@ proptest! {
     fn equal_histories_have_equal_effects(events in prop::collection::vec(event(), 0..40)) {
         let run = || {
             let mut world = World::new();
-            for event in events.clone() {
+            for event in &events {
                 happen(&mut world, event);
             }
             format!("{:?}", world.effects)

@@ -24,6 +24,13 @@ fn measured(world: &mut World, input: Input) -> (Duration, usize) {
     (start.elapsed(), effects.len())
 }
 
+#[expect(clippy::disallowed_methods, reason = "this test is about how long planning takes")]
+fn planning(world: &mut World) -> Duration {
+    let start = std::time::Instant::now();
+    world.fleet.plan();
+    start.elapsed()
+}
+
 fn loads(world: &World) -> Vec<u32> {
     let connected = |worker: &v1::Worker| worker.state() == v1::WorkerState::Connected;
     world.fleet.workers().filter(connected).map(|worker| worker.environments).collect()
@@ -54,13 +61,17 @@ fn steps_stay_short() {
         world.players.insert(w(&format!("n{number}")), Player::default());
         world.connect(&format!("n{number}"));
     }
-    world.advance(LEASE - Duration::from_millis(250));
+    world.advance(LEASE.saturating_sub(Duration::from_millis(250)));
     world.now = world.now.after(Duration::from_millis(250));
+    world.fleet.now = world.now;
+    world.fleet.tick();
+    let planning = planning(&mut world);
     let (everything, effects) = measured(&mut world, Input::Tick);
     assert!(effects > ENVIRONMENTS, "all of them move");
     assert!(loads(&world).iter().all(|load| *load == 50));
-    println!("tick {idle:?}, one worker leaves {goodbye:?}, everything moves {everything:?}");
+    println!("tick {idle:?}, one worker leaves {goodbye:?}, all move: plan {planning:?}, rest {everything:?}");
     assert!(idle < Duration::from_millis(20), "{idle:?}");
     assert!(goodbye < Duration::from_millis(200), "{goodbye:?}");
+    assert!(planning < Duration::from_secs(2), "{planning:?}");
     assert!(everything < Duration::from_secs(5), "{everything:?}");
 }
