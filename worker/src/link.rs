@@ -85,9 +85,9 @@ enum LinkError {
     #[error(transparent)]
     Malformed(#[from] flotilla_proto::grant::Malformed),
     #[error("control ended the stream")]
-    Ended,
-    #[error("given up by this worker")]
-    Aborted,
+    EndedThere,
+    #[error("ended by this worker")]
+    EndedHere,
     #[error("the address {address} cannot be used")]
     Address {
         address: Url,
@@ -116,8 +116,8 @@ pub(crate) async fn run(addresses: Vec<Url>, events: mpsc::Sender<LinkEvent>) {
             Heard::Nothing => next_address += 1,
         }
         let text = describe(&error);
-        // The same failure every two seconds is one line, not thousands.
-        if text == last_logged {
+        // The same failure every two seconds is one line, not thousands; and why this worker ended it, it has said.
+        if text == last_logged || matches!(error, LinkError::EndedHere) {
             tracing::debug!(control = %address, attempt, error = text, "no session with control");
         } else {
             tracing::warn!(control = %address, attempt, error = text, "no session with control");
@@ -144,14 +144,20 @@ async fn follow(address: &Url, events: &mpsc::Sender<LinkEvent>, heard: &mut Hea
         Err(error) => return error,
     };
     let (up, messages) = mpsc::channel(UP_QUEUE);
+    let sender = up.downgrade();
     let abort = CancellationToken::new();
     let connection = Connection { up, abort: abort.clone() };
     if events.send(LinkEvent::Opened(connection)).await.is_err() {
-        return LinkError::Aborted;
+        return LinkError::EndedHere;
     }
     let error = tokio::select! {
         error = carry(channel, messages, events, heard) => error,
-        () = abort.cancelled() => LinkError::Aborted,
+        () = abort.cancelled() => LinkError::EndedHere,
+    };
+    // Control ends its half when the worker has ended the other.
+    let error = match error {
+        LinkError::EndedThere if sender.upgrade().is_none() => LinkError::EndedHere,
+        error => error,
     };
     let closed = match &error {
         LinkError::Status(status) => match Refusal::from_status(status) {
@@ -161,8 +167,8 @@ async fn follow(address: &Url, events: &mpsc::Sender<LinkEvent>, heard: &mut Hea
         LinkError::Connect(_)
         | LinkError::NoAnswer
         | LinkError::Malformed(_)
-        | LinkError::Ended
-        | LinkError::Aborted
+        | LinkError::EndedThere
+        | LinkError::EndedHere
         | LinkError::Address { .. } => Closed::Lost,
     };
     // Nobody listens any more: then the loop around this ends too.
@@ -202,14 +208,17 @@ async fn carry(
     loop {
         let message = match down.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return LinkError::Ended,
+            Ok(None) => return LinkError::EndedThere,
             Err(status) => return LinkError::Status(Box::new(status)),
         };
-        *heard = Heard::Something;
         match ControlMessage::try_from(message) {
             Ok(message) => {
+                // One that only welcomes or refuses must not be asked again without a growing delay.
+                if !matches!(message, ControlMessage::Welcome(_) | ControlMessage::GoAway { .. }) {
+                    *heard = Heard::Something;
+                }
                 if events.send(LinkEvent::Received(message)).await.is_err() {
-                    return LinkError::Aborted;
+                    return LinkError::EndedHere;
                 }
             }
             Err(malformed) => return malformed.into(),

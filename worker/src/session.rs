@@ -14,6 +14,8 @@ mod confirms;
 mod reports;
 // What tests are made of, here and in other modules.
 #[cfg(test)]
+mod pair_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::slot::{Errand, Mail, Slot};
 use crate::environment::{ControlState, EnvironmentHandle, EnvironmentInput, EnvironmentUpdate};
 use crate::link::{Closed, Connection, LinkEvent};
-use crate::session::{Effect, Ended, Input, Memory, Session, SessionNumber};
+use crate::session::{CloseReason, Effect, Ended, Input, Memory, Session, SessionNumber};
 use crate::store::StoreError;
 
 /// How many updates of all environments together may wait.
@@ -122,6 +122,8 @@ pub(crate) struct Supervisor<E: Environments> {
     connection: Option<Connection>,
     /// What could not be started, until control is told with the answer to an update.
     rejected: Vec<Rejection>,
+    /// Why the last session that was never established was given up.
+    last_close: Option<CloseReason>,
     channels: Channels,
     ended: Option<Ended>,
 }
@@ -142,6 +144,7 @@ impl<E: Environments> Supervisor<E> {
             updates_sender,
             connection: None,
             rejected: Vec::new(),
+            last_close: None,
             channels,
             ended: None,
         }
@@ -217,13 +220,17 @@ impl<E: Environments> Supervisor<E> {
     fn step(&mut self, input: Input) {
         let now = self.clock.now();
         let had_session = self.session.is_live();
+        let has_left = matches!(input, Input::Left);
         for effect in self.session.step(now, input) {
             self.carry_out(now, effect);
         }
         match (had_session, self.session.is_live()) {
-            (false, true) => tracing::info!("session with control established"),
-            (true, false) => tracing::warn!("session with control lost"),
-            (true, true) | (false, false) => {}
+            (false, true) => {
+                self.last_close = None;
+                tracing::info!("session with control established");
+            }
+            (true, false) if !has_left => tracing::warn!("session with control lost"),
+            (true, _) | (false, false) => {}
         }
         self.channels.progress.send_if_modified(|progress| {
             let new = Progress {
@@ -278,7 +285,13 @@ impl<E: Environments> Supervisor<E> {
                 self.channels.memory.send_replace(self.session.memory());
             }
             Effect::Close(reason) => {
-                tracing::warn!(%reason, "giving the session up");
+                // A fleet that never accepts this worker says the same every two seconds.
+                if self.last_close.as_ref() == Some(&reason) {
+                    tracing::debug!(%reason, "giving the session up");
+                } else {
+                    tracing::warn!(%reason, "giving the session up");
+                }
+                self.last_close = Some(reason);
                 if let Some(connection) = self.connection.take() {
                     connection.abort();
                 }

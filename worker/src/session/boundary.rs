@@ -142,7 +142,7 @@ pub enum Ended {
     #[error("a newer process has taken this worker's place: {message}")]
     Superseded { message: String },
     /// Another process has this worker's name.
-    #[error("the worker name {worker} is taken: {message}; give this worker another --name")]
+    #[error("the worker name {worker} is taken: {message}")]
     NameTaken { worker: WorkerName, message: String },
     /// A task of the process failed, which is a bug.
     #[error("an internal task ended unexpectedly: {message}")]

@@ -352,5 +352,5 @@ async fn a_taken_name_ends_the_worker() {
     let refusal = Refusal::new(Reason::WorkerNameTaken, "w1 is alive at 10.0.0.7");
     let mut bench = Bench::start(Some(memory(vec![])), Some(refusal)).await;
     let ended = bench.end().await.unwrap_err().to_string();
-    assert!(ended.contains("10.0.0.7") && ended.contains("--name"), "{ended}");
+    assert!(ended.contains("10.0.0.7") && ended.contains("w1 is taken"), "{ended}");
 }
