@@ -8,8 +8,9 @@ use super::boundary::{Change, Effect, GrantRecord};
 use super::environment::{Environment, Parked};
 use super::worker::{EnvironmentKey, Fingerprint, InFlight, InitialState};
 
-/// The most assignments and removals of one update: about half a megabyte on the wire.
-const LARGEST_UPDATE: usize = 500;
+/// The most assignments and removals of one update. The longest specs and keys make it 3 MB, and 4 MB is what a
+/// message may have.
+const LARGEST_UPDATE: usize = 100;
 
 impl Fleet {
     /// Gives an environment to a worker under a new grant.

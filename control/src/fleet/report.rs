@@ -6,6 +6,9 @@ use super::Fleet;
 use super::boundary::{Change, RemovalKind};
 use super::environment::{Environment, Observed};
 
+/// No fleet grants so often; an epoch above it is an error of its sender, and would leave no room above.
+const HIGHEST_SENSIBLE: Epoch = Epoch(1 << 62);
+
 impl Fleet {
     /// A worker reports environments that changed.
     pub(super) fn reported(&mut self, worker: &WorkerName, reports: Vec<EnvironmentReport>) {
@@ -30,7 +33,7 @@ impl Fleet {
 
     /// No grant may be given below one that a worker has seen.
     pub(super) fn raise_epoch(&mut self, spec: &EnvironmentSpec, seen: Epoch) {
-        let Some(key) = self.epoch_key(spec) else { return };
+        let Some(key) = self.epoch_key(spec).filter(|_| seen <= HIGHEST_SENSIBLE) else { return };
         let stored = self.epochs.entry(key).or_default();
         if *stored < seen {
             *stored = seen;
@@ -43,7 +46,12 @@ impl Fleet {
         let Some(environment) = self.environments.get(name) else { return };
         let Some(report) = environment.report_of_grant() else { return };
         match report.grant_state {
-            GrantState::Pending | GrantState::Conflict => {}
+            GrantState::Pending => {}
+            // What belongs to somebody else is not ours to release or purge: there is nothing left to do.
+            GrantState::Conflict => match report.grant.intent {
+                Intent::Warm | Intent::Serve => {}
+                Intent::Release | Intent::Purge => self.established(name),
+            },
             GrantState::Fenced => self.grant_again(name),
             GrantState::Established | GrantState::Synchronized => self.established(name),
         }

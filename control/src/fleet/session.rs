@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::session::{ControlMessage, GoAway, Hello, Welcome, WorkerMessage};
-use flotilla_proto::{EnvironmentName, FieldViolation, GrantId, HeldGrant, Reason, Refusal, WorkerName};
+use flotilla_proto::{EnvironmentName, FieldViolation, GrantId, HeldGrant, Reason, Refusal, Term, WorkerName};
 
 use super::Fleet;
 use super::boundary::{Change, Effect, SessionId};
 use super::environment::MoveReason;
 use super::worker::{About, InitialState, Link, Session, Told, Worker};
+
+/// No control starts so often; a term above it is an error of its sender, and would leave no room above.
+const HIGHEST_SENSIBLE: Term = Term(1 << 62);
 
 /// How a hello relates to what was there under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,9 @@ impl Fleet {
     /// Our term must be above what every worker has seen. One that has seen ours already, without having been welcomed
     /// by us, knows of a control that this one does not remember: our database was restored from a backup.
     fn compare_terms(&mut self, hello: &Hello) -> Memory {
+        if hello.highest_term > HIGHEST_SENSIBLE {
+            return self.memory;
+        }
         let welcomed = self.welcomed.contains(&hello.incarnation.state_directory);
         if hello.highest_term > self.term || (!welcomed && hello.highest_term >= self.settings.term) {
             self.memory = Memory::Restored;

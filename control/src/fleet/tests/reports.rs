@@ -194,3 +194,13 @@ fn the_fleet_is_summed_up() {
     assert_eq!(world.fleet.counts().environments["current"], 1);
     assert_eq!(world.fleet.stores_in_use().len(), 1);
 }
+
+#[test]
+fn what_belongs_to_somebody_else_is_removed_without_a_write() {
+    for purge in [false, true] {
+        let mut world = one();
+        world.act("a", Action::Delete { purge, abandon: false }).unwrap();
+        world.report("w1", "a", |report| report.grant_state = GrantState::Conflict);
+        assert!(world.fleet.environment(&env("a")).is_none());
+    }
+}

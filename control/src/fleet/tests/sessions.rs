@@ -292,3 +292,14 @@ fn a_second_hello_ends_the_session() {
     world.say("w1", WorkerMessage::Hello(hello));
     assert_eq!(world.players[&w("w1")].went_away, Some(GoAway::ProtocolError));
 }
+
+#[test]
+fn senseless_numbers_of_a_worker_are_not_taken_over() {
+    let mut world = World::new();
+    let uid = world.create("a").uid;
+    world.players.insert(w("w1"), Player { starts: 1, directory: "d".to_owned(), ..Player::default() });
+    let hello =
+        Hello { highest_term: Term(u64::MAX), held: vec![foreign_held("a", &uid, u64::MAX)], ..world.hello("w1") };
+    world.open(hello);
+    assert_eq!((world.fleet.term(), world.epoch("a")), (Term(1), 1));
+}
