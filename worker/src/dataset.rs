@@ -38,7 +38,7 @@ struct Collection {
 pub enum Versions {
     /// LaunchDarkly's: they grow, and deleted ones are remembered.
     Growing,
-    /// A file's: every payload stands for itself.
+    /// Not comparable with those held: a file's, or those of another lineage. The payload stands for itself.
     Meaningless,
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use flotilla_proto::process::Clock;
 use flotilla_proto::session::{Answer, Assignment, Question};
-use flotilla_proto::{EnvironmentName, EnvironmentReport, FleetId, HeldGrant, Incarnation};
+use flotilla_proto::{EnvironmentName, EnvironmentReport, FleetId, HeldGrant, Incarnation, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -75,8 +75,8 @@ pub struct ControlState {
     pub connected: bool,
     /// The lease that control gave at the last welcome.
     pub lease: Duration,
-    /// How long control has not confirmed the assignments, when there is no session; zero with one.
-    pub unconfirmed_for: Duration,
+    /// When control last said that the assignments stand.
+    pub confirmed_at: Timestamp,
 }
 
 /// What an environment says.

@@ -179,7 +179,7 @@ impl Session {
         ControlState {
             connected,
             lease: self.lease,
-            unconfirmed_for: if connected { Duration::ZERO } else { now.since(self.last_confirmed) },
+            confirmed_at: if connected { now } else { self.last_confirmed },
         }
     }
 

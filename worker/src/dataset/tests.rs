@@ -172,3 +172,11 @@ proptest! {
         prop_assert_eq!(dataset.bytes(), new.flags.iter().map(|(_, body)| body.len() as u64).sum::<u64>());
     }
 }
+
+#[test]
+fn versions_of_another_lineage_are_forgotten() {
+    let mut dataset = Dataset::default();
+    dataset.replace(&payload(&[("a", 57, "old", false)]), Versions::Growing);
+    dataset.replace(&payload(&[("b", 1, "b", false)]), Versions::Meaningless);
+    assert!(dataset.patch(Kind::Flag, "a", 1, b"new").is_some());
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flotilla_proto::session::Assignment;
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    EnvironmentReport, FleetId, GrantState, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
+    EnvironmentReport, EnvironmentSpec, FleetId, GrantState, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
 };
 
 use super::ControlState;
@@ -18,6 +18,9 @@ use crate::store::{Op, Outcome, StoreNews};
 
 /// Rejected items that are named in the status.
 const MOST_REJECTED: usize = 20;
+
+/// Of so many paced looks at the store, one is a comparison: hints of foreign writes may get lost.
+const CHECKS_PER_COMPARISON: u32 = 10;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -46,6 +49,10 @@ pub(super) struct Machine {
     filled: bool,
     writer: Writer,
     news: StoreNews,
+    /// Paced looks so far.
+    checks: u32,
+    /// The user changed where the data comes from: the next full payload's versions are not the old ones' successors.
+    begins_lineage: bool,
     source_state: Option<SourceState>,
     environment_id: Option<Box<str>>,
     /// The connection brought another LaunchDarkly environment than before: what it sends is not applied.
@@ -77,6 +84,8 @@ impl Machine {
             filled: false,
             writer,
             news: StoreNews::default(),
+            checks: 0,
+            begins_lineage: false,
             source_state: None,
             environment_id: None,
             changed_environment_id: None,
@@ -103,7 +112,12 @@ impl Machine {
 
     /// Look at the store, although nothing happened: hints may get lost.
     pub(super) fn check_store(&mut self, now: Timestamp) -> Vec<Action> {
-        self.writer.check();
+        self.checks += 1;
+        if self.checks.is_multiple_of(CHECKS_PER_COMPARISON) {
+            self.writer.distrust(now);
+        } else {
+            self.writer.check();
+        }
         self.after(now, Vec::new())
     }
 
@@ -122,10 +136,9 @@ impl Machine {
     /// The store has news.
     pub(super) fn store_news(&mut self, now: Timestamp, news: StoreNews) -> Vec<Action> {
         let old = std::mem::replace(&mut self.news, news);
-        if news.touched != old.touched {
-            self.writer.distrust();
-        } else if news.connection != old.connection {
-            self.writer.check();
+        // While there was no connection nobody told us of foreign writes.
+        if news != old {
+            self.writer.distrust(now);
         }
         self.after(now, Vec::new())
     }
@@ -135,12 +148,16 @@ impl Machine {
         let old = std::mem::replace(&mut self.assignment, assignment);
         let new = &self.assignment;
         if new.sdk_key != old.sdk_key || origin(&new.spec) != origin(&old.spec) {
-            // The user says that the data may be another environment's now.
+            // The user says that the data may be another environment's now, with other versions.
             (self.environment_id, self.changed_environment_id) = (None, None);
+            self.begins_lineage = true;
         }
         let identity = identity(&self.fleet, &self.incarnation, new, self.environment_id.as_deref());
         if new.grant == old.grant {
-            self.writer.amend(identity.lineage, identity.take_over);
+            self.writer.amend_lineage(identity.lineage);
+            if new.take_over != old.take_over {
+                self.writer.amend_take_over(identity.take_over);
+            }
         } else {
             self.writer.regrant(identity);
             self.repairs = 0;
@@ -149,7 +166,7 @@ impl Machine {
         if resync {
             self.writer.resync();
         }
-        let same_source = new.spec == old.spec && new.sdk_key == old.sdk_key && !resync;
+        let same_source = is_same_source(new, &old) && !resync;
         let mut actions = Vec::new();
         if !self.wants_source() {
             if self.source_state.take().is_some() {
@@ -216,9 +233,8 @@ impl Machine {
             (None, Some(id)) => {
                 self.environment_id = Some(id);
                 self.changed_environment_id = None;
-                let Identity { lineage, take_over, .. } =
-                    identity(&self.fleet, &self.incarnation, &self.assignment, self.environment_id.as_deref());
-                self.writer.amend(lineage, take_over);
+                self.writer
+                    .amend_lineage(Lineage::new(self.environment_id.as_deref(), &origin(&self.assignment.spec)));
             }
             (Some(_) | None, Some(_) | None) => self.changed_environment_id = None,
         }
@@ -230,9 +246,11 @@ impl Machine {
         if self.changed_environment_id.is_some() {
             return;
         }
-        let versions = if self.assignment.spec.is_file() { Versions::Meaningless } else { Versions::Growing };
+        let begins_lineage = std::mem::take(&mut self.begins_lineage);
+        let versions =
+            if begins_lineage || self.assignment.spec.is_file() { Versions::Meaningless } else { Versions::Growing };
         let changed = self.dataset.replace(payload, versions);
-        self.writer.changed(changed);
+        self.writer.replaced(changed);
         self.rejected = payload.rejected().to_vec();
         self.filled = true;
         self.source_state = Some(SourceState::Connected);
@@ -353,8 +371,17 @@ impl Machine {
     }
 }
 
+/// Whether the source need not connect anew for what changed.
+fn is_same_source(new: &Assignment, old: &Assignment) -> bool {
+    let tags = |spec: &EnvironmentSpec| (spec.application_id.clone(), spec.application_version.clone());
+    new.sdk_key == old.sdk_key
+        && new.spec.source == old.spec.source
+        && origin(&new.spec) == origin(&old.spec)
+        && tags(&new.spec) == tags(&old.spec)
+}
+
 /// What makes versions comparable, but for the environment's id.
-fn origin(spec: &flotilla_proto::EnvironmentSpec) -> String {
+fn origin(spec: &EnvironmentSpec) -> String {
     let (kind, base) = match &spec.source {
         Source::Stream { .. } => ("launchdarkly", spec.stream_uri.as_ref().map(ToString::to_string)),
         Source::Poll { .. } => ("launchdarkly", spec.base_uri.as_ref().map(ToString::to_string)),

@@ -24,8 +24,10 @@ use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
 const CHECK: Duration = Duration::from_mins(1);
 /// How often counters and times are told when nothing else changed.
 const REPORT: Duration = Duration::from_secs(1);
+/// Pause before a source that ended unexpectedly is started again.
+const RESTART: Duration = Duration::from_secs(1);
 /// How long the last store operation may take when the environment is stopped.
-const LAST_OPERATION: Duration = Duration::from_secs(5);
+const LAST_OPERATION: Duration = Duration::from_millis(1500);
 
 struct Task {
     name: EnvironmentName,
@@ -38,6 +40,7 @@ struct Task {
     questions: FuturesUnordered<BoxFuture<'static, ()>>,
     updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
     wake: Option<Timestamp>,
+    restart_source_at: Option<Timestamp>,
     next_check: Timestamp,
     /// When the oldest change that is not written was received.
     behind_since: Option<Instant>,
@@ -74,6 +77,7 @@ pub(super) fn spawn(
         questions: FuturesUnordered::new(),
         updates,
         wake: None,
+        restart_source_at: None,
         next_check: now.after(CHECK + spread),
         behind_since: None,
         told: None,
@@ -88,7 +92,7 @@ pub(super) fn spawn(
 /// What happened next.
 enum Happened {
     Input(Option<EnvironmentInput>),
-    Source(SourceEvent),
+    Source(Option<SourceEvent>),
     Operation(Outcome),
     News,
     Question,
@@ -103,7 +107,8 @@ impl Task {
             let actions = match self.next(&mut inputs).await {
                 Happened::Input(None) => return self.end().await,
                 Happened::Input(Some(input)) => self.take_input(input),
-                Happened::Source(event) => self.take_event(event),
+                Happened::Source(Some(event)) => self.take_event(event),
+                Happened::Source(None) => self.source_gone(),
                 Happened::Operation(outcome) => self.take_outcome(outcome),
                 Happened::News => {
                     let news = *self.news.borrow_and_update();
@@ -123,7 +128,7 @@ impl Task {
 
     async fn next(&mut self, inputs: &mut mpsc::Receiver<EnvironmentInput>) -> Happened {
         let now = self.now();
-        let due = [self.wake, Some(self.next_check), self.report_due()].into_iter().flatten().min().unwrap_or(self.next_check);
+        let due = [self.wake, self.restart_source_at, Some(self.next_check), self.report_due()].into_iter().flatten().min().unwrap_or(self.next_check);
         let source = async {
             match &mut self.source {
                 Some((_, events)) => events.recv().await,
@@ -139,7 +144,7 @@ impl Task {
         tokio::select! {
             outcome = operation => Happened::Operation(outcome),
             input = inputs.recv() => Happened::Input(input),
-            Some(event) = source => Happened::Source(event),
+            event = source => Happened::Source(event),
             Ok(()) = self.news.changed() => Happened::News,
             Some(()) = self.questions.next() => Happened::Question,
             () = tokio::time::sleep(due.since(now)) => Happened::Time,
@@ -149,6 +154,9 @@ impl Task {
     fn take_time(&mut self) -> Vec<Action> {
         let now = self.now();
         self.wake = self.wake.filter(|at| *at > now);
+        if self.restart_source_at.take_if(|at| *at <= now).is_some() {
+            self.start_source();
+        }
         if self.next_check <= now {
             self.next_check = now.after(CHECK);
             self.machine.check_store(now)
@@ -196,6 +204,15 @@ impl Task {
             }
         }
         actions
+    }
+
+    /// The source's task has ended by itself, which is a fault of ours: say so, and start it again.
+    fn source_gone(&mut self) -> Vec<Action> {
+        tracing::error!(environment = %self.name, "the source ended unexpectedly and is started again");
+        self.source = None;
+        self.restart_source_at = Some(self.now().after(RESTART));
+        let failure = SourceFailure::Network { message: "the source ended unexpectedly".to_owned() };
+        self.take_event(SourceEvent::Interrupted { failure, retry_in: RESTART })
     }
 
     fn take_event(&mut self, event: SourceEvent) -> Vec<Action> {
@@ -262,7 +279,7 @@ impl Task {
         for action in actions {
             match action {
                 Action::StartSource => self.start_source(),
-                Action::StopSource => self.source = None,
+                Action::StopSource => (self.source, self.restart_source_at) = (None, None),
                 Action::Run(op) => {
                     let what = operation_name(&op);
                     self.operation = Some((what, self.store.execute(&self.machine.assignment().spec.prefix, op)));
@@ -285,6 +302,7 @@ impl Task {
                 launchdarkly_settings(assignment, self.instance_id).map(|settings| SourceSettings::LaunchDarkly(Box::new(settings)))
             }
         };
+        self.restart_source_at = None;
         // The old connection ends before the new one begins.
         self.source = None;
         match settings {

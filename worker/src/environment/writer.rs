@@ -128,6 +128,12 @@ pub(super) struct Writer {
     /// A comparison is done and its closing write is due.
     closing_due: bool,
     synchronized: bool,
+    /// A full payload, or a comparison, brought changes that are not written yet.
+    is_behind_payload: bool,
+    /// The store lost what had been synchronized: the next comparison's differences are repairs.
+    is_refilling: bool,
+    /// When to compare although the content should be known.
+    verify_at: Option<Timestamp>,
     established: bool,
     under: Option<Under>,
     /// The operation under way belongs to an earlier grant: its outcome tells nothing.
@@ -137,6 +143,10 @@ pub(super) struct Writer {
     available: Option<bool>,
     error: Option<String>,
     failures: u32,
+    /// Writes fail although looks may succeed: an answered look does not count as recovery.
+    writes_fail: bool,
+    /// The last write was refused by the fence.
+    refused_before: bool,
     retry_at: Option<Timestamp>,
     compared_at: Option<Timestamp>,
     last_good: Option<Timestamp>,
@@ -155,6 +165,9 @@ impl Writer {
             dirty: BTreeSet::new(),
             closing_due: false,
             synchronized: false,
+            is_behind_payload: false,
+            is_refilling: false,
+            verify_at: None,
             established: false,
             under: None,
             outdated: false,
@@ -163,6 +176,8 @@ impl Writer {
             available: None,
             error: None,
             failures: 0,
+            writes_fail: false,
+            refused_before: false,
             retry_at: None,
             compared_at: None,
             last_good: None,
@@ -185,42 +200,53 @@ impl Writer {
         };
     }
 
-    /// The lineage or the user's leave to take over changed, under the same grant.
-    pub(super) fn amend(&mut self, lineage: Lineage, take_over: Option<TakeOver>) {
+    /// The lineage changed, under the same grant.
+    pub(super) fn amend_lineage(&mut self, lineage: Lineage) {
         self.me.lineage = lineage;
-        if take_over.is_some() && take_over != self.me.take_over && matches!(self.standing, Standing::Conflict(_)) {
+    }
+
+    /// The user's leave to take over changed, under the same grant.
+    pub(super) fn amend_take_over(&mut self, take_over: Option<TakeOver>) {
+        if take_over.is_some() && matches!(self.standing, Standing::Conflict(_)) {
             self.standing = Standing::Unknown;
         }
         self.me.take_over = take_over;
     }
 
-    /// These items changed in the data set.
+    /// These items changed in the data set, one by one.
     pub(super) fn changed(&mut self, items: impl IntoIterator<Item = ItemId>) {
+        self.dirty.extend(items);
+    }
+
+    /// These items changed with a full payload: until they are written, the store is behind.
+    pub(super) fn replaced(&mut self, items: Vec<ItemId>) {
+        self.is_behind_payload |= !items.is_empty();
         self.dirty.extend(items);
     }
 
     /// Look at the fence, the marker and the counts, now.
     pub(super) fn check(&mut self) {
-        if self.standing == Standing::Held {
+        if matches!(self.standing, Standing::Held | Standing::Absent { .. }) {
             self.standing = Standing::Unknown;
         }
         self.retry_at = None;
     }
 
-    /// Somebody else touched our keys: look, and compare.
-    pub(super) fn distrust(&mut self) {
-        self.content_known = false;
+    /// Somebody else may have touched our keys: look, and compare soon. Writing goes on meanwhile, the fence is ours.
+    pub(super) fn distrust(&mut self, now: Timestamp) {
+        let earliest = self.compared_at.map_or(now, |at| at.after(COMPARE_AGAIN));
+        self.verify_at = Some(self.verify_at.unwrap_or(earliest).min(earliest));
         self.check();
     }
 
     /// Compare everything, as the user asked.
     pub(super) fn resync(&mut self) {
         self.synchronized = false;
-        self.compared_at = None;
+        self.content_known = false;
         if matches!(self.standing, Standing::Conflict(_)) {
             self.standing = Standing::Unknown;
         }
-        self.distrust();
+        self.check();
     }
 
     /// Control's answer about the grant.
@@ -261,7 +287,7 @@ impl Writer {
 
     /// Nothing stands there and control cannot be asked: only who wrote lately may be sure that nobody else has.
     fn claim_without_control(&mut self, now: Timestamp, since: Timestamp, control: ControlState) -> Decision {
-        if control.unconfirmed_for > UNCONFIRMED_LIMIT {
+        if now.since(control.confirmed_at) > UNCONFIRMED_LIMIT {
             return Decision::Wait(None);
         }
         let wrote_lately = self.last_good.is_some_and(|at| now.since(at) < control.lease);
@@ -295,21 +321,24 @@ impl Writer {
             return Decision::Wait(None);
         };
         if !self.content_known {
-            let earliest =
-                self.compared_at.map(|at| at.after(COMPARE_AGAIN)).filter(|at| self.synchronized && now < *at);
-            if earliest.is_some() {
-                return Decision::Wait(earliest);
-            }
-            self.compared_at = Some(now);
-            // What changes from here on becomes dirty by itself; whatever differs now, the comparison finds.
+            // Whatever differs now, the comparison finds; what changes from here on becomes dirty by itself.
             self.dirty.clear();
-            return self.run(Under::Compare, Op::Compare(Arc::new(data.snapshot())));
+            return self.compare(now, data);
         }
         if self.closing_due || !self.dirty.is_empty() {
             let carried = std::mem::take(&mut self.dirty);
             return self.write(carried, Some(data));
         }
-        Decision::Wait(None)
+        match self.verify_at {
+            Some(at) if at <= now => self.compare(now, data),
+            at => Decision::Wait(at),
+        }
+    }
+
+    fn compare(&mut self, now: Timestamp, data: &Dataset) -> Decision {
+        self.compared_at = Some(now);
+        self.verify_at = None;
+        self.run(Under::Compare, Op::Compare(Arc::new(data.snapshot())))
     }
 
     /// Writes the items carried; without data, only the fence.
@@ -329,7 +358,7 @@ impl Writer {
             }
         }
         let op = match data {
-            Some(data) if bytes > SCRIPT_BYTES || carried.len() > SCRIPT_FIELDS => {
+            Some(data) if carried.len() > 1 && (bytes > SCRIPT_BYTES || carried.len() > SCRIPT_FIELDS) => {
                 Op::Load { step, snapshot: Arc::new(data.snapshot()) }
             }
             Some(_) | None => Op::Write(Write { step, set, remove, marker: data.is_some() }),
@@ -373,13 +402,19 @@ impl Writer {
             Standing::Ended => GrantState::Established,
             Standing::Unknown | Standing::Absent { .. } | Standing::Claimable(_) | Standing::Held => {
                 let ending = matches!(self.me.grant.intent, Intent::Release | Intent::Purge);
-                match (self.established && !ending, self.synchronized && self.available != Some(false)) {
+                match (self.established && !ending, self.is_in_line()) {
                     (true, true) => GrantState::Synchronized,
                     (true, false) => GrantState::Established,
                     (false, _) => GrantState::Pending,
                 }
             }
         }
+    }
+
+    /// Whether the store holds what the last full payload, and the last comparison, said.
+    fn is_in_line(&self) -> bool {
+        let whole = self.content_known && !self.is_behind_payload;
+        self.synchronized && whole && self.available != Some(false)
     }
 
     /// Why the grant is pending, one word; empty: nothing special.

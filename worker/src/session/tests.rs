@@ -181,7 +181,7 @@ fn the_cache_is_started_after_two_seconds_without_control() {
     assert!(worker.wait(Duration::from_millis(1999)).is_empty());
     let state = worker.session.control_state(worker.now);
     assert_eq!((state.connected, state.lease), (false, Duration::from_secs(9)));
-    assert_eq!(state.unconfirmed_for, Duration::from_millis(1_001_999));
+    assert_eq!(worker.now.since(state.confirmed_at), Duration::from_millis(1_001_999));
     assert_eq!(kinds(&worker.wait(Duration::from_millis(1))), ["start a u1"]);
     assert!(worker.wait(Duration::from_hours(1)).is_empty());
 }

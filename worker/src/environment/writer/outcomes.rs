@@ -19,14 +19,16 @@ impl Writer {
             // What an operation of the last grant did, the coming look tells.
             return Effect::default();
         }
-        if !matches!(outcome, Outcome::Failed(_)) {
+        let is_write = !matches!(under, Under::Look | Under::Compare);
+        if !matches!(outcome, Outcome::Failed(_)) && (is_write || !self.writes_fail) {
             (self.available, self.error, self.failures, self.retry_at) = (Some(true), None, 0, None);
+            self.writes_fail = false;
         }
         match outcome {
             Outcome::Looked(look) => self.looked(now, &look),
             Outcome::Done { flags, segments } => self.done(now, under, [flags, segments]),
             Outcome::Compared(differing) => self.compared(differing),
-            Outcome::Refused(_) => self.refused(under),
+            Outcome::Refused(_) => self.refused(now, under),
             Outcome::Failed(error) => self.failed(now, under, &error),
             // These answer questions that are not the writer's.
             Outcome::Listed(_) | Outcome::Read(_) => Effect::default(),
@@ -107,12 +109,14 @@ impl Writer {
                 let done = self.attempts.remove(at);
                 self.counts = done.counts.unwrap_or(self.counts);
                 if done.closes_comparison {
-                    (self.closing_due, self.synchronized) = (false, true);
+                    self.comparison_closed();
                 }
             }
             // An older value of ours, put back by a restored store: the content is as old.
             None => self.content_known = false,
         }
+        // If it was a claim over a foreign value, the leave is spent.
+        self.me.take_over = None;
         self.must_advance = true;
         self.expected = Some(value);
         for attempt in self.attempts.drain(..) {
@@ -120,8 +124,13 @@ impl Writer {
         }
     }
 
+    fn comparison_closed(&mut self) {
+        (self.closing_due, self.synchronized, self.is_refilling) = (false, true, false);
+    }
+
     /// The fence is not ours (any more).
     fn lose(&mut self, standing: Standing, counts: [u64; 2]) {
+        self.is_refilling |= self.synchronized && matches!(standing, Standing::Absent { .. });
         self.standing = standing;
         self.expected = None;
         self.attempts.clear();
@@ -135,6 +144,7 @@ impl Writer {
 
     fn done(&mut self, now: Timestamp, under: Under, counts: [u64; 2]) -> Effect {
         self.last_good = Some(now);
+        self.refused_before = false;
         match under {
             Under::Claim { value } => {
                 self.expected = Some(value);
@@ -150,8 +160,9 @@ impl Writer {
                 self.expected = Some(value);
                 self.must_advance = false;
                 if closes_comparison {
-                    (self.closing_due, self.synchronized) = (false, true);
+                    self.comparison_closed();
                 }
+                self.is_behind_payload &= !self.dirty.is_empty();
                 if let Some(intended) = intended {
                     self.marker = Marker::Present;
                     // Another count means that somebody else added or removed fields.
@@ -172,24 +183,32 @@ impl Writer {
     }
 
     fn compared(&mut self, differing: Vec<ItemId>) -> Effect {
-        let repair = self.synchronized && !differing.is_empty();
+        let repair = (self.synchronized || self.is_refilling) && !differing.is_empty();
         self.closing_due |= !self.synchronized || repair || self.marker != Marker::Present;
+        self.is_behind_payload |= !differing.is_empty();
         self.content_known = true;
         self.dirty.extend(differing);
         Effect { repair, ..Effect::default() }
     }
 
-    fn refused(&mut self, under: Under) -> Effect {
+    fn refused(&mut self, now: Timestamp, under: Under) -> Effect {
         if let Under::Write { carried, .. } = under {
             self.dirty.extend(carried);
         }
         self.standing = Standing::Unknown;
+        // Should looks see nothing wrong, this keeps them and the refusals from chasing each other.
+        self.retry_at = self.refused_before.then(|| now.after(RETRY.1));
+        self.refused_before = true;
         Effect { fenced: true, ..Effect::default() }
     }
 
     fn failed(&mut self, now: Timestamp, under: Under, error: &StoreError) -> Effect {
         self.available = Some(false);
         self.error = Some(error.to_string());
+        self.writes_fail |= !matches!(under, Under::Look | Under::Compare);
+        if let Under::Compare = under {
+            self.verify_at = Some(now);
+        }
         match (under, error) {
             (Under::Write { value, carried, closes_comparison, counts }, StoreError::Unknown(_)) => {
                 self.attempts.push(Attempt { value, carried, closes_comparison, counts });

@@ -83,9 +83,9 @@ fn me(epoch: u64, grant: &str, intent: Intent) -> Identity {
 }
 
 const ONLINE: ControlState =
-    ControlState { connected: true, lease: Duration::from_secs(15), unconfirmed_for: Duration::ZERO };
+    ControlState { connected: true, lease: Duration::from_secs(15), confirmed_at: NOW };
 const OFFLINE: ControlState =
-    ControlState { connected: false, lease: Duration::from_secs(15), unconfirmed_for: Duration::from_secs(60) };
+    ControlState { connected: false, lease: Duration::from_secs(15), confirmed_at: Timestamp(NOW.0 - 60_000) };
 
 fn data(items: &[(&str, u64)]) -> Dataset {
     let mut dataset = Dataset::default();
@@ -117,7 +117,8 @@ fn assert_in_line(writer: &Writer, model: &Model, data: &Dataset) {
     assert!(model.marker);
 }
 
-const NOW: Timestamp = Timestamp(1_000_000);
+/// Some time in 2026.
+const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
 #[test]
 fn a_first_load_claims_compares_and_writes() {
@@ -154,7 +155,7 @@ fn without_control_an_absent_fence_is_claimed_after_a_lease_and_never_from_an_ol
     writer.outcome(NOW, model.execute(look));
     let lease_later = NOW.after(OFFLINE.lease);
     assert!(matches!(writer.decide(NOW, None, OFFLINE), Decision::Wait(Some(at)) if at == lease_later));
-    let old = ControlState { unconfirmed_for: Duration::from_hours(7 * 24), ..OFFLINE };
+    let old = ControlState { confirmed_at: Timestamp::default(), ..OFFLINE };
     assert!(matches!(writer.decide(lease_later, None, old), Decision::Wait(None)));
     assert!(matches!(writer.decide(lease_later, None, OFFLINE), Decision::Run(Op::Write(_))));
 }
@@ -228,7 +229,7 @@ fn a_conflict_stays_parked_until_the_user_takes_over() {
     assert_eq!((writer.grant_state(), writer.found_fence()), (GrantState::Conflict, Some("somebody else's")));
     writer.check();
     assert!(settle(&mut writer, &mut model, Some(&data), NOW).is_empty());
-    writer.amend(Lineage::new(None, "0"), Some(TakeOver::Value("somebody else's".to_owned())));
+    writer.amend_take_over(Some(TakeOver::Value("somebody else's".to_owned())));
     settle(&mut writer, &mut model, Some(&data), NOW);
     assert_in_line(&writer, &model, &data);
     // The leave is spent: the next foreign value is a conflict again.
@@ -292,9 +293,93 @@ fn a_foreign_change_is_repaired_minimally() {
     let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     model.items.insert(ItemId { kind: Kind::Flag, key: "a".into() }, b"foreign".to_vec());
-    writer.distrust();
+    writer.distrust(NOW);
     let ops = settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(2)));
     assert!(matches!(&ops[..], [Op::Look, Op::Compare(_), Op::Write(write)] if write.set.len() == 1), "{ops:?}");
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn a_foreign_write_during_our_own_is_found() {
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    let Decision::Run(op) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
+    model.items.insert(ItemId { kind: Kind::Flag, key: "b".into() }, b"foreign".to_vec());
+    writer.distrust(NOW);
+    writer.outcome(NOW, model.execute(op));
+    settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(2)));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn a_payload_that_is_not_written_yet_is_not_in_line() {
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    writer.replaced(data.patch(Kind::Flag, "a", 2, b"two").into_iter().collect());
+    assert_eq!(writer.grant_state(), GrantState::Established);
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn a_store_that_refuses_writes_is_unavailable_however_well_it_answers_looks() {
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    let (mut now, mut tries) = (NOW, 0);
+    let end = NOW.after(Duration::from_secs(10));
+    while now < end {
+        match writer.decide(now, Some(&data), ONLINE) {
+            Decision::Run(Op::Look) => drop(writer.outcome(now, model.execute(Op::Look))),
+            Decision::Run(_) => {
+                tries += 1;
+                writer.outcome(now, Outcome::Failed(StoreError::NotDone("READONLY".to_owned())));
+            }
+            Decision::Wait(at) => now = at.unwrap(),
+            Decision::Confirm => panic!(),
+        }
+        assert_eq!(writer.available(), Some(tries == 0));
+    }
+    assert!((8..20).contains(&tries), "{tries} tries in 10 s");
+    settle(&mut writer, &mut model, Some(&data), now.after(Duration::from_secs(1)));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn one_large_item_is_one_script() {
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    writer.changed(data.patch(Kind::Flag, "a", 2, &vec![b'x'; SCRIPT_BYTES + 1]));
+    let ops = settle(&mut writer, &mut model, Some(&data), NOW);
+    assert!(matches!(&ops[..], [Op::Write(write)] if write.set.len() == 1));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn what_a_flush_took_away_counts_as_a_repair() {
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    let mut repairs = 0;
+    for _ in 0..2 {
+        while let Decision::Run(op) = writer.decide(NOW, Some(&data), OFFLINE) {
+            repairs += u32::from(writer.outcome(NOW, model.execute(op)).repair);
+        }
+        if repairs == 0 && model.fence.is_none() {
+            // The first claim, of a store that never had anything, waits for control.
+            assert!(matches!(writer.decide(NOW, Some(&data), ONLINE), Decision::Confirm));
+            writer.confirmed(NOW, true);
+            settle(&mut writer, &mut model, Some(&data), NOW);
+            assert_eq!(repairs, 0);
+            model = Model::default();
+            writer.check();
+        }
+    }
+    assert_eq!(repairs, 1);
     assert_in_line(&writer, &model, &data);
 }
 
