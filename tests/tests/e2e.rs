@@ -5,6 +5,57 @@
 // The operations of the Redis store on a real server: the fence table, staged loads, foreign writes.
 #[path = "e2e/redis_store.rs"]
 mod redis_store;
-// The readers agree with each other, without Flotilla.
-#[path = "e2e/sdk_readers.rs"]
-mod sdk_readers;
+// What a store holds, for the tests that follow.
+#[path = "e2e/stored.rs"]
+mod stored;
+// What Redis is told, command by command.
+#[path = "e2e/monitor.rs"]
+mod monitor;
+// Single runs of the programs.
+#[path = "e2e/program.rs"]
+mod program;
+// Add, show, pause, update, remove.
+#[path = "e2e/main_job.rs"]
+mod main_job;
+// LaunchDarkly away, and keys that are refused.
+#[path = "e2e/error_section.rs"]
+mod error_section;
+// Bytes, and how few of them are written.
+#[path = "e2e/fidelity.rs"]
+mod fidelity;
+// Polls and files.
+#[path = "e2e/sources.rs"]
+mod sources;
+// No mixtures, no gaps.
+#[path = "e2e/readers.rs"]
+mod readers;
+// The real SDKs on what was written.
+#[path = "e2e/sdks.rs"]
+mod sdks;
+// What is said to bad input.
+#[path = "e2e/bad_input.rs"]
+mod bad_input;
+// What must never be shown.
+#[path = "e2e/secrets.rs"]
+mod secrets;
+// Many environments at once, and what Redis should hold of them.
+#[path = "e2e/population.rs"]
+mod population;
+// A reader of Redis that never looks away.
+#[path = "e2e/reader.rs"]
+mod reader;
+// A worker dies, stands still, or leaves.
+#[path = "e2e/failover.rs"]
+mod failover;
+// Control and workers end and start again.
+#[path = "e2e/restarts.rs"]
+mod restarts;
+// Redis loses data, is changed by somebody else, or is away.
+#[path = "e2e/store_loss.rs"]
+mod store_loss;
+// Workers among each other, and two fleets in one Redis.
+#[path = "e2e/workers.rs"]
+mod workers;
+// Waiting and watching.
+#[path = "e2e/watch.rs"]
+mod watch;

@@ -28,6 +28,7 @@ pub struct FleetBuilder {
     worker_arguments: Vec<String>,
     variables: Vec<(String, String)>,
     binaries: Option<PathBuf>,
+    store_url: Option<String>,
 }
 
 /// A running fleet. Dropping it kills its processes; the directory stays when the test failed.
@@ -88,6 +89,13 @@ impl FleetBuilder {
         self
     }
 
+    /// Makes another Redis than the fleet's own its store: for two fleets that meet in one.
+    #[must_use]
+    pub fn store_url(mut self, url: &str) -> Self {
+        self.store_url = Some(url.to_owned());
+        self
+    }
+
     /// Starts everything and waits until control and the workers listen.
     pub async fn start(self) -> anyhow::Result<Fleet> {
         let directory = tempfile::tempdir().context("cannot make a directory for the fleet")?;
@@ -130,7 +138,7 @@ impl FleetBuilder {
             .arg("--data-dir")
             .arg(directory.join("control"))
             .arg("--redis-url")
-            .arg(redis.url())
+            .arg(self.store_url.clone().unwrap_or_else(|| redis.url()))
             .arg("--stream-uri")
             .arg(simulator.uri())
             .arg("--base-uri")
@@ -253,14 +261,36 @@ impl Fleet {
 
     async fn start_worker(&self, index: usize) -> anyhow::Result<Server> {
         let name = Self::worker_name(index);
+        let command = self.worker_command(&name, &self.directory().join(&name))?;
+        Server::start(&name, command, self.directory()).await
+    }
+
+    /// How a worker of this fleet is started: for one that is not to become a member.
+    pub fn worker_command(&self, name: &str, state_directory: &Path) -> anyhow::Result<Command> {
         let mut command = self.builder.command("flotilla-worker")?;
         command
-            .args(["--control", &self.control_url(), "--name", &name])
+            .args(["--control", &self.control_url(), "--name", name])
             .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
             .arg("--state-dir")
-            .arg(self.directory().join(&name))
+            .arg(state_directory)
             .args(&self.builder.worker_arguments);
-        Server::start(&name, command, self.directory()).await
+        Ok(command)
+    }
+
+    /// How `flotilla --control URL ARGUMENTS…` is started: for a command that goes on until it is stopped.
+    pub fn cli_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = self.builder.command("flotilla")?;
+        command
+            .current_dir(self.directory())
+            .env("HOME", self.directory())
+            .args(["--control", &self.control_url()])
+            .args(arguments);
+        Ok(command)
+    }
+
+    /// Starts a command whose outputs are kept with those of the fleet, as `NAME.stdout` and `NAME.stderr`.
+    pub fn start_process(&self, name: &str, command: Command) -> anyhow::Result<Process> {
+        Process::start(name, command, &self.directory().join("logs"))
     }
 
     /// Runs `flotilla --control URL ARGUMENTS…` to its end.
@@ -275,13 +305,8 @@ impl Fleet {
         variables: &[(&str, &str)],
         stdin: &str,
     ) -> anyhow::Result<CliOutput> {
-        let mut command = self.builder.command("flotilla")?;
-        command
-            .current_dir(self.directory())
-            .env("HOME", self.directory())
-            .args(["--control", &self.control_url()])
-            .args(arguments)
-            .envs(variables.iter().copied());
+        let mut command = self.cli_command(arguments)?;
+        command.envs(variables.iter().copied());
         let output = cli::run(command.into(), stdin).await?;
         let number = self.commands.fetch_add(1, Ordering::Relaxed);
         let logs = self.directory().join("logs");
