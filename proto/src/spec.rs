@@ -286,8 +286,10 @@ impl Check<'_> {
         if text.is_empty() {
             return None;
         }
+        // What stands before an '@' may be a password.
+        let shown: String = text.rsplit('@').next().unwrap_or_default().chars().take(80).collect();
         parse_service_uri(field, text)
-            .map_err(|violation| self.wrong(field, violation.description))
+            .map_err(|violation| self.wrong(field, format_args!("{shown:?}: {}", violation.description)))
             .ok()
     }
 
@@ -351,11 +353,14 @@ impl Check<'_> {
         allowed: &str,
     ) -> Option<Duration> {
         let Some(given) = given else { return Some(default) };
-        let duration = duration_from_proto(given).filter(|duration| limits.contains(duration));
-        if duration.is_none() {
-            self.wrong(field, format_args!("out of range: {allowed}"));
+        let duration = duration_from_proto(given);
+        let within = duration.filter(|duration| limits.contains(duration));
+        match (duration, within) {
+            (_, Some(_)) => {}
+            (Some(given), None) => self.wrong(field, format_args!("{given:?} is out of range: {allowed}")),
+            (None, None) => self.wrong(field, format_args!("a negative time is out of range: {allowed}")),
         }
-        duration
+        within
     }
 
     fn labels(&mut self, field: &str, labels: &Labels) {
