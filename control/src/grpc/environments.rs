@@ -73,7 +73,7 @@ impl Handler {
             .ok();
         let file = spec.as_ref().is_some_and(EnvironmentSpec::is_file);
         let sdk_key = match (file, request.sdk_key.as_str()) {
-            (true, "") => None,
+            (_, "") => None,
             (true, _) => {
                 let description = "a file source takes no SDK key; leave it out";
                 violations.push(FieldViolation::new("sdk_key", description));
