@@ -40,8 +40,14 @@ pub enum StartError {
     /// Its state directory cannot be used.
     #[error(transparent)]
     StateDirectory(#[from] StateDirectoryError),
+    /// Another program listens on its address.
+    #[error("--http-listen {address} is in use by another program; stop it or choose another port")]
+    AddressInUse {
+        /// Which.
+        address: SocketAddr,
+    },
     /// Its address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; see --http-listen")]
+    #[error("cannot listen on --http-listen {address}")]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -166,7 +172,10 @@ fn profile(settings: &Settings, incarnation: Incarnation) -> Profile {
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
+        _ => StartError::Listen { address, source },
+    };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))

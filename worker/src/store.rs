@@ -131,7 +131,7 @@ pub enum StoreError {
 /// News of a store that an environment has not asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreNews {
-    /// Grows with every new connection.
+    /// Grows with every new connection, and with every one that is lost.
     pub connection: u64,
     /// Grows when somebody else touched one of the prefix's keys.
     pub touched: u64,

@@ -108,7 +108,7 @@ impl Shared {
             Op::Compare(snapshot) => self.compare(keys, &snapshot).await,
             Op::List => self.list(keys).await,
             Op::Read(id) => {
-                let mut bulk = self.link.connections()?.bulk;
+                let mut bulk = self.link.connections().await?.bulk;
                 let body: Option<Vec<u8>> = cmd("HGET")
                     .arg(keys.hash(id.kind))
                     .arg(&*id.key)
@@ -127,7 +127,7 @@ impl Shared {
         keys: &[String],
         fill: impl Fn(&mut redis::Cmd),
     ) -> Result<Outcome, StoreError> {
-        let mut main = self.link.connections()?.main;
+        let mut main = self.link.connections().await?.main;
         script::outcome(self.call(&mut main, script, keys, fill).await?)
     }
 
@@ -159,7 +159,7 @@ impl Shared {
     /// Stages both hashes under names of their own and renames them into place in one step.
     async fn load(&self, keys: &Keys, step: &FenceStep, snapshot: &Snapshot) -> Result<Outcome, StoreError> {
         let _permit = self.heavy.acquire().await;
-        let connections = self.link.connections()?;
+        let connections = self.link.connections().await?;
         let (mut main, mut bulk) = (connections.main, connections.bulk);
         // The fence's next value is never used twice, and so neither are the names made of it.
         let nonce = crate::fence::digest(step.next.as_bytes());
@@ -225,7 +225,7 @@ impl Shared {
         kind: Kind,
         mut found: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), StoreError> {
-        let mut bulk = self.link.connections()?.bulk;
+        let mut bulk = self.link.connections().await?.bulk;
         let hash = keys.hash(kind);
         let mut cursor = "0".to_owned();
         loop {

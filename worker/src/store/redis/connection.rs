@@ -36,6 +36,16 @@ pub(super) struct Connections {
     pub(super) bulk: MultiplexedConnection,
 }
 
+/// How the connections are.
+#[derive(Debug)]
+enum State {
+    /// The very first attempt is under way.
+    Starting,
+    Up(Connections),
+    /// They are being made anew; what was wrong last.
+    Down(String),
+}
+
 /// Who wants news of which prefix.
 #[derive(Debug, Default)]
 struct Registry {
@@ -77,7 +87,7 @@ impl Registry {
 /// A store's connections, and the task that keeps them.
 #[derive(Debug)]
 pub(super) struct Link {
-    current: watch::Receiver<Option<Connections>>,
+    current: watch::Receiver<State>,
     broken: Arc<Notify>,
     registry: Arc<Registry>,
     keeper: JoinHandle<()>,
@@ -93,7 +103,7 @@ impl Link {
     pub(super) fn open(url: &StoreUrl) -> Result<Self, StoreError> {
         let client = client(url)
             .map_err(|error| StoreError::NotDone(format!("the store's URL is not usable: {error}")))?;
-        let (sender, current) = watch::channel(None);
+        let (sender, current) = watch::channel(State::Starting);
         let (broken, registry) = (Arc::new(Notify::new()), Arc::new(Registry::default()));
         #[expect(
             clippy::disallowed_methods,
@@ -114,12 +124,21 @@ impl Link {
         })
     }
 
-    /// The connections, if there are any.
-    pub(super) fn connections(&self) -> Result<Connections, StoreError> {
-        self.current
-            .borrow()
-            .clone()
-            .ok_or_else(|| StoreError::NotDone("there is no connection to the store".to_owned()))
+    /// The connections, if there are any. Only the outcome of the very first attempt is waited for.
+    pub(super) async fn connections(&self) -> Result<Connections, StoreError> {
+        let mut current = self.current.clone();
+        let attempted = current.wait_for(|state| !matches!(state, State::Starting));
+        let state = tokio::time::timeout(CONNECT, attempted).await;
+        let none = |why: &str| StoreError::NotDone(format!("there is no connection to the store: {why}"));
+        match state {
+            Ok(Ok(state)) => match &*state {
+                State::Up(connections) => Ok(connections.clone()),
+                State::Down(why) => Err(none(why)),
+                State::Starting => Err(none("the first attempt is under way")),
+            },
+            Ok(Err(_)) => Err(none("the store is given up")),
+            Err(_) => Err(none("it does not answer")),
+        }
     }
 
     /// A call found its connection dead.
@@ -152,7 +171,7 @@ fn client(url: &StoreUrl) -> RedisResult<Client> {
 async fn keep(
     client: Client,
     shown: String,
-    current: watch::Sender<Option<Connections>>,
+    current: watch::Sender<State>,
     broken: Arc<Notify>,
     registry: Arc<Registry>,
 ) {
@@ -163,17 +182,19 @@ async fn keep(
             Ok(connections) => {
                 tracing::info!(store = shown, "connected to the store");
                 (pause, told) = (*RETRY.start(), false);
-                current.send_replace(Some(connections.clone()));
+                current.send_replace(State::Up(connections.clone()));
                 registry.tell(None, |news| news.connection += 1);
                 let why = until_broken(connections, &broken).await;
-                current.send_replace(None);
                 tracing::warn!(store = shown, error = why, "lost the connection to the store");
+                current.send_replace(State::Down(why));
+                registry.tell(None, |news| news.connection += 1);
             }
-            Err(error) if !told => {
-                tracing::warn!(store = shown, error = %error, "cannot connect to the store, will go on trying");
-                told = true;
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(store = shown, error = %error, "cannot connect to the store, will go on trying");
+                }
+                current.send_replace(State::Down(error.to_string()));
             }
-            Err(_) => {}
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(*RETRY.end());
