@@ -31,7 +31,7 @@ impl CliOutput {
     ///
     /// # Panics
     /// When it did not.
-    #[must_use]
+    #[expect(clippy::return_self_not_must_use, reason = "most callers only want to know that it succeeded")]
     pub fn expect_success(self) -> Self {
         assert_eq!(self.status, 0, "{self:?}");
         self

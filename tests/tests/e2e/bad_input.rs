@@ -70,14 +70,14 @@ async fn options_of_an_environment() {
     let fleet = Fleet::builder().workers(0).start().await.unwrap();
     let long_text = "t".repeat(257);
     let cases: [(&[&str], i32, &[&str]); 16] = [
-        (&["--stream-uri", "nonsense"], 2, &["--stream-uri", "not a valid URL", "https://HOST"]),
-        (&["--stream-uri", "ftp://example.org"], 2, &["--stream-uri", "\"ftp\"", "https://HOST"]),
-        (&["--base-uri", "http://example.org"], 2, &["--base-uri", "loopback", "use https"]),
+        (&["--stream-uri", "nonsense"], 2, &["--stream-uri", "\"nonsense\"", "not a valid URL", "https://HOST"]),
+        (&["--stream-uri", "ftp://example.org"], 2, &["--stream-uri", "ftp://example.org", "https://HOST"]),
+        (&["--base-uri", "http://example.org"], 2, &["--base-uri", "http://example.org", "loopback", "use https"]),
         (&["--base-uri", "https://u:p@example.org"], 2, &["--base-uri", "must not have a user"]),
         (&["--store", "elsewhere"], 3, &["elsewhere", "known stores", "\"default\""]),
         (&["--store", "Else Where"], 2, &["--store", "Else Where", "1 to 63 characters"]),
         (&["--initial-retry-delay", "soon"], 2, &["--initial-retry-delay", "soon", "1m30s"]),
-        (&["--initial-retry-delay", "1h"], 2, &["--initial-retry-delay", "1h", "100ms to 30s"]),
+        (&["--initial-retry-delay", "1h"], 2, &["--initial-retry-delay", "3600s", "100ms to 30s"]),
         (&["--source", "poll", "--poll-interval", "1s"], 2, &["--poll-interval", "1s", "30s to 24h", "loopback"]),
         (&["--poll-interval", "1m"], 2, &["--poll-interval", "--source poll"]),
         (&["--source", "sse"], 2, &["--source", "sse", "stream, poll or file:PATH"]),
@@ -279,7 +279,12 @@ async fn control_that_cannot_be_reached() {
     ] {
         let output = fleet.cli(arguments).await.unwrap();
         let url = fleet.control_url();
-        assert_refused(&arguments.join(" "), &output, 5, &["cannot reach control", &url, "refused", "hint: ", "--control"]);
+        assert_refused(
+            &arguments.join(" "),
+            &output,
+            5,
+            &["cannot reach control", &url, "refused", "hint: ", "--control"],
+        );
     }
     let refused = add(&fleet, &["spree", "--prefix", "p", "--sdk-key-env", "TEST_SDK_KEY"]).await;
     assert_eq!(refused.status, 5, "{refused:?}");

@@ -207,6 +207,9 @@ async fn data_of_another_launchdarkly_environment_is_not_applied_unasked() {
     })
     .await;
     assert_eq!(status["initialization"], "stale");
-    assert!(condition(&status, "PayloadHeld").unwrap()["message"].as_str().unwrap().contains("other-id"), "{status}");
+    assert!(
+        condition(&status, "PayloadHeld").unwrap()["message"].as_str().unwrap().contains("other-id"),
+        "{status}"
+    );
     assert_stored(&fleet.redis, PREFIX, &data()).await;
 }

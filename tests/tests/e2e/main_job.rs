@@ -118,7 +118,10 @@ async fn environments_workers_and_data_are_listed() {
     let get = told(&fleet, "env get spree").await;
     assert!(get.contains("ld:spree") && get.contains("sdk-********-****-****-****-*******12345"), "{get}");
     let (yaml, text) = (told(&fleet, "env get spree -o yaml").await, told(&fleet, "env status spree").await);
-    assert!(yaml.contains("name: spree\n") && text.contains("current") && text.contains("Conditions"), "{yaml}{text}");
+    assert!(
+        yaml.contains("name: spree\n") && text.contains("current") && text.contains("Conditions"),
+        "{yaml}{text}"
+    );
 
     let summary = told_json(&fleet, "status -o json").await;
     assert_eq!((&summary["environments"]["current"], &summary["workers"]["connected"]), (&json!(2), &json!(1)));
@@ -172,7 +175,10 @@ async fn exit_statuses_are_those_of_the_contract() {
     fleet.add_environment("lost", "ld:lost", unknown_key, &[]).await.unwrap().expect_success();
     let late = fleet.cli(&["env", "wait", "lost", "--for", "current", "--timeout", "300ms"]).await.unwrap();
     assert_eq!(late.status, 124);
-    assert!(late.stderr.contains("time ran out after 300ms") && late.stderr.contains("environment/lost"), "{late:?}");
+    assert!(
+        late.stderr.contains("time ran out after 300ms") && late.stderr.contains("environment/lost"),
+        "{late:?}"
+    );
     let not_current = fleet.cli(&["status"]).await.unwrap();
     assert_eq!(not_current.status, 1, "{not_current:?}");
 }
@@ -182,9 +188,11 @@ async fn a_paused_environment_stands_still_until_it_is_resumed() {
     let fleet = fleet_with_spree().await;
     let simulator = &fleet.simulator;
     assert_eq!(told(&fleet, "env pause spree").await, "environment/spree paused\n");
-    flotilla_tests::harness::wait_until("the stream ends", SOON, async || match simulator.counters(KEY).streams_open {
-        0 => Ok(()),
-        open => Err(format!("{open} streams")),
+    flotilla_tests::harness::wait_until("the stream ends", SOON, async || {
+        match simulator.counters(KEY).streams_open {
+            0 => Ok(()),
+            open => Err(format!("{open} streams")),
+        }
     })
     .await;
     fleet.wait_for_initialization("spree", "stale", SOON).await;

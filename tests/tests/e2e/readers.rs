@@ -74,14 +74,19 @@ impl Story {
 }
 
 /// Reads until it is told to stop; returns how many different states it saw.
-async fn read_on(mut connection: MultiplexedConnection, order: HashMap<u64, usize>, stop: Arc<AtomicBool>) -> usize {
+async fn read_on(
+    mut connection: MultiplexedConnection,
+    order: HashMap<u64, usize>,
+    stop: Arc<AtomicBool>,
+) -> usize {
     let (mut reached, mut states) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
         let stored = Stored::read(&mut connection, PREFIX).await;
         assert!(stored.marker, "the marker is gone after state {reached}");
         let found = order.get(&digest(&stored));
         let (flags, segments) = (stored.flags.len(), stored.segments.len());
-        let found = *found.unwrap_or_else(|| panic!("after state {reached}: a mixture, {flags} flags, {segments} segments"));
+        let found = *found
+            .unwrap_or_else(|| panic!("after state {reached}: a mixture, {flags} flags, {segments} segments"));
         assert!(found >= reached, "state {found} after state {reached}");
         states += usize::from(found > reached);
         reached = found;

@@ -127,7 +127,11 @@ async fn a_worker_without_a_directory_for_files_says_so() {
         let status = fleet.environment_status("spree").await.map_err(|error| format!("{error:#}"))?;
         let accepted = condition(&status, "Accepted").unwrap();
         let message = accepted["message"].as_str().unwrap();
-        if accepted["status"] == "false" && message.contains("--file-source-dir") { Ok(()) } else { Err(status.to_string()) }
+        if accepted["status"] == "false" && message.contains("--file-source-dir") {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     })
     .await;
     // It does not hold up the others.

@@ -1,6 +1,7 @@
 //! What a store holds under a prefix, read as an SDK would, and compared with what LaunchDarkly sent.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use flotilla_tests::harness::{RedisServer, wait_until};
@@ -70,7 +71,7 @@ impl Stored {
         });
         if let Some((key, found, wanted)) = differing {
             let shown = |body: Option<&Vec<u8>>| body.map(|body| String::from_utf8_lossy(body).into_owned());
-            text.push_str(&format!("; {key} is {:?}, wanted {:?}", shown(found), shown(wanted)));
+            let _ = write!(text, "; {key} is {:?}, wanted {:?}", shown(found), shown(wanted));
         }
         Err(text)
     }
