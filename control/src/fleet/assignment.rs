@@ -15,29 +15,29 @@ const LARGEST_UPDATE: usize = 100;
 impl Fleet {
     /// Gives an environment to a worker under a new grant.
     pub(super) fn grant(&mut self, name: &EnvironmentName, worker: &WorkerName, intent: Intent) {
-        let Some(environment) = self.environments.get(name) else { return };
-        let Some(key) = self.epoch_key(&environment.record.spec) else { return };
-        let epoch = self.epochs.get(&key).copied().unwrap_or_default().next();
-        let grant = Grant { epoch, id: self.settings.grant_ids.next_id(), intent };
-        self.epochs.insert(key, epoch);
-        let spec = &environment.record.spec;
-        let change = Change::PutEpoch { store: spec.store.clone(), prefix: spec.prefix.clone(), epoch };
-        self.gathered.changes.push(change);
-
-        let before = environment.record.grant.as_ref();
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        let record = &mut environment.record;
+        let Some(store) = self.stores.get(&record.spec.store) else { return };
+        let highest = self.epochs.entry((store.endpoint.clone(), record.spec.prefix.clone())).or_default();
+        *highest = highest.next();
+        let grant = Grant { epoch: *highest, id: self.settings.grant_ids.next_id(), intent };
+        self.gathered.changes.push(Change::PutEpoch {
+            store: record.spec.store.clone(),
+            prefix: record.spec.prefix.clone(),
+            epoch: grant.epoch,
+        });
+        let before = record.grant.replace(GrantRecord { worker: worker.clone(), grant });
+        if intent == Intent::Serve {
+            record.released = None;
+        }
+        environment.regrant_at = None;
+        let reason = environment.moving.take();
         let moved = before.is_some_and(|before| before.worker != *worker) && intent == Intent::Serve;
-        let reason = environment.moving;
-        self.let_go(name);
         if let Some(reason) = reason.filter(|_| moved) {
             *self.moves.entry(reason).or_default() += 1;
         }
-        if let Some(environment) = self.environments.get_mut(name) {
-            environment.record.grant = Some(GrantRecord { worker: worker.clone(), grant });
-            if intent == Intent::Serve {
-                environment.record.released = None;
-            }
-            environment.regrant_at = None;
-            environment.moving = None;
+        if environment.holder.as_ref().is_some_and(|holder| holder != worker) {
+            self.let_go(name);
         }
         self.take_hold(name, worker);
         self.unplaced.remove(name);
@@ -46,14 +46,14 @@ impl Fleet {
 
     /// A worker holds an environment from now on.
     pub(super) fn take_hold(&mut self, name: &EnvironmentName, worker: &WorkerName) {
-        if let Some(environment) = self.environments.get_mut(name) {
-            environment.holder = Some(worker.clone());
-        }
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        environment.holder = Some(worker.clone());
+        let key = (name.clone(), environment.record.uid.clone());
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.holds.insert(name.clone());
         }
         self.gathered.touched.insert(name.clone());
-        self.tell_holder(name);
+        self.tell(worker, key);
     }
 
     /// Nobody holds an environment from now on; who did is told so.

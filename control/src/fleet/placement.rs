@@ -89,9 +89,16 @@ impl Orphan<'_> {
 
 fn take_seat(rows: &mut Rows<'_>, orphan: &Orphan<'_>) -> Option<WorkerName> {
     let name = hash(orphan.environment.as_str());
+    // The score costs less than the question who may have it, which only the best so far has to answer.
     let best_of = |row: &Vec<Seat<'_>>| {
-        let fitting = row.iter().enumerate().filter(|(_, seat)| orphan.may_go_to(seat));
-        fitting.max_by_key(|(_, seat)| (mix(name ^ seat.hash), seat.candidate.worker)).map(|(at, _)| at)
+        let mut best = None;
+        for (at, seat) in row.iter().enumerate() {
+            let score = (mix(name ^ seat.hash), seat.candidate.worker);
+            if best.is_none_or(|(highest, _)| score > highest) && orphan.may_go_to(seat) {
+                best = Some((score, at));
+            }
+        }
+        best.map(|(_, at)| at)
     };
     let (load, at) = rows.iter().find_map(|(load, row)| Some((*load, best_of(row)?)))?;
     let row = rows.get_mut(&load)?;
