@@ -150,11 +150,9 @@ fn parse_incarnation(text: &str) -> Option<Incarnation> {
 
 /// 16 hex digits that name a text.
 pub(crate) fn digest(text: &[u8]) -> String {
-    Sha256::digest(text)
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = Sha256::digest(text);
+    let first = digest.first_chunk::<8>().expect("a SHA-256 digest has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(*first))
 }
 
 /// What stands under the fence's key.

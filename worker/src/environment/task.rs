@@ -305,12 +305,11 @@ impl Task {
         self.restart_source_at = None;
         // The old connection ends before the new one begins.
         self.source = None;
-        match settings {
-            Some(settings) => {
-                let (sender, events) = mpsc::channel(EVENT_QUEUE);
-                self.source = Some((launchdarkly::start(settings, &self.context.sources, sender), events));
-            }
-            None => tracing::error!(environment = %self.name, "the assignment has no usable source"),
+        if let Some(settings) = settings {
+            let (sender, events) = mpsc::channel(EVENT_QUEUE);
+            self.source = Some((launchdarkly::start(settings, &self.context.sources, sender), events));
+        } else {
+            tracing::error!(environment = %self.name, "the assignment has no usable source");
         }
     }
 

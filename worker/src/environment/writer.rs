@@ -116,6 +116,7 @@ pub(super) struct Effect {
 
 /// The writer of one environment.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own, and all combinations occur")]
 pub(super) struct Writer {
     me: Identity,
     standing: Standing,

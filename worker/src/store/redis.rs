@@ -94,13 +94,13 @@ impl Shared {
             Op::Look => self.script(&script::LOOK, &keys.all(), |_| {}).await,
             Op::Write(write) => {
                 self.script(&script::WRITE, &keys.all(), |call| {
-                    script::write_arguments(call, &write)
+                    script::write_arguments(call, &write);
                 })
                 .await
             }
             Op::Purge(step) => {
                 self.script(&script::PURGE, &keys.all(), |call| {
-                    script::step_arguments(call, &step)
+                    script::step_arguments(call, &step);
                 })
                 .await
             }
@@ -168,7 +168,7 @@ impl Shared {
             for chunk in chunks(items) {
                 let answer = self
                     .call(&mut bulk, &script::STAGE, &[staged(part)], |call| {
-                        script::stage_arguments(call, chunk)
+                        script::stage_arguments(call, chunk);
                     })
                     .await;
                 // Nothing of the environment itself was touched yet.
@@ -180,7 +180,7 @@ impl Shared {
         let counts = [snapshot.flags.len(), snapshot.segments.len()];
         script::outcome(
             self.call(&mut main, &script::LOAD, &all, |call| {
-                script::load_arguments(call, step, counts)
+                script::load_arguments(call, step, counts);
             })
             .await?,
         )

@@ -185,6 +185,7 @@ impl Writer {
     fn compared(&mut self, differing: Vec<ItemId>) -> Effect {
         let repair = (self.synchronized || self.is_refilling) && !differing.is_empty();
         self.closing_due |= !self.synchronized || repair || self.marker != Marker::Present;
+        self.is_behind_payload &= !self.dirty.is_empty();
         self.is_behind_payload |= !differing.is_empty();
         self.content_known = true;
         self.dirty.extend(differing);

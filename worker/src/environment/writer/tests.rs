@@ -112,7 +112,7 @@ fn settle(writer: &mut Writer, model: &mut Model, data: Option<&Dataset>, now: T
 }
 
 fn assert_in_line(writer: &Writer, model: &Model, data: &Dataset) {
-    assert_eq!(writer.grant_state(), GrantState::Synchronized);
+    assert_eq!(writer.grant_state(), GrantState::Synchronized, "{writer:?}");
     assert_eq!(model.items, items(&data.snapshot()));
     assert!(model.marker);
 }
