@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 
 use flotilla_proto::{FieldViolation, Reason, Refusal};
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 
 /// How the process ends. Scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +103,8 @@ impl Failure {
     /// What control at `control` answered, or that it did not.
     pub fn from_status(control: &str, status: &Status) -> Self {
         let refusal = Refusal::from_status(status);
-        let exit =
-            exit_status(status.code(), refusal.as_ref().map(|refusal| refusal.reason), status.source().is_some());
+        let code = if is_broken_off(status) { Code::Unavailable } else { status.code() };
+        let exit = exit_status(code, refusal.as_ref().map(|refusal| refusal.reason), status.source().is_some());
         if let Some(refusal) = refusal {
             return hints(Self::new(exit, refusal_message(&refusal)), &refusal);
         }
@@ -174,6 +174,14 @@ pub fn exit_status(code: Code, reason: Option<Reason>, local: bool) -> ExitStatu
         | Code::Unimplemented
         | Code::DataLoss => ExitStatus::Failed,
     }
+}
+
+/// Whether the connection was lost before control had the whole request. That cancels the call, as its deadline does.
+fn is_broken_off(status: &Status) -> bool {
+    let mut causes = std::iter::successors(status.source(), |&cause| cause.source());
+    status.code() == Code::Cancelled
+        && status.source().is_some()
+        && !causes.any(<dyn std::error::Error>::is::<TimeoutExpired>)
 }
 
 /// The innermost cause says most ("Connection refused"); the layers around it say only "transport error".
@@ -275,6 +283,15 @@ mod tests {
         assert_eq!(status(Code::PermissionDenied, false), 6);
         assert_eq!(status(Code::Unauthenticated, false), 6);
         assert_eq!(status(Code::FailedPrecondition, false), 1);
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_from_a_deadline() {
+        let exit = |status: &Status| Failure::from_status("http://x", status).status().code();
+        assert_eq!(exit(&Status::from_error(Box::new(TimeoutExpired(())))), 124);
+        let mut lost = Status::cancelled("operation was canceled");
+        lost.set_source(std::sync::Arc::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+        assert_eq!(exit(&lost), 5);
     }
 
     #[test]
