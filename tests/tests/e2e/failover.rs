@@ -89,7 +89,7 @@ async fn a_worker_that_stood_still_writes_nothing_and_becomes_a_member_again() {
     population.assert_owned_once(&fleet).await;
 
     // A member like any other: what comes next is its, for it has the least.
-    Population::add_to_simulator(population, &fleet, 20);
+    Population::add_to_simulator(&fleet, 20);
     Population::add(&fleet, 20).await.expect_success();
     let population = Population { count: 21 };
     population.wait_until_current(&fleet, BOUND).await;

@@ -58,7 +58,7 @@ impl Population {
         wait_until_connected(fleet, fleet.worker_count()).await;
         let population = Self { count };
         for index in population.indices() {
-            population.add_to_simulator(fleet, index);
+            Self::add_to_simulator(fleet, index);
         }
         let adding = population.indices().map(|index| Self::add(fleet, index));
         let outputs: Vec<CliOutput> =
@@ -72,7 +72,7 @@ impl Population {
     }
 
     /// Gives the simulator this environment, with its probe in version 1.
-    pub(crate) fn add_to_simulator(self, fleet: &Fleet, index: usize) {
+    pub(crate) fn add_to_simulator(fleet: &Fleet, index: usize) {
         let (flags, size) = FLAGS;
         let seed = u64::try_from(index).unwrap();
         let mut data: Dataset = generated_flags(flags, size, seed);
@@ -183,7 +183,7 @@ impl Population {
 
 /// The flag whose version is watched.
 pub(crate) fn probe(version: u64) -> Item {
-    let on = version % 2 == 0;
+    let on = version.is_multiple_of(2);
     let json = format!(r#"{{"key":"{PROBE}","version":{version},"on":{on},"variations":[true,false],"salt":"s"}}"#);
     Item::parse(&json).unwrap()
 }

@@ -158,7 +158,7 @@ async fn what_control_acknowledged_it_remembers_however_it_was_killed() {
     let mut fleet = Fleet::builder().control_arguments(&SHORT).start().await.unwrap();
     let population = Population { count: 30 };
     for index in population.indices() {
-        population.add_to_simulator(&fleet, index);
+        Population::add_to_simulator(&fleet, index);
     }
     let mut outputs = Vec::new();
     for (round, kill_at) in [1, 3, 6].into_iter().enumerate() {

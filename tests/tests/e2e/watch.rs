@@ -29,7 +29,7 @@ async fn a_wait_ends_with_what_it_waits_for_or_with_the_reason_why_not() {
         return;
     }
     let fleet = Fleet::builder().start().await.unwrap();
-    let population = Population::settle_in(&fleet, 2).await;
+    Population::settle_in(&fleet, 2).await;
     let [first, second, third] = [0, 1, 2].map(Population::name);
 
     // Long before the time that it was given.
@@ -43,7 +43,7 @@ async fn a_wait_ends_with_what_it_waits_for_or_with_the_reason_why_not() {
     assert_eq!(removed.status, 0, "{removed:?}");
     fleet.cli(&["env", "wait", "--all", "--for", "current"]).await.unwrap().expect_success();
 
-    population.add_to_simulator(&fleet, 2);
+    Population::add_to_simulator(&fleet, 2);
     fleet.simulator.set_fault(&Population::key(2), Fault::Status(503));
     let (prefix, key) = (Population::prefix(2), Population::key(2));
     let quick = ["--initial-retry-delay", "100ms"];
@@ -149,7 +149,7 @@ async fn a_watch_goes_on_from_its_revision_or_is_told_to_list_again() {
     let [first, second, fifth] = [0, 1, 4].map(Population::name);
     fleet.cli(&["env", "pause", &first]).await.unwrap().expect_success();
     fleet.cli(&["env", "remove", &second, "--yes"]).await.unwrap().expect_success();
-    population.add_to_simulator(&fleet, 4);
+    Population::add_to_simulator(&fleet, 4);
     Population::add(&fleet, 4).await.expect_success();
     fleet.cli(&["env", "wait", &fifth, "--for", "current"]).await.unwrap().expect_success();
 

@@ -142,7 +142,7 @@ async fn a_prefix_of_another_fleet_is_a_conflict_until_it_is_taken_over() {
     let population = Population::settle_in(&first, 1).await;
     let second = Fleet::builder().store_url(&first.redis.url()).start().await.unwrap();
     wait_until_connected(&second, 1).await;
-    population.add_to_simulator(&second, 0);
+    Population::add_to_simulator(&second, 0);
     let (name, key) = (Population::name(0), Population::key(0));
     second.simulator.patch(&key, Kind::Flag, probe(100));
 
