@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
@@ -13,6 +14,8 @@ use super::process::Process;
 
 /// Until a server answers. A loaded machine needs more than the usual 20 ms.
 const START_BOUND: Duration = Duration::from_secs(15);
+/// Of one call over a test's own connection.
+const CALL_BOUND: Duration = Duration::from_secs(15);
 /// A port that was free may be taken a moment later.
 const START_ATTEMPTS: usize = 5;
 
@@ -40,12 +43,7 @@ impl RedisServer {
             let port = free_port()?;
             let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
             let process = launch(directory.path(), port, &arguments)?;
-            let mut server = Self {
-                directory,
-                port,
-                arguments,
-                process,
-            };
+            let mut server = Self { directory, port, arguments, process };
             match server.wait_until_ready().await {
                 Ok(()) => return Ok(server),
                 Err(error) if attempt == START_ATTEMPTS => return Err(error),
@@ -67,8 +65,12 @@ impl RedisServer {
     /// A new connection.
     pub async fn connection(&self) -> anyhow::Result<MultiplexedConnection> {
         let client = redis::Client::open(self.url())?;
+        // The client's own limit is half a second, which a loaded machine may need.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CALL_BOUND))
+            .set_response_timeout(Some(CALL_BOUND));
         client
-            .get_multiplexed_async_connection()
+            .get_multiplexed_async_connection_with_config(&config)
             .await
             .with_context(|| format!("cannot connect to {}", self.url()))
     }
@@ -113,9 +115,7 @@ impl RedisServer {
                 tokio::time::sleep(super::LOOK_INTERVAL).await;
             }
         };
-        tokio::time::timeout(START_BOUND, waiting)
-            .await
-            .context("redis-server did not answer in time")?
+        tokio::time::timeout(START_BOUND, waiting).await.context("redis-server did not answer in time")?
     }
 }
 
@@ -123,16 +123,8 @@ impl RedisServer {
 async fn ask_process_id(url: &str) -> Option<u32> {
     let client = redis::Client::open(url).ok()?;
     let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-    let info: String = redis::cmd("INFO")
-        .arg("server")
-        .query_async(&mut connection)
-        .await
-        .ok()?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("process_id:"))?
-        .trim()
-        .parse()
-        .ok()
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.ok()?;
+    info.lines().find_map(|line| line.strip_prefix("process_id:"))?.trim().parse().ok()
 }
 
 fn launch(directory: &Path, port: u16, arguments: &[String]) -> anyhow::Result<Process> {

@@ -96,6 +96,31 @@ async fn a_reconnect_with_unchanged_data_writes_no_flag_bytes() {
     fleet.wait_for_initialization("spree", "current", SOON).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resync_and_a_new_owner_write_only_what_differs() {
+    let data = generated_flags(200, 2_000, SEED);
+    let mut fleet = fleet_with(&data).await;
+    let mut monitor = Monitor::start(&fleet.redis).await;
+    let connections = fleet.simulator.counters(KEY).stream_connections;
+    fleet.cli(&["env", "resync", "spree"]).await.unwrap().expect_success();
+    wait_for_another_connection(&fleet, connections).await;
+    fleet.wait_for_initialization("spree", "current", BOUND).await;
+    assert_eq!(fields_written(&monitor.seen().await), [""; 0]);
+
+    // What changed while nobody looked is found by the comparison.
+    fleet.worker(0).kill9();
+    let mut changed = data;
+    changed.insert(Kind::Flag, generated_flag(8, 2, 2_000, SEED));
+    changed.remove(Kind::Segment, "segment-00003");
+    fleet.simulator.set_data(KEY, changed.clone());
+    fleet.restart_worker(0).await.unwrap();
+    wait_for_stored(&fleet.redis, PREFIX, &changed, BOUND).await;
+    fleet.wait_for_initialization("spree", "current", BOUND).await;
+    let mut written = fields_written(&monitor.seen().await);
+    written.sort();
+    assert_eq!(written, ["flag-00008", "segment-00003"]);
+}
+
 /// Fields of flags and segments that scripts wrote or removed, in order.
 fn fields_written(seen: &[Seen]) -> Vec<String> {
     let mut fields = Vec::new();
