@@ -182,4 +182,16 @@ mod tests {
             assert_eq!(Refusal::from_status(&status), Some(refusal));
         }
     }
+
+    #[test]
+    fn the_documentation_has_a_row_for_every_reason() {
+        let table = include_str!("../../docs/errors.md");
+        for reason in Reason::ALL {
+            let code = format!("{:?}", reason.code()).to_ascii_uppercase();
+            let row = table.lines().find(|line| line.starts_with(&format!("| `{}` |", reason.as_str())));
+            let row = row.unwrap_or_else(|| panic!("no row for {}", reason.as_str()));
+            let documented = row.split('|').nth(2).unwrap_or_default().replace(['_', ' '], "");
+            assert_eq!(documented, code, "{row}");
+        }
+    }
 }
