@@ -84,6 +84,10 @@ async fn a_worker_that_stood_still_writes_nothing_and_becomes_a_member_again() {
         }
     })
     .await;
+    // How many it tried depends on whether Redis, control or LaunchDarkly is the first that it hears.
+    let metrics = fleet.worker_get(0, "/metrics").await.unwrap().body;
+    let fenced = metrics.lines().find(|line| line.starts_with("flotilla_fenced_writes_total ")).unwrap();
+    println!("the worker that stood still: {fenced}");
     assert_eq!(population.fences(&fleet).await, fences, "not even a fence was written");
     assert_moved(&before, &owners(&fleet).await, "w1", "w2");
     population.assert_owned_once(&fleet).await;
@@ -130,4 +134,45 @@ async fn a_worker_that_is_terminated_hands_its_environments_over() {
     record.assert_never_rolled_back();
     let (first, last) = record.first_and_last_takeover(terminated).unwrap();
     println!("terminated: new owners wrote after {first:?} to {last:?}, all current after {moved:?}");
+}
+
+/// With nobody left to take them, the environments are stale, and the next worker gets them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_worker_data_stays_and_the_next_one_takes_over() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    let mut fleet = Fleet::builder().start().await.unwrap();
+    let population = Population::settle_in(&fleet, 5).await;
+    let before = owners(&fleet).await;
+    let reader = Reader::start(&fleet, population).await;
+    fleet.worker(0).kill9();
+    let name = Population::name(0);
+    wait_until("it is said that there is no worker", BOUND, async || {
+        let status = fleet.environment_status(&name).await.map_err(|error| format!("{error:#}"))?;
+        let conditions = status["conditions"].as_array().unwrap();
+        let assigned = conditions.iter().find(|one| one["type"] == "Assigned").unwrap();
+        let told = (&assigned["status"], &assigned["reason"], &status["initialization"]);
+        if told.0 == "false" && told.1 == "NoWorker" && told.2 == "stale" {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
+    let output = fleet.cli(&["status"]).await.unwrap();
+    assert_eq!(output.status, 1, "{output:?}");
+    population.patch(&fleet, 2);
+
+    fleet.add_worker().await.unwrap();
+    population.wait_until_owned_by(&fleet, &["w2"], BOUND).await;
+    population.wait_until_stored(&fleet, BOUND).await;
+    assert_moved(&before, &owners(&fleet).await, "w1", "w2");
+    population.assert_owned_once(&fleet).await;
+    // What comes back finds its environments gone, and is a member like any other.
+    fleet.restart_worker(0).await.unwrap();
+    wait_until_connected(&fleet, 2).await;
+    population.wait_until_owned_by(&fleet, &["w2"], BOUND).await;
+    population.assert_owned_once(&fleet).await;
+    reader.stop().await.assert_never_rolled_back();
 }

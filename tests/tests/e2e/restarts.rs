@@ -52,23 +52,31 @@ async fn a_restart_of_control_moves_nothing_and_stops_nothing() {
     let (before, connections) = (owners(&fleet).await, population.connections(&fleet));
     assert_eq!(connections, vec![1; 12]);
 
-    fleet.control().kill9();
-    population.patch(&fleet, 2);
-    population.wait_until_stored(&fleet, BOUND).await;
-    let fences = population.fences(&fleet).await;
+    for (version, graceful) in [(2, false), (3, true)] {
+        if graceful {
+            fleet.control().terminate();
+            let exit = fleet.control().wait(BOUND).await.unwrap();
+            assert_eq!(exit.code(), Some(0), "{}", fleet.control().log());
+        } else {
+            fleet.control().kill9();
+        }
+        population.patch(&fleet, version);
+        population.wait_until_stored(&fleet, BOUND).await;
+        let fences = population.fences(&fleet).await;
 
-    fleet.restart_control().await.unwrap();
-    wait_until_connected(&fleet, 2).await;
-    population.wait_until_current(&fleet, BOUND).await;
-    wait_for_a_lease(&fleet, 2).await;
-    assert_eq!(owners(&fleet).await, before);
-    assert_eq!(population.connections(&fleet), connections, "a worker went to LaunchDarkly again");
-    assert_eq!(population.fences(&fleet).await, fences, "a worker wrote to Redis");
-    let metrics = fleet.control_get("/metrics").await.unwrap().body;
-    let moves: Vec<&str> =
-        metrics.lines().filter(|line| line.starts_with("flotilla_assignments_moved_total")).collect();
-    assert!(!moves.is_empty() && moves.iter().all(|line| line.ends_with(" 0")), "{moves:?}");
-    population.patch(&fleet, 3);
+        fleet.restart_control().await.unwrap();
+        wait_until_connected(&fleet, 2).await;
+        population.wait_until_current(&fleet, BOUND).await;
+        wait_for_a_lease(&fleet, 2).await;
+        assert_eq!(owners(&fleet).await, before);
+        assert_eq!(population.connections(&fleet), connections, "a worker went to LaunchDarkly again");
+        assert_eq!(population.fences(&fleet).await, fences, "a worker wrote to Redis");
+        let metrics = fleet.control_get("/metrics").await.unwrap().body;
+        let moves: Vec<&str> =
+            metrics.lines().filter(|line| line.starts_with("flotilla_assignments_moved_total")).collect();
+        assert!(!moves.is_empty() && moves.iter().all(|line| line.ends_with(" 0")), "{moves:?}");
+    }
+    population.patch(&fleet, 4);
     population.wait_until_stored(&fleet, BOUND).await;
     population.assert_owned_once(&fleet).await;
 }
