@@ -58,11 +58,19 @@ pub fn obstacle(environment: &Environment, goal: &Goal) -> String {
     }
 }
 
-/// The first condition, in the order in which an environment comes up, that keeps it from being current.
+/// The first condition, in the order in which an environment comes up, that keeps it from being current. What is known
+/// to be wrong says more than what nobody knows yet.
 pub fn blocking_condition(conditions: &[Condition]) -> Option<&Condition> {
-    EXPECTED
-        .iter()
-        .find_map(|(kind, expected)| find(conditions, kind).filter(|condition| condition.status() != *expected))
+    let contrary = || {
+        EXPECTED.iter().filter_map(|(kind, expected)| {
+            find(conditions, kind).filter(|condition| condition.status() != *expected)
+        })
+    };
+    let known = |condition: &&Condition| match condition.status() {
+        ConditionStatus::True | ConditionStatus::False => true,
+        ConditionStatus::Unknown | ConditionStatus::Unspecified => false,
+    };
+    contrary().find(known).or_else(|| contrary().next())
 }
 
 /// The word for a condition's status.
