@@ -130,6 +130,14 @@ async fn names_and_prefixes_that_are_taken() {
     assert_refused("prefix", &prefix, 4, &parts);
     fleet.add_environment("nested", "ld:spree:nested", KEY, &[]).await.unwrap().expect_success();
 
+    let late = fleet.cli(&["env", "wait", "spree", "--for", "current", "--timeout", "200ms"]).await.unwrap();
+    assert_refused(
+        "wait",
+        &late,
+        124,
+        &["environment/spree: unknown: Assigned is false", "no worker is connected"],
+    );
+
     // Another URL of the same place is the same store; another place is one only on demand.
     fleet.control().kill9();
     let other_name = fleet.redis.url().replace("127.0.0.1", "localhost");
