@@ -13,6 +13,8 @@ mod worker;
 mod mutation;
 // Request ids that were answered.
 mod request;
+// Environments that ended lately.
+mod ended;
 // Who is let in, and what workers say.
 mod session;
 // How long silence is borne.
@@ -49,10 +51,10 @@ pub use boundary::{
     Remembered, RemovalKind, Reply, RequestId, SessionId, SpecChange, SpecFunction,
 };
 
+use ended::Ended;
 use environment::{Environment, MoveReason};
 use question::Questions;
 use request::Requests;
-use session::Memory;
 use worker::Worker;
 
 /// What the fleet is told once, at start.
@@ -103,7 +105,6 @@ pub struct Fleet {
     last_tick: Timestamp,
     /// The present term: that of the settings, or higher.
     term: Term,
-    memory: Memory,
     /// State directories of the workers that were welcomed since start.
     welcomed: BTreeSet<Uid>,
     stores: BTreeMap<StoreName, Store>,
@@ -117,6 +118,7 @@ pub struct Fleet {
     /// Sessions that closed within the last grace.
     closures: Vec<(Timestamp, WorkerName)>,
     requests: Requests,
+    ended: Ended,
     questions: Questions,
     /// Environments to look at again, and when.
     wakes: BTreeSet<(Timestamp, EnvironmentName)>,
@@ -170,7 +172,6 @@ impl Fleet {
             now,
             last_tick: now,
             term: settings.term,
-            memory: Memory::Whole,
             welcomed: BTreeSet::new(),
             stores: remembered
                 .stores
@@ -184,6 +185,7 @@ impl Fleet {
             sessions: BTreeMap::new(),
             closures: Vec::new(),
             requests: Requests::default(),
+            ended: Ended::default(),
             questions: Questions::default(),
             wakes: BTreeSet::new(),
             unplaced: BTreeSet::new(),
@@ -200,6 +202,9 @@ impl Fleet {
         }
         for (request, environment, at) in remembered.requests {
             fleet.requests.answered(at, request, environment);
+        }
+        for (uid, at) in remembered.ended {
+            fleet.ended.note(at, uid);
         }
         for record in remembered.environments {
             fleet.remember(record);
@@ -272,6 +277,9 @@ impl Fleet {
         }
         if let Some(before) = self.requests.forget(self.now) {
             self.gathered.changes.push(Change::ForgetRequests { before });
+        }
+        if let Some(before) = self.ended.forget(self.now) {
+            self.gathered.changes.push(Change::ForgetEnded { before });
         }
     }
 

@@ -146,6 +146,10 @@ pub enum Change {
     PutRequest { request: RequestId, environment: EnvironmentName, at: Timestamp },
     /// Request ids older than this are forgotten.
     ForgetRequests { before: Timestamp },
+    /// An environment that ended; forgotten after 7 days.
+    PutEnded { uid: Uid, at: Timestamp },
+    /// Ends older than this are forgotten.
+    ForgetEnded { before: Timestamp },
     /// The term of control.
     PutTerm { term: Term },
 }
@@ -214,6 +218,8 @@ pub struct Remembered {
     pub stores: Vec<(StoreName, StoreUrl)>,
     /// Request ids of the last hour.
     pub requests: Vec<(RequestId, EnvironmentName, Timestamp)>,
+    /// Environments that ended in the last 7 days.
+    pub ended: Vec<(Uid, Timestamp)>,
 }
 
 /// Makes grant ids that are unique across controls that share a cloned database: `<random of this start>-<number>`.

@@ -105,6 +105,8 @@ impl Fleet {
         self.environments.remove(name);
         self.unplaced.remove(name);
         self.gathered.changes.push(Change::DeleteEnvironment { environment: name.clone() });
+        self.gathered.changes.push(Change::PutEnded { uid: uid.clone(), at: self.now });
+        self.ended.note(self.now, uid.clone());
         self.gathered.ended.push((name.clone(), uid));
     }
 }

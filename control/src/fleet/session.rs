@@ -33,9 +33,9 @@ impl Fleet {
         }
         let continuity = self.continuity(&hello);
         self.supersede(&hello.worker);
-        let behind = self.compare_terms(&hello);
+        self.compare_terms(&hello);
         let held = self.take_held(&hello, continuity);
-        self.connect(session, address, &hello, behind);
+        self.connect(session, address, &hello);
         self.settle_holds(&hello.worker, continuity, &held);
         let welcome = Welcome {
             fleet: self.settings.fleet.clone(),
@@ -101,20 +101,15 @@ impl Fleet {
 
     /// Our term must be above what every worker has seen. One that has seen ours already, without having been welcomed
     /// by us, knows of a control that this one does not remember: our database was restored from a backup.
-    fn compare_terms(&mut self, hello: &Hello) -> Memory {
+    fn compare_terms(&mut self, hello: &Hello) {
         if hello.highest_term > HIGHEST_SENSIBLE {
-            return self.memory;
+            return;
         }
-        let welcomed = self.welcomed.contains(&hello.incarnation.state_directory);
-        if hello.highest_term > self.term || (!welcomed && hello.highest_term >= self.settings.term) {
-            self.memory = Memory::Restored;
-            if hello.highest_term >= self.term {
-                self.term = hello.highest_term.next();
-                self.gathered.changes.push(Change::PutTerm { term: self.term });
-            }
+        let first_hello = self.welcomed.insert(hello.incarnation.state_directory.clone());
+        if hello.highest_term > self.term || (first_hello && hello.highest_term == self.term) {
+            self.term = hello.highest_term.next();
+            self.gathered.changes.push(Change::PutTerm { term: self.term });
         }
-        self.welcomed.insert(hello.incarnation.state_directory.clone());
-        self.memory
     }
 
     /// Compares what a worker holds with the records. Returns the environments whose grant it really has.
@@ -162,7 +157,7 @@ impl Fleet {
         self.gathered.to_plan.insert(name.clone());
     }
 
-    fn connect(&mut self, session: SessionId, address: String, hello: &Hello, memory: Memory) {
+    fn connect(&mut self, session: SessionId, address: String, hello: &Hello) {
         let worker = self.workers.entry(hello.worker.clone()).or_insert_with(|| Worker::remembered(self.now));
         if let Some(about) = &worker.about {
             self.reconnects += 1;
@@ -184,14 +179,12 @@ impl Fleet {
             connected_at: self.now,
             last_heard: self.now,
         });
-        let removable = |held: &&HeldGrant| match memory {
-            Memory::Whole => true,
-            // What we merely do not know stays as it is.
-            Memory::Restored => {
-                self.environments.get(&held.environment).is_some_and(|known| known.record.uid == held.uid)
-            }
+        // What we merely do not know stays as it is: only what was told can be removed.
+        let is_known = |held: &&HeldGrant| {
+            self.ended.contains(&held.uid)
+                || self.environments.get(&held.environment).is_some_and(|known| known.record.uid == held.uid)
         };
-        worker.told = hello.held.iter().filter(removable).map(told_by_hello).collect::<BTreeMap<_, _>>();
+        worker.told = hello.held.iter().filter(is_known).map(told_by_hello).collect::<BTreeMap<_, _>>();
         let mut pending: BTreeSet<_> = worker.told.keys().cloned().collect();
         for name in &worker.holds {
             if let Some(environment) = self.environments.get(name) {
@@ -290,15 +283,6 @@ impl Fleet {
         self.gathered.effects.push(Effect::Send { session, message });
         self.gathered.effects.push(Effect::Close { session });
     }
-}
-
-/// Whether this control remembers all that it ever did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// As far as it knows.
-    Whole,
-    /// Workers have seen later terms: its database is older than their knowledge.
-    Restored,
 }
 
 fn told_by_hello(held: &HeldGrant) -> ((EnvironmentName, flotilla_proto::Uid), Told) {

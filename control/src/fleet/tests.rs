@@ -59,6 +59,7 @@ pub(super) struct Stored {
     pub(super) environments: BTreeMap<EnvironmentName, EnvironmentRecord>,
     pub(super) epochs: BTreeMap<(StoreName, Prefix), Epoch>,
     pub(super) requests: BTreeMap<String, (RequestId, EnvironmentName, Timestamp)>,
+    pub(super) ended: BTreeMap<Uid, Timestamp>,
     pub(super) term: Term,
 }
 
@@ -151,6 +152,7 @@ impl World {
             epochs: self.stored.epochs.iter().map(|((s, p), e)| (s.clone(), p.clone(), *e)).collect(),
             stores: self.stores.clone(),
             requests: self.stored.requests.values().cloned().collect(),
+            ended: self.stored.ended.iter().map(|(uid, at)| (uid.clone(), *at)).collect(),
         };
         for player in self.players.values_mut() {
             player.session = None;
@@ -215,6 +217,10 @@ impl World {
                 self.stored.requests.insert(request.id.clone(), (request.clone(), environment.clone(), *at));
             }
             Change::ForgetRequests { before } => self.stored.requests.retain(|_, (_, _, at)| *at >= *before),
+            Change::PutEnded { uid, at } => {
+                self.stored.ended.insert(uid.clone(), *at);
+            }
+            Change::ForgetEnded { before } => self.stored.ended.retain(|_, at| *at >= *before),
             Change::PutTerm { term } => self.stored.term = *term,
             Change::PutStore { .. } => {}
         }

@@ -112,24 +112,85 @@ fn an_earlier_start_of_the_same_directory_is_refused() {
     assert_eq!(refusal_of(&world).reason, Reason::WorkerNameTaken);
 }
 
+fn removed_from(world: &World, worker: &str) -> Vec<String> {
+    let mut removed: Vec<_> =
+        world.players[&w(worker)].removals.iter().map(|one| one.environment.to_string()).collect();
+    removed.sort();
+    removed
+}
+
 #[test]
-fn a_held_grant_is_kept_and_a_strange_one_removed() {
+fn of_what_a_worker_holds_the_ended_is_removed_and_the_unknown_left() {
+    let mut world = World::new();
+    world.connect("w1");
+    for name in ["a", "b", "d"] {
+        world.create(name);
+    }
+    world.report("w1", "d", |_| {});
+    world.cut("w1");
+    world.act("b", Action::Delete { purge: false, abandon: true }).unwrap();
+    world.act("d", Action::Delete { purge: true, abandon: false }).unwrap();
+    let uid = world.create("b").uid;
+    world.restart();
+    let mut hello = world.hello("w1");
+    hello.held.push(foreign_held("c", "uid-c", 3));
+    // An earlier environment of a name that exists; that it ended is not known here.
+    hello.held.push(foreign_held("a", "uid-earlier", 3));
+    world.open(hello);
+    assert_eq!(world.epoch("a"), 1);
+    assert_eq!(removed_from(&world, "w1"), ["b"]);
+    assert_eq!(world.assignment("w1", "b").unwrap().uid.as_str(), uid);
+    world.report("w1", "d", |_| {});
+    assert_eq!(removed_from(&world, "w1"), ["b", "d"]);
+}
+
+#[test]
+fn an_end_is_remembered_for_as_long_as_a_released_fence() {
+    let mut world = World::new();
+    world.create("a");
+    world.act("a", Action::Delete { purge: false, abandon: true }).unwrap();
+    let ended = world.now;
+    assert_eq!(world.stored.ended.values().copied().collect::<Vec<_>>(), [ended]);
+    let day = Duration::from_hours(24);
+    world.now = ended.after(day * 7 - Duration::from_secs(1));
+    world.restart();
+    world.step(Input::Tick);
+    assert_eq!(world.stored.ended.len(), 1);
+    world.now = ended.after(day * 7);
+    world.step(Input::Tick);
+    assert!(world.stored.ended.is_empty());
+}
+
+#[test]
+fn what_is_elsewhere_now_is_removed() {
     let mut world = World::new();
     world.connect("w1");
     world.create("a");
-    world.create("b");
+    world.connect("w2");
     world.cut("w1");
-    world.act("b", Action::Delete { purge: false, abandon: true }).unwrap();
-    let uid = world.create("b").uid;
-    let mut hello = world.hello("w1");
-    hello.held.push(foreign_held("c", "uid-c", 3));
-    world.open(hello);
-    assert_eq!(world.epoch("a"), 1);
-    let mut removed: Vec<_> =
-        world.players[&w("w1")].removals.iter().map(|one| one.environment.to_string()).collect();
-    removed.sort();
-    assert_eq!(removed, ["b", "c"]);
-    assert_eq!(world.assignment("w1", "b").unwrap().uid.as_str(), uid);
+    world.advance(GRACE * 2);
+    world.restart();
+    world.connect("w1");
+    assert_eq!(removed_from(&world, "w1"), ["a"]);
+}
+
+#[test]
+fn a_backup_of_the_same_term_removes_nothing_that_was_added_since() {
+    let mut world = World::new();
+    world.connect("w1");
+    world.create("a");
+    let backup = world.stored.clone();
+    world.create("b");
+    world.stored = backup;
+    // The restored control starts under a term that no worker has seen, so terms tell nothing.
+    world.restart();
+    world.connect("w1");
+    assert_eq!(world.fleet.term(), Term(2));
+    assert!(removed_from(&world, "w1").is_empty());
+    assert!(world.assignment("w1", "b").is_some(), "left running");
+    world.cut("w1");
+    world.connect("w1");
+    assert!(removed_from(&world, "w1").is_empty());
 }
 
 #[test]

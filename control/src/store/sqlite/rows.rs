@@ -43,6 +43,14 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
         Change::ForgetRequests { before } => {
             transaction.prepare("DELETE FROM requests WHERE at < ?1")?.execute([before.0.cast_signed()])?;
         }
+        Change::PutEnded { uid, at } => {
+            transaction
+                .prepare("INSERT OR REPLACE INTO ended (uid, at) VALUES (?1, ?2)")?
+                .execute(params![uid.as_str(), at.0.cast_signed()])?;
+        }
+        Change::ForgetEnded { before } => {
+            transaction.prepare("DELETE FROM ended WHERE at < ?1")?.execute([before.0.cast_signed()])?;
+        }
         Change::PutTerm { term } => {
             transaction.prepare("UPDATE fleet SET term = ?1")?.execute([term.0.cast_signed()])?;
         }
@@ -116,6 +124,11 @@ pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreErr
         let request = RequestId { id: row.get("id")?, digest: row.get("digest")? };
         let environment: EnvironmentName = parse(row, "environment")?;
         remembered.requests.push((request, environment, Timestamp(number(row, "at")?)));
+    }
+    let mut statement = connection.prepare("SELECT uid, at FROM ended ORDER BY at, uid")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        remembered.ended.push((parse(row, "uid")?, Timestamp(number(row, "at")?)));
     }
     Ok(remembered)
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// Step N takes a database from `user_version` N to N + 1.
-const MIGRATIONS: [&str; 1] = [
+pub(super) const MIGRATIONS: [&str; 2] = [
     // Numbers are 64 bits, stored as SQLite's signed ones; times are milliseconds since 1970.
     "CREATE TABLE fleet (
         only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -51,6 +51,12 @@ const MIGRATIONS: [&str; 1] = [
         at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX requests_by_age ON requests (at);",
+    // Environments that were removed or abandoned.
+    "CREATE TABLE ended (
+        uid TEXT PRIMARY KEY,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX ended_by_age ON ended (at);",
 ];
 
 /// Brings the database to the newest schema, in one transaction.

@@ -8,7 +8,7 @@ use flotilla_proto::{
     EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKey, StoreName, StoreUrl, Term, Timestamp, v1,
 };
 
-use super::SqliteStore;
+use super::{SqliteStore, schema};
 use crate::fleet::{Change, EnvironmentRecord, GrantRecord, RemovalKind, RequestId};
 use crate::store::{Loaded, Store as _, StoreError};
 
@@ -69,6 +69,9 @@ fn everything_is_there_after_reopening() {
         Change::PutStore { store: StoreName::default_store(), url: url.clone() },
         Change::PutRequest { request: request.clone(), environment: "a".parse().unwrap(), at: Timestamp(5) },
         Change::ForgetRequests { before: Timestamp(5) },
+        Change::PutEnded { uid: "old".parse().unwrap(), at: Timestamp(4) },
+        Change::PutEnded { uid: "young".parse().unwrap(), at: Timestamp(5) },
+        Change::ForgetEnded { before: Timestamp(5) },
     ];
     store.commit(&changes).unwrap();
     drop(store);
@@ -80,6 +83,7 @@ fn everything_is_there_after_reopening() {
     assert_eq!(remembered.epochs, [(StoreName::default_store(), "ld:a".parse().unwrap(), Epoch(7))]);
     assert_eq!(remembered.stores, [(StoreName::default_store(), url)]);
     assert_eq!(remembered.requests, [(request, "a".parse().unwrap(), Timestamp(5))]);
+    assert_eq!(remembered.ended, [("young".parse().unwrap(), Timestamp(5))]);
 }
 
 #[test]
@@ -163,6 +167,21 @@ fn a_newer_schema_is_refused() {
     drop(store);
     let error = SqliteStore::open(directory.path()).unwrap_err();
     assert!(matches!(error, StoreError::TooNew { found: 99, .. }), "{error}");
+}
+
+#[test]
+fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = rusqlite::Connection::open(directory.path().join("flotilla.db")).unwrap();
+    old.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    super::rows::apply(&old, &Change::PutEnvironment(Box::new(record("a")))).unwrap();
+    drop(old);
+    let (mut store, loaded) = load(directory.path());
+    assert_eq!(loaded.remembered.environments.len(), 1);
+    store.commit(&[Change::PutEnded { uid: "u".parse().unwrap(), at: Timestamp(1) }]).unwrap();
+    drop(store);
+    assert_eq!(load(directory.path()).1.remembered.ended.len(), 1);
 }
 
 #[test]
