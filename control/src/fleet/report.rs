@@ -1,6 +1,8 @@
 //! What workers report of environments, and what follows from it.
 
-use flotilla_proto::{EnvironmentName, EnvironmentReport, EnvironmentSpec, Epoch, GrantState, Intent, WorkerName};
+use flotilla_proto::{
+    EnvironmentName, EnvironmentReport, EnvironmentSpec, Epoch, FleetId, GrantState, Intent, WorkerName,
+};
 
 use super::Fleet;
 use super::boundary::{Change, RemovalKind};
@@ -25,6 +27,9 @@ impl Fleet {
         let name = report.environment.clone();
         let spec = environment.record.spec.clone();
         self.raise_epoch(&spec, report.grant.epoch);
+        if let Some(found) = fencing_epoch(&report, &self.settings.fleet) {
+            self.raise_epoch(&spec, found);
+        }
         let Some(environment) = self.environments.get_mut(&name) else { return };
         environment.observed = Some(Observed { worker: worker.clone(), report });
         self.gathered.touched.insert(name.clone());
@@ -109,6 +114,26 @@ impl Fleet {
         self.ended.note(self.now, uid.clone());
         self.gathered.ended.push((name.clone(), uid));
     }
+}
+
+/// The epoch of the fence of this fleet that ended the grant of the report. The next grant has to be above it.
+///
+/// The fence's format is the worker's; here only its first words count: `flotilla1 FLEET UID LINEAGE EPOCH` and five
+/// more.
+fn fencing_epoch(report: &EnvironmentReport, fleet: &FleetId) -> Option<Epoch> {
+    match report.grant_state {
+        GrantState::Fenced => {}
+        GrantState::Pending | GrantState::Established | GrantState::Synchronized | GrantState::Conflict => {
+            return None;
+        }
+    }
+    let words: Vec<_> = report.found_fence.as_deref()?.split(' ').collect();
+    let ["flotilla1", owner, _uid, _lineage, epoch, _grant, _incarnation, _write, _counts, _state] = words[..]
+    else {
+        return None;
+    };
+    let number: u64 = epoch.parse().ok().filter(|number: &u64| number.to_string() == epoch)?;
+    (owner == fleet.as_str()).then_some(Epoch(number))
 }
 
 /// Whether a report is news: not of an earlier grant than the last one that counted.

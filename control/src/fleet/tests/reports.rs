@@ -135,6 +135,38 @@ fn a_fenced_grant_is_replaced_at_a_limited_rate() {
 }
 
 #[test]
+fn the_grant_after_a_fence_is_above_it_at_once() {
+    let fence = |fleet: &str, epoch: u64| {
+        format!("flotilla1 {fleet} uid-1 -.0123456789abcdef {epoch} x-1 dir.1.0123456789abcdef 3 1.0 serving")
+    };
+    let cases = [
+        (fence("fleet-1", 40), 41),
+        (fence("fleet-2", 40), 2),
+        (fence("fleet-1", u64::MAX), 2),
+        (fence("fleet-1", 40).replace("flotilla1", "flotilla2"), 2),
+        (fence("fleet-1", 40).replace(" 40 ", " 040 "), 2),
+        (fence("fleet-1", 40).replace(" serving", ""), 2),
+        (String::new(), 2),
+    ];
+    for (found, epoch) in cases {
+        let mut world = one();
+        world.report("w1", "a", |report| {
+            report.grant_state = GrantState::Fenced;
+            report.found_fence = Some(found.clone());
+        });
+        assert_eq!(world.epoch("a"), epoch, "{found}");
+        assert_eq!(world.stored.epochs.values().copied().collect::<Vec<_>>(), [Epoch(epoch)]);
+    }
+    // Whoever is not fenced, but in conflict, does not outbid.
+    let mut world = one();
+    world.report("w1", "a", |report| {
+        report.grant_state = GrantState::Conflict;
+        report.found_fence = Some(fence("fleet-1", 40));
+    });
+    assert_eq!(world.stored.epochs.values().copied().collect::<Vec<_>>(), [Epoch(1)]);
+}
+
+#[test]
 fn a_conflict_is_shown_and_taken_over_by_the_value_that_was_shown() {
     let mut world = one();
     world.report("w1", "a", |report| {
