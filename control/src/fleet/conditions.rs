@@ -51,8 +51,7 @@ fn finding(
 
 /// Whether SDKs find data.
 pub(super) fn initialization(environment: &Environment, holder: Holder) -> Initialization {
-    let marker = environment.observed.as_ref().map_or(Marker::Unknown, |observed| observed.report.marker);
-    match marker {
+    match environment.last_marker() {
         Marker::Unknown => Initialization::Unknown,
         Marker::Absent => Initialization::Uninitialized,
         Marker::Present if why_not_current(environment, holder).is_none() => Initialization::Current,
@@ -260,7 +259,8 @@ fn why_not_current(environment: &Environment, holder: Holder) -> Option<(&'stati
     }
     match report.marker {
         Marker::Present => None,
-        Marker::Absent | Marker::Unknown => because("MarkerAbsent", "the marker is not in the store"),
+        Marker::Absent => because("MarkerAbsent", "the marker is not in the store"),
+        Marker::Unknown => because("NotObserved", "its worker has not looked for the marker yet"),
     }
 }
 
@@ -273,7 +273,7 @@ fn current(environment: &Environment, holder: Holder) -> Finding {
 
 fn initialized(environment: &Environment) -> Finding {
     let kind = "Initialized";
-    match environment.observed.as_ref().map_or(Marker::Unknown, |observed| observed.report.marker) {
+    match environment.last_marker() {
         Marker::Present => finding(kind, ConditionStatus::True, "MarkerPresent", "SDKs find data in the store"),
         Marker::Absent => finding(
             kind,

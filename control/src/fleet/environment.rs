@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    Condition, EnvironmentReport, Epoch, Generation, GrantState, Intent, SourceState, Timestamp, WorkerName,
+    Condition, EnvironmentReport, Epoch, Generation, GrantState, Intent, Marker, SourceState, Timestamp, WorkerName,
 };
 
 use super::boundary::{EnvironmentRecord, RemovalKind};
@@ -47,6 +47,8 @@ pub(super) struct Observed {
     pub(super) worker: WorkerName,
     /// Its report.
     pub(super) report: EnvironmentReport,
+    /// The marker at the last look, which may have been an earlier worker's.
+    pub(super) marker: Marker,
 }
 
 /// What a worker could not carry out.
@@ -168,6 +170,20 @@ impl Environment {
         self.parked
             .get(worker)
             .is_some_and(|parked| parked.generation == self.record.generation && parked.intent == intent)
+    }
+
+    /// Takes a report in. What its worker has not looked at is as it was at the last look.
+    pub(super) fn observe(&mut self, worker: WorkerName, report: EnvironmentReport) {
+        let marker = match report.marker {
+            Marker::Unknown => self.last_marker(),
+            Marker::Present | Marker::Absent => report.marker,
+        };
+        self.observed = Some(Observed { worker, report, marker });
+    }
+
+    /// The marker at the last look of any worker.
+    pub(super) fn last_marker(&self) -> Marker {
+        self.observed.as_ref().map_or(Marker::Unknown, |observed| observed.marker)
     }
 
     /// What the holder reported under the present grant.

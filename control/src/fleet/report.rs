@@ -6,7 +6,7 @@ use flotilla_proto::{
 
 use super::Fleet;
 use super::boundary::{Change, RemovalKind};
-use super::environment::{Environment, Observed};
+use super::environment::Environment;
 
 /// No fleet grants so often; an epoch above it is an error of its sender, and would leave no room above.
 const HIGHEST_SENSIBLE: Epoch = Epoch(1 << 62);
@@ -31,7 +31,7 @@ impl Fleet {
             self.raise_epoch(&spec, found);
         }
         let Some(environment) = self.environments.get_mut(&name) else { return };
-        environment.observed = Some(Observed { worker: worker.clone(), report });
+        environment.observe(worker.clone(), report);
         self.gathered.touched.insert(name.clone());
         self.act_on_report(&name);
     }

@@ -39,7 +39,28 @@ fn current_needs_everything() {
     world.report("w1", "a", |report| report.marker = Marker::Absent);
     assert_eq!(world.initialization("a"), v1::Initialization::Uninitialized);
     world.report("w1", "a", |report| report.marker = Marker::Unknown);
-    assert_eq!(world.initialization("a"), v1::Initialization::Unknown);
+    assert_eq!(world.initialization("a"), v1::Initialization::Uninitialized, "as at the last look");
+}
+
+#[test]
+fn a_move_goes_through_stale_and_never_through_unknown() {
+    let mut world = one();
+    world.report("w1", "a", |_| {});
+    world.connect("w2");
+    world.cut("w1");
+    world.advance(GRACE * 2);
+    assert_eq!((world.owner("a").as_str(), world.initialization("a")), ("w2", v1::Initialization::Stale));
+    world.report("w2", "a", |report| {
+        report.grant_state = GrantState::Pending;
+        report.source_state = Some(SourceState::Connecting);
+        report.marker = Marker::Unknown;
+    });
+    assert_eq!(world.initialization("a"), v1::Initialization::Stale, "the new holder has not looked yet");
+    assert_eq!(world.condition("a", "Initialized").unwrap().0, v1::ConditionStatus::True);
+    world.report("w2", "a", |report| report.marker = Marker::Unknown);
+    assert_eq!(world.initialization("a"), v1::Initialization::Stale, "and what it did not see is not current");
+    world.report("w2", "a", |_| {});
+    assert_eq!(world.initialization("a"), v1::Initialization::Current);
 }
 
 #[test]
