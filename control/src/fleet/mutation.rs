@@ -14,6 +14,8 @@ use super::{Fleet, refuse};
 enum Decision {
     /// Everything is so already.
     Unchanged,
+    /// Everything is so already, and how an earlier rotation failed is old news.
+    KeyInForce,
     /// The environment's record becomes this one.
     Put(Box<EnvironmentRecord>),
     /// The environment ends now.
@@ -251,7 +253,12 @@ impl Fleet {
         }
         if record.sdk_key.as_ref() == Some(&key) {
             if record.pending_key.take().is_none() {
-                return Ok(Decision::Unchanged);
+                return Ok(match environment.rotation {
+                    Rotation::Failed { .. } => Decision::KeyInForce,
+                    Rotation::Idle | Rotation::Waiting { .. } | Rotation::Asked { .. } | Rotation::Replaced => {
+                        Decision::Unchanged
+                    }
+                });
             }
             return Ok(self.changed(record));
         }
@@ -279,7 +286,7 @@ impl Fleet {
     fn foresee(&self, name: &EnvironmentName, decision: Decision) -> Reply {
         let shown = match decision {
             Decision::End => None,
-            Decision::Unchanged => self.environment(name),
+            Decision::Unchanged | Decision::KeyInForce => self.environment(name),
             Decision::Put(record) => Some(match self.environments.get(name) {
                 Some(present) => self.show(&Environment { record: *record, ..present.clone() }),
                 None => self.show(&Environment::new(*record)),
@@ -291,6 +298,7 @@ impl Fleet {
     fn carry_out(&mut self, name: &EnvironmentName, decision: Decision) {
         match decision {
             Decision::Unchanged => {}
+            Decision::KeyInForce => self.set_rotation(name, Rotation::Idle),
             Decision::End => self.end(name),
             Decision::Put(record) => self.put(*record),
         }

@@ -149,7 +149,7 @@ impl Fleet {
         self.gathered.unsaved.insert(name.clone());
     }
 
-    fn set_rotation(&mut self, name: &EnvironmentName, rotation: Rotation) {
+    pub(super) fn set_rotation(&mut self, name: &EnvironmentName, rotation: Rotation) {
         if let Some(environment) = self.environments.get_mut(name) {
             environment.rotation = rotation;
             self.gathered.touched.insert(name.clone());

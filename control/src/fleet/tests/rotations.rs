@@ -167,6 +167,24 @@ fn a_newer_key_replaces_a_pending_one_and_the_old_one_cancels_it() {
     assert_eq!((key_in_force(&world).as_str(), rotation(&world).as_str()), ("sdk-1", ""));
 }
 
+#[test]
+fn rotating_to_the_key_in_force_ends_an_earlier_failure() {
+    let mut world = serving();
+    world.act("a", rotate("sdk-2")).unwrap();
+    let (id, _) = asked(&mut world).unwrap();
+    world.say("w1", WorkerMessage::Reply { id, answer: failure("KEY_REJECTED") });
+    let etag = world.view("a").etag;
+    let dry = Mutation { validate_only: true, ..mutation("a", rotate("sdk-1")) };
+    world.mutate(dry).unwrap();
+    assert_eq!(rotation(&world), "KeyRejected", "a dry run changes nothing");
+    let shown = world.act("a", rotate("sdk-1")).unwrap().unwrap();
+    assert!(!shown.status.unwrap().conditions.iter().any(|one| one.r#type == "KeyRotation"));
+    assert_eq!((rotation(&world).as_str(), world.view("a").etag), ("", etag));
+    world.act("a", Action::RotateSdkKey { sdk_key: key("sdk-2"), force: true }).unwrap();
+    world.act("a", rotate("sdk-2")).unwrap();
+    assert_eq!(rotation(&world), "Replaced", "as it is");
+}
+
 fn ask(world: &mut World, name: &str) -> u64 {
     let question = Question::GetItem(v1::GetItemRequest::default());
     world.command(Command::Ask { environment: env(name), question, timeout: Duration::from_secs(5) })
