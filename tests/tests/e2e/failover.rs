@@ -86,8 +86,8 @@ async fn a_worker_that_stood_still_writes_nothing_and_becomes_a_member_again() {
     .await;
     // How many it tried depends on whether Redis, control or LaunchDarkly is the first that it hears.
     let metrics = fleet.worker_get(0, "/metrics").await.unwrap().body;
-    let fenced = metrics.lines().find(|line| line.starts_with("flotilla_fenced_writes_total ")).unwrap();
-    println!("the worker that stood still: {fenced}");
+    let refused = metrics.lines().find(|line| line.starts_with("flotilla_fenced_writes_total ")).unwrap();
+    println!("the worker that stood still: {refused}");
     assert_eq!(population.fences(&fleet).await, fences, "not even a fence was written");
     assert_moved(&before, &owners(&fleet).await, "w1", "w2");
     population.assert_owned_once(&fleet).await;
