@@ -171,6 +171,8 @@ pub struct EnvironmentReport {
     pub last_write_time: Option<Timestamp>,
     /// The last error.
     pub last_error: Option<LastError>,
+    /// Why the source has no connection, with the key of this generation; `None`: it has one, or none was tried yet.
+    pub source_error: Option<LastError>,
     /// Items that were not stored, `flag/KEY: reason`; at most 20.
     pub rejected_items: Vec<String>,
     /// LaunchDarkly's id of the environment.
@@ -244,6 +246,7 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             last_byte_time: time(report.last_byte_time),
             last_write_time: time(report.last_write_time),
             last_error: report.last_error.as_ref().map(Into::into),
+            source_error: report.source_error.as_ref().map(Into::into),
             rejected_items: report.rejected_items.clone(),
             environment_id: report.environment_id.clone().unwrap_or_default(),
             changed_environment_id: report.changed_environment_id.clone().unwrap_or_default(),
@@ -289,6 +292,7 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             last_byte_time: time(&message.last_byte_time),
             last_write_time: time(&message.last_write_time),
             last_error: message.last_error.as_ref().and_then(LastError::from_proto),
+            source_error: message.source_error.as_ref().and_then(LastError::from_proto),
             rejected_items: message.rejected_items.clone(),
             environment_id: text(&message.environment_id),
             changed_environment_id: text(&message.changed_environment_id),

@@ -196,19 +196,14 @@ fn connected(environment: &Environment, holder: Holder) -> Finding {
         Some(SourceState::Connected) => {
             finding(kind, ConditionStatus::True, "Connected", "the source is connected")
         }
-        Some(SourceState::Connecting | SourceState::Interrupted) if environment.is_key_refused() => {
-            let status = report.last_error.as_ref().and_then(|error| error.status);
+        Some(SourceState::Interrupted) if environment.is_key_refused() => {
+            let status = report.source_error.as_ref().and_then(|error| error.status);
             let status = status.map(|status| format!(" with HTTP status {status}")).unwrap_or_default();
             no("KeyRefused", format!("LaunchDarkly refuses the SDK key{status}; replace it with rotate-key"))
         }
         Some(SourceState::Connecting) => no("Connecting", "the first connection is under way".to_owned()),
         Some(SourceState::Interrupted) => {
-            let why = report
-                .last_error
-                .as_ref()
-                .filter(|error| error.kind != ErrorKind::Store)
-                .map(|error| format!(": {}", error.message))
-                .unwrap_or_default();
+            let why = report.source_error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
             no("Interrupted", format!("the connection to the source is gone and is tried again{why}"))
         }
         None if environment.record.paused => no("Paused", "paused: nothing is streamed".to_owned()),

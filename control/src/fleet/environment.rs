@@ -200,11 +200,12 @@ impl Environment {
         self.report_of_grant().filter(|report| report.grant_state == GrantState::Conflict)
     }
 
-    /// Whether LaunchDarkly refuses the present key. The last error is kept after recovery, so it alone says nothing.
+    /// Whether LaunchDarkly refuses the present key. What a worker says of an earlier generation may be about another.
     pub(super) fn is_key_refused(&self) -> bool {
         self.report_of_grant().is_some_and(|report| {
-            let auth = report.last_error.as_ref().is_some_and(|error| error.kind == ErrorKind::Auth);
-            auth && report.source_state != Some(SourceState::Connected)
+            let auth = report.source_error.as_ref().is_some_and(|error| error.kind == ErrorKind::Auth);
+            auth && report.source_state == Some(SourceState::Interrupted)
+                && report.generation == self.record.generation
         })
     }
 

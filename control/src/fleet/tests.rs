@@ -350,6 +350,7 @@ impl World {
             last_byte_time: Some(self.now),
             last_write_time: Some(self.now),
             last_error: None,
+            source_error: None,
             rejected_items: Vec::new(),
             environment_id: Some("ld-1".to_owned()),
             changed_environment_id: None,

@@ -62,6 +62,8 @@ pub(super) struct Machine {
     last_byte: Option<Timestamp>,
     last_write: Option<Timestamp>,
     last_error: Option<LastError>,
+    /// Why the source has no connection; nothing while it has one, and before it was tried.
+    source_error: Option<LastError>,
     repairs: u64,
 }
 
@@ -94,6 +96,7 @@ impl Machine {
             last_byte: None,
             last_write: None,
             last_error: None,
+            source_error: None,
             repairs: 0,
         };
         let mut actions = Vec::new();
@@ -169,11 +172,13 @@ impl Machine {
         let same_source = is_same_source(new, &old) && !resync;
         let mut actions = Vec::new();
         if !self.wants_source() {
+            self.source_error = None;
             if self.source_state.take().is_some() {
                 actions.push(Action::StopSource);
             }
         } else if self.source_state.is_none() || !same_source {
             self.source_state = Some(SourceState::Connecting);
+            self.source_error = None;
             actions.push(Action::StartSource);
         }
         self.after(now, actions)
@@ -187,6 +192,7 @@ impl Machine {
             SourceEvent::Unchanged => {
                 self.heard(now);
                 self.last_event = Some(now);
+                self.source_error = None;
                 if self.filled && self.changed_environment_id.is_none() {
                     self.source_state = Some(SourceState::Connected);
                 }
@@ -243,6 +249,7 @@ impl Machine {
     fn payload(&mut self, now: Timestamp, payload: &FullPayload) {
         self.heard(now);
         self.last_event = Some(now);
+        self.source_error = None;
         if self.changed_environment_id.is_some() {
             return;
         }
@@ -273,7 +280,9 @@ impl Machine {
             SourceFailure::Data { .. } => (ErrorKind::Data, None),
         };
         let seconds = retry_in.as_secs_f64();
-        self.last_error = Some(LastError { kind, status, message: format!("{failure}; next attempt in {seconds:.0} s"), time: now });
+        let error = LastError { kind, status, message: format!("{failure}; next attempt in {seconds:.0} s"), time: now };
+        self.last_error = Some(error.clone());
+        self.source_error = Some(error);
     }
 
     fn heard(&mut self, now: Timestamp) {
@@ -363,6 +372,7 @@ impl Machine {
             last_byte_time: self.last_byte,
             last_write_time: self.last_write,
             last_error: self.last_error.clone(),
+            source_error: self.source_error.clone(),
             rejected_items: self.rejected.iter().take(MOST_REJECTED).map(name).collect(),
             environment_id: self.environment_id.as_deref().map(ToOwned::to_owned),
             changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
@@ -401,3 +411,6 @@ fn identity(fleet: &FleetId, incarnation: &Incarnation, assignment: &Assignment,
         take_over: assignment.take_over.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

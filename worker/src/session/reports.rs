@@ -140,6 +140,7 @@ fn is_significant(before: &EnvironmentReport, after: &EnvironmentReport) -> bool
         last_byte_time: _,
         last_write_time: _,
         last_error,
+        source_error,
         rejected_items,
         environment_id,
         changed_environment_id,
@@ -156,6 +157,7 @@ fn is_significant(before: &EnvironmentReport, after: &EnvironmentReport) -> bool
         && *marker == after.marker
         && *store_available == after.store_available
         && is_same_error(last_error.as_ref(), after.last_error.as_ref())
+        && is_same_error(source_error.as_ref(), after.source_error.as_ref())
         && *rejected_items == after.rejected_items
         && *environment_id == after.environment_id
         && *changed_environment_id == after.changed_environment_id;

@@ -72,6 +72,7 @@ pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
         last_byte_time: None,
         last_write_time: None,
         last_error: None,
+        source_error: None,
         rejected_items: Vec::new(),
         environment_id: None,
         changed_environment_id: None,

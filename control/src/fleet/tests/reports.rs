@@ -127,13 +127,31 @@ fn a_refused_key_is_named() {
     let time = world.now;
     world.report("w1", "a", |report| {
         report.source_state = Some(SourceState::Interrupted);
-        report.last_error =
+        report.source_error =
             Some(LastError { kind: ErrorKind::Auth, status: Some(401), message: "no".to_owned(), time });
+        // What failed last is the store; that does not hide the key.
+        report.last_error =
+            Some(LastError { kind: ErrorKind::Store, status: None, message: "away".to_owned(), time });
     });
     let status = world.view("a").status.unwrap();
-    assert_eq!(status.last_error.unwrap().status, 401);
+    assert_eq!(status.last_error.unwrap().message, "away");
     let connected = status.conditions.into_iter().find(|one| one.r#type == "Connected").unwrap();
     assert!(connected.reason == "KeyRefused" && connected.message.contains("401"), "{connected:?}");
+}
+
+#[test]
+fn an_interruption_says_what_the_source_said() {
+    let mut world = one();
+    let error =
+        |kind, message: &str| LastError { kind, status: None, message: message.to_owned(), time: Timestamp(1) };
+    world.report("w1", "a", |report| {
+        report.source_state = Some(SourceState::Interrupted);
+        report.source_error = Some(error(ErrorKind::Network, "refused"));
+        report.last_error = Some(error(ErrorKind::Store, "away"));
+    });
+    let conditions = world.view("a").status.unwrap().conditions;
+    let connected = conditions.into_iter().find(|one| one.r#type == "Connected").unwrap();
+    assert!(connected.reason == "Interrupted" && connected.message.ends_with(": refused"), "{connected:?}");
 }
 
 #[test]

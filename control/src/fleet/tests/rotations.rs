@@ -104,28 +104,61 @@ fn a_key_that_is_forced_is_in_force_at_once() {
     assert!(asked(&mut world).is_none());
 }
 
+/// The owner reports that LaunchDarkly refuses the key of this generation, and that the store failed since.
+fn refuse(world: &mut World, state: SourceState, generation: u64) {
+    let time = world.now;
+    let error = |kind, status| LastError { kind, status, message: "no".to_owned(), time };
+    world.report("w1", "a", |report| {
+        report.generation = flotilla_proto::Generation(generation);
+        report.source_state = Some(state);
+        report.source_error = Some(error(ErrorKind::Auth, Some(401)));
+        report.last_error = Some(error(ErrorKind::Store, None));
+    });
+}
+
 #[test]
 fn a_key_that_is_being_refused_is_replaced_at_once() {
-    let refuse = |world: &mut World, state| {
-        let time = world.now;
-        world.report("w1", "a", |report| {
-            report.source_state = Some(state);
-            report.last_error =
-                Some(LastError { kind: ErrorKind::Auth, status: Some(401), message: "no".to_owned(), time });
-        });
-    };
     let mut world = serving();
-    refuse(&mut world, SourceState::Connected);
+    refuse(&mut world, SourceState::Interrupted, 1);
+    assert_eq!(world.condition("a", "Connected").unwrap().1, "KeyRefused");
     world.act("a", rotate("sdk-2")).unwrap();
-    assert_eq!(key_in_force(&world), "sdk-1", "an error of the past");
+    assert_eq!(key_in_force(&world), "sdk-2");
+
+    // Restarted meanwhile, control learns it from the first report, and a proof need not be had.
+    let mut world = serving();
+    world.cut("w1");
+    world.act("a", rotate("sdk-2")).unwrap();
     world.restart();
+    let session = world.connect("w1");
+    assert_eq!((rotation(&world).as_str(), key_in_force(&world).as_str()), ("Proving", "sdk-1"));
+    world.step(Input::SessionClosed { session });
     world.connect("w1");
-    refuse(&mut world, SourceState::Interrupted);
-    assert_eq!(key_in_force(&world), "sdk-1", "the proof that is under way decides");
+    refuse(&mut world, SourceState::Interrupted, 1);
+    world.advance(Duration::from_secs(2));
+    assert_eq!(key_in_force(&world), "sdk-2");
+}
+
+#[test]
+fn an_error_of_the_past_does_not_replace_a_key_without_proof() {
+    let mut world = serving();
+    world.report("w1", "a", |report| {
+        let (kind, time) = (ErrorKind::Auth, Timestamp(1));
+        report.last_error = Some(LastError { kind, status: Some(401), message: "no".to_owned(), time });
+        report.source_state = Some(SourceState::Interrupted);
+    });
+    world.act("a", rotate("sdk-2")).unwrap();
+    assert_eq!(key_in_force(&world), "sdk-1", "no longer what the source says");
 
     let mut world = serving();
-    refuse(&mut world, SourceState::Interrupted);
+    refuse(&mut world, SourceState::Connecting, 1);
     world.act("a", rotate("sdk-2")).unwrap();
+    assert_eq!(key_in_force(&world), "sdk-1", "nobody has refused it yet");
+
+    let mut world = serving();
+    world.act("a", Action::RotateSdkKey { sdk_key: key("sdk-2"), force: true }).unwrap();
+    refuse(&mut world, SourceState::Interrupted, 1);
+    assert_eq!(world.condition("a", "Connected").unwrap().1, "Interrupted", "the key before was refused");
+    world.act("a", rotate("sdk-3")).unwrap();
     assert_eq!(key_in_force(&world), "sdk-2");
 }
 
