@@ -165,8 +165,9 @@ impl Writer {
                 self.is_behind_payload &= !self.dirty.is_empty();
                 if let Some(intended) = intended {
                     self.marker = Marker::Present;
-                    // Another count means that somebody else added or removed fields.
-                    self.content_known = counts == intended;
+                    // Another count means that somebody else added or removed fields. A comparison that was asked for
+                    // while this was under way is still owed.
+                    self.content_known &= counts == intended;
                 }
                 self.counts = counts;
             }

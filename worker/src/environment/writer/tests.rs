@@ -314,6 +314,20 @@ fn a_foreign_write_during_our_own_is_found() {
 }
 
 #[test]
+fn a_resync_during_a_write_is_not_forgotten() {
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    let Decision::Run(op) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
+    writer.resync();
+    writer.outcome(NOW, model.execute(op));
+    let done = settle(&mut writer, &mut model, Some(&data), NOW);
+    assert!(done.iter().any(|op| matches!(op, Op::Compare(_))), "{done:?}");
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
 fn a_payload_that_is_not_written_yet_is_not_in_line() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
