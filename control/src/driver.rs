@@ -8,6 +8,8 @@
 mod handle;
 // What changed lately, for those who watch.
 mod history;
+// What operators ask about afterwards.
+mod notes;
 // Who waits for an answer, and who is connected.
 mod outlets;
 #[cfg(test)]
@@ -238,7 +240,8 @@ impl Driver {
                 | Effect::Refuse { .. }
                 | Effect::Close { .. }
                 | Effect::EnvironmentChanged { .. }
-                | Effect::EnvironmentRemoved { .. }) => batch.effects.push(other),
+                | Effect::EnvironmentRemoved { .. }
+                | Effect::Note(_)) => batch.effects.push(other),
             }
         }
     }
@@ -287,6 +290,7 @@ impl Driver {
                 }
                 Effect::Refuse { session, refusal } => self.outlets.refuse(session, refusal),
                 Effect::Close { session } => self.outlets.close(session),
+                Effect::Note(note) => notes::log(&note),
                 Effect::EnvironmentChanged { environment } => {
                     self.history.record(environment, Event::Changed);
                 }

@@ -47,7 +47,7 @@ use flotilla_proto::{
 use url::Url;
 
 pub use boundary::{
-    Action, Change, Command, CommandId, Effect, EnvironmentRecord, GrantIds, GrantRecord, Input, Mutation,
+    Action, Change, Command, CommandId, Effect, EnvironmentRecord, GrantIds, GrantRecord, Input, Mutation, Note,
     Remembered, RemovalKind, Reply, RequestId, SessionId, SpecChange, SpecFunction,
 };
 
@@ -305,7 +305,13 @@ impl Fleet {
         );
         effects.extend(gathered.effects);
         for name in gathered.touched {
-            if self.refresh(&name) {
+            let before = self.environments.get(&name).map(|environment| environment.initialization);
+            let changed = self.refresh(&name);
+            let after = self.environments.get(&name).map(|environment| environment.initialization);
+            if let Some((from, to)) = before.zip(after).filter(|(before, after)| before != after) {
+                effects.push(Effect::Note(Note::InitializationChanged { environment: name.clone(), from, to }));
+            }
+            if changed {
                 effects.push(Effect::EnvironmentChanged { environment: name });
             }
         }
@@ -326,8 +332,10 @@ impl Fleet {
         let Some(environment) = self.environments.get(name) else { return false };
         let around = self.surroundings(environment);
         let conditions = conditions::conditions(environment, around, self.now);
+        let initialization = conditions::initialization(environment, around.holder);
         let Some(environment) = self.environments.get_mut(name) else { return false };
         environment.conditions = conditions;
+        environment.initialization = initialization;
         let Some(environment) = self.environments.get(name) else { return false };
         let digest = self.digest(environment);
         let changed = environment.shown != digest;

@@ -4,7 +4,7 @@ use flotilla_proto::session::{Assignment, ControlMessage, Rejection, Removal, Up
 use flotilla_proto::{EnvironmentName, EnvironmentSpec, Grant, Intent, WorkerName};
 
 use super::Fleet;
-use super::boundary::{Change, Effect, GrantRecord};
+use super::boundary::{Change, Effect, GrantRecord, Note};
 use super::environment::{Environment, Parked};
 use super::worker::{EnvironmentKey, Fingerprint, InFlight, InitialState};
 
@@ -32,9 +32,12 @@ impl Fleet {
         }
         environment.regrant_at = None;
         let reason = environment.moving.take();
-        let moved = before.is_some_and(|before| before.worker != *worker) && intent == Intent::Serve;
-        if let Some(reason) = reason.filter(|_| moved) {
+        let from = before.map(|before| before.worker).filter(|from| from != worker && intent == Intent::Serve);
+        if let Some((reason, from)) = reason.zip(from) {
             *self.moves.entry(reason).or_default() += 1;
+            let (environment, to, epoch) = (name.clone(), worker.clone(), *highest);
+            let note = Note::Moved { environment, from, to, epoch, reason: reason.as_str() };
+            self.gathered.effects.push(Effect::Note(note));
         }
         if environment.holder.as_ref().is_some_and(|holder| holder != worker) {
             self.let_go(name);

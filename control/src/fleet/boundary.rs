@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use flotilla_proto::session::{ControlMessage, Hello, TakeOver, WorkerMessage};
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal, SdkKey,
-    StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
+    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Initialization, Prefix,
+    Refusal, SdkKey, StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
 };
 
 /// Names a command between the driver and the fleet.
@@ -120,6 +120,44 @@ pub enum Effect {
     EnvironmentChanged { environment: EnvironmentName },
     /// This environment is gone: tell the watchers.
     EnvironmentRemoved { environment: EnvironmentName, uid: Uid },
+    /// Something that operators ask about afterwards: for the log.
+    Note(Note),
+}
+
+/// What operators ask about afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// An environment goes from one worker to another, under a new grant.
+    Moved {
+        /// The environment.
+        environment: EnvironmentName,
+        /// Who had it.
+        from: WorkerName,
+        /// Who has it now.
+        to: WorkerName,
+        /// Of the new grant.
+        epoch: Epoch,
+        /// Why, one word; the label of the metric of moves.
+        reason: &'static str,
+    },
+    /// What SDKs find has changed, or whether it is up to date.
+    InitializationChanged {
+        /// The environment.
+        environment: EnvironmentName,
+        /// Before.
+        from: Initialization,
+        /// Now.
+        to: Initialization,
+    },
+    /// A worker holds environments of which nothing is known here, not even that they ended.
+    UnknownHeld {
+        /// The worker.
+        worker: WorkerName,
+        /// How many.
+        count: usize,
+        /// One of them.
+        example: EnvironmentName,
+    },
 }
 
 /// The answer to a command that was not refused.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    Condition, EnvironmentReport, Epoch, Generation, GrantState, Intent, Marker, SourceState, Timestamp, WorkerName,
+    Condition, EnvironmentReport, Epoch, Generation, GrantState, Initialization, Intent, Marker, SourceState,
+    Timestamp, WorkerName,
 };
 
 use super::boundary::{EnvironmentRecord, RemovalKind};
@@ -34,6 +35,8 @@ pub(super) struct Environment {
     pub(super) fenced: FencedBackoff,
     /// Why its last worker lost it, until the next has it.
     pub(super) moving: Option<MoveReason>,
+    /// What SDKs find, as last shown.
+    pub(super) initialization: Initialization,
     /// The conditions as last shown.
     pub(super) conditions: Vec<Condition>,
     /// Digest of the public view, counters and times left out, as watchers know it.
@@ -77,12 +80,21 @@ pub(super) enum MoveReason {
     Rejected,
     /// The worker does not carry the labels that are asked for.
     Selector,
+    /// Another worker came with a later grant than is remembered.
+    LaterGrant,
 }
 
 impl MoveReason {
     /// All of them, for the metrics.
-    pub(super) const ALL: [Self; 6] =
-        [Self::LeaseExpired, Self::Disconnected, Self::Goodbye, Self::Draining, Self::Rejected, Self::Selector];
+    pub(super) const ALL: [Self; 7] = [
+        Self::LeaseExpired,
+        Self::Disconnected,
+        Self::Goodbye,
+        Self::Draining,
+        Self::Rejected,
+        Self::Selector,
+        Self::LaterGrant,
+    ];
 
     /// The value of the metric's label.
     pub(super) fn as_str(self) -> &'static str {
@@ -93,6 +105,7 @@ impl MoveReason {
             Self::Draining => "draining",
             Self::Rejected => "rejected",
             Self::Selector => "selector",
+            Self::LaterGrant => "later_grant",
         }
     }
 }
@@ -134,6 +147,7 @@ impl Environment {
             regrant_at: None,
             fenced: FencedBackoff::new(),
             moving: None,
+            initialization: Initialization::Unknown,
             conditions: Vec::new(),
             shown: 0,
         }

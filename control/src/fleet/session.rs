@@ -6,7 +6,7 @@ use flotilla_proto::session::{ControlMessage, GoAway, Hello, Welcome, WorkerMess
 use flotilla_proto::{EnvironmentName, FieldViolation, GrantId, HeldGrant, Reason, Refusal, Term, WorkerName};
 
 use super::Fleet;
-use super::boundary::{Change, Effect, SessionId};
+use super::boundary::{Change, Effect, Note, SessionId};
 use super::environment::MoveReason;
 use super::worker::{About, InitialState, Link, Session, Told, Worker};
 
@@ -147,6 +147,7 @@ impl Fleet {
         self.let_go(name);
         if let Some(environment) = self.environments.get_mut(name) {
             environment.regrant_at = Some(self.now);
+            environment.moving = Some(MoveReason::LaterGrant);
             environment.holder = Some(worker.clone());
         }
         self.workers
@@ -184,6 +185,12 @@ impl Fleet {
             self.ended.contains(&held.uid)
                 || self.environments.get(&held.environment).is_some_and(|known| known.record.uid == held.uid)
         };
+        let mut unknown = hello.held.iter().filter(|held| !is_known(held));
+        if let Some(example) = unknown.next() {
+            let (worker, example) = (hello.worker.clone(), example.environment.clone());
+            let note = Note::UnknownHeld { worker, count: 1 + unknown.count(), example };
+            self.gathered.effects.push(Effect::Note(note));
+        }
         worker.told = hello.held.iter().filter(is_known).map(told_by_hello).collect::<BTreeMap<_, _>>();
         let mut pending: BTreeSet<_> = worker.told.keys().cloned().collect();
         for name in &worker.holds {

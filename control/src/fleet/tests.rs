@@ -197,7 +197,10 @@ impl World {
                     player.session = None;
                 }
             }
-            Effect::Reply { .. } | Effect::EnvironmentChanged { .. } | Effect::EnvironmentRemoved { .. } => {}
+            Effect::Reply { .. }
+            | Effect::EnvironmentChanged { .. }
+            | Effect::EnvironmentRemoved { .. }
+            | Effect::Note(_) => {}
         }
     }
 
@@ -391,6 +394,15 @@ impl World {
 
     pub(super) fn assignment(&self, worker: &str, name: &str) -> Option<&Assignment> {
         self.players.get(&w(worker))?.held.values().find(|one| one.environment == env(name))
+    }
+
+    /// The notes since effects were last taken.
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        let note = |effect| match effect {
+            Effect::Note(note) => Some(note),
+            _ => None,
+        };
+        std::mem::take(&mut self.effects).into_iter().filter_map(note).collect()
     }
 
     pub(super) fn moves(&self) -> u64 {

@@ -1,6 +1,6 @@
-use flotilla_proto::LastError;
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::status::ErrorKind;
+use flotilla_proto::{Initialization, LastError};
 
 use super::*;
 
@@ -174,6 +174,22 @@ fn a_fenced_grant_is_replaced_at_a_limited_rate() {
 }
 
 #[test]
+fn moves_and_changes_of_initialization_are_noted() {
+    let changed = |from, to| Note::InitializationChanged { environment: env("a"), from, to };
+    let mut world = one();
+    world.report("w1", "a", |_| {});
+    world.report("w1", "a", |report| report.flags = 9);
+    assert_eq!(world.notes(), [changed(Initialization::Unknown, Initialization::Current)]);
+    world.connect("w2");
+    world.say("w1", WorkerMessage::Draining { deadline: LEASE });
+    let (from, to) = (w("w1"), w("w2"));
+    let moved = Note::Moved { environment: env("a"), from, to, epoch: Epoch(2), reason: "draining" };
+    assert_eq!(world.notes(), [moved, changed(Initialization::Current, Initialization::Stale)]);
+    world.report("w2", "a", |report| report.marker = Marker::Absent);
+    assert_eq!(world.notes(), [changed(Initialization::Stale, Initialization::Uninitialized)]);
+}
+
+#[test]
 fn the_grant_after_a_fence_is_above_it_at_once() {
     let fence = |fleet: &str, epoch: u64| {
         format!("flotilla1 {fleet} uid-1 -.0123456789abcdef {epoch} x-1 dir.1.0123456789abcdef 3 1.0 serving")
@@ -213,6 +229,9 @@ fn a_conflict_is_shown_and_taken_over_by_the_value_that_was_shown() {
         report.found_fence = Some("fence of another".to_owned());
     });
     assert_eq!(world.condition("a", "Conflict").unwrap().1, "ForeignFence");
+    let conditions = world.view("a").status.unwrap().conditions;
+    let conflict = conditions.into_iter().find(|one| one.r#type == "Conflict").unwrap();
+    assert!(conflict.message.contains(", whose fence is \"fence of another\";"), "{conflict:?}");
     world.act("a", Action::Resync { take_over: true }).unwrap();
     let assignment = world.assignment("w1", "a").unwrap();
     assert_eq!(assignment.take_over, Some(TakeOver::Value("fence of another".to_owned())));

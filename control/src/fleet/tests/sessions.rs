@@ -152,7 +152,7 @@ fn an_end_is_remembered_for_as_long_as_a_released_fence() {
     let ended = world.now;
     assert_eq!(world.stored.ended.values().copied().collect::<Vec<_>>(), [ended]);
     let day = Duration::from_hours(24);
-    world.now = ended.after(day * 7 - Duration::from_secs(1));
+    world.now = ended.after(day * 6 + Duration::from_hours(23));
     world.restart();
     world.step(Input::Tick);
     assert_eq!(world.stored.ended.len(), 1);
@@ -188,6 +188,7 @@ fn a_backup_of_the_same_term_removes_nothing_that_was_added_since() {
     assert_eq!(world.fleet.term(), Term(2));
     assert!(removed_from(&world, "w1").is_empty());
     assert!(world.assignment("w1", "b").is_some(), "left running");
+    assert_eq!(world.notes(), [Note::UnknownHeld { worker: w("w1"), count: 1, example: env("b") }]);
     world.cut("w1");
     world.connect("w1");
     assert!(removed_from(&world, "w1").is_empty());
@@ -203,6 +204,9 @@ fn a_higher_epoch_that_is_held_raises_ours() {
     let hello = Hello { held: vec![foreign_held("a", &uid, 41)], ..world.hello("w2") };
     world.open(hello);
     assert_eq!((world.owner("a").as_str(), world.epoch("a")), ("w2", 42), "its holder gets the next grant");
+    let (from, to) = (w("w1"), w("w2"));
+    let moved = Note::Moved { environment: env("a"), from, to, epoch: Epoch(42), reason: "later_grant" };
+    assert_eq!(world.notes(), [moved]);
     assert_eq!(world.stored.epochs.values().copied().collect::<Vec<_>>(), [Epoch(42)]);
 }
 

@@ -1,0 +1,40 @@
+//! What operators ask about afterwards, in the log.
+
+use flotilla_proto::Initialization;
+
+use crate::fleet::Note;
+
+/// Writes a note to the log.
+pub(super) fn log(note: &Note) {
+    match note {
+        Note::Moved { environment, from, to, epoch, reason } => tracing::info!(
+            environment = environment.as_str(),
+            from = from.as_str(),
+            to = to.as_str(),
+            epoch = epoch.0,
+            reason,
+            "environment moved"
+        ),
+        Note::InitializationChanged { environment, from, to } => tracing::info!(
+            environment = environment.as_str(),
+            from = word(*from),
+            to = word(*to),
+            "initialization changed"
+        ),
+        Note::UnknownHeld { worker, count, example } => tracing::warn!(
+            worker = worker.as_str(),
+            count,
+            environment = example.as_str(),
+            "a worker holds environments that are not known here; they are left running"
+        ),
+    }
+}
+
+fn word(initialization: Initialization) -> &'static str {
+    match initialization {
+        Initialization::Unknown => "unknown",
+        Initialization::Uninitialized => "uninitialized",
+        Initialization::Stale => "stale",
+        Initialization::Current => "current",
+    }
+}
