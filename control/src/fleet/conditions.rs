@@ -159,13 +159,16 @@ fn assigned(environment: &Environment, around: Surroundings) -> Finding {
 
 fn conflict(environment: &Environment) -> Option<Finding> {
     let report = environment.conflict()?;
-    let found = report.found_fence.as_deref().unwrap_or("of unknown content");
+    let found = match &report.found_fence {
+        Some(found) => format!("whose fence is {found:?}"),
+        None => "whose fence is empty".to_owned(),
+    };
     Some(finding(
         "Conflict",
         ConditionStatus::True,
         "ForeignFence",
         format!(
-            "the prefix is owned by somebody else, whose fence is {found:?}; if that owner is gone, take over with resync --take-over"
+            "the prefix is owned by somebody else, {found}; if that owner is gone, take over with resync --take-over"
         ),
     ))
 }

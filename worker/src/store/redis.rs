@@ -236,7 +236,8 @@ impl Shared {
                 .await
                 .map_err(|error| self.failed(&error))?;
             let (next, fields) = <(String, Vec<Vec<u8>>)>::from_redis_value(page)
-                .map_err(|error| StoreError::NotDone(error.to_string()))?;
+                // The error would quote the whole page.
+                .map_err(|_| StoreError::NotDone("the store's answer to HSCAN is not understood".to_owned()))?;
             for pair in fields.chunks_exact(2) {
                 found(&pair[0], &pair[1]);
             }

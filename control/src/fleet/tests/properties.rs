@@ -162,6 +162,10 @@ fn check(world: &World) {
             assert!(holder.is_empty() || holder == granted.worker.as_str(), "two workers for one environment");
         }
     }
+    let messages = world.fleet.environments().flat_map(|one| one.status.unwrap().conditions);
+    for message in messages.map(|condition| condition.message) {
+        assert!(!["Some(", "None", "::", " { "].iter().any(|debug| message.contains(debug)), "{message}");
+    }
     let counted: u32 = world.fleet.workers().map(|worker| worker.environments).sum();
     let held = world.fleet.environments().filter(|one| !one.status.as_ref().unwrap().worker.is_empty()).count();
     assert_eq!(counted as usize, held, "each environment is counted once");
