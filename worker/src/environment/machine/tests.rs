@@ -14,7 +14,7 @@ fn machine() -> Machine {
 
 fn refused(machine: &mut Machine) {
     let failure = SourceFailure::Auth { status: 401 };
-    machine.source_event(NOW, SourceEvent::Interrupted { failure, retry_in: Duration::from_secs(300) });
+    machine.source_event(NOW, SourceEvent::Interrupted { failure, retry_in: Duration::from_mins(5) });
 }
 
 /// What the report says of the source.
