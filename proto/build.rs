@@ -15,16 +15,14 @@ const SECRET: [&str; 5] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("proto");
-    let files = ["environment", "fleet", "data", "worker"].map(|name| root.join(format!("flotilla/v1/{name}.proto")));
+    let files =
+        ["environment", "fleet", "data", "worker"].map(|name| root.join(format!("flotilla/v1/{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());
     }
     let descriptors = protox::compile(&files, [&root])?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     std::fs::write(out.join("flotilla.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .btree_map(".")
-        .skip_debug(SECRET)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().btree_map(".").skip_debug(SECRET).compile_fds(descriptors)?;
     Ok(())
 }

@@ -107,25 +107,13 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that is no field's fault.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
-            violations: Vec::new(),
-        }
+        Self { reason, message: message.into(), violations: Vec::new() }
     }
 
     /// Fields are at fault.
     pub fn fields(violations: Vec<FieldViolation>) -> Self {
-        let message = violations
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ");
-        Self {
-            reason: Reason::InvalidField,
-            message,
-            violations,
-        }
+        let message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Self { reason: Reason::InvalidField, message, violations }
     }
 
     /// What a status says, if it is one of ours.
@@ -135,17 +123,10 @@ impl Refusal {
         let violations = details
             .bad_request()
             .map(|bad| {
-                bad.field_violations
-                    .iter()
-                    .map(|one| FieldViolation::new(&one.field, &one.description))
-                    .collect()
+                bad.field_violations.iter().map(|one| FieldViolation::new(&one.field, &one.description)).collect()
             })
             .unwrap_or_default();
-        Some(Self {
-            reason: Reason::parse(&info.reason)?,
-            message: status.message().to_owned(),
-            violations,
-        })
+        Some(Self { reason: Reason::parse(&info.reason)?, message: status.message().to_owned(), violations })
     }
 }
 

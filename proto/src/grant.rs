@@ -125,11 +125,7 @@ impl TryFrom<&v1::Grant> for Grant {
             return Err(Malformed("grant.epoch"));
         }
         let id = GrantId::parse(&message.id).ok_or(Malformed("grant.id"))?;
-        Ok(Self {
-            epoch: Epoch(message.epoch),
-            id,
-            intent,
-        })
+        Ok(Self { epoch: Epoch(message.epoch), id, intent })
     }
 }
 
@@ -149,17 +145,10 @@ impl TryFrom<&v1::HeldGrant> for HeldGrant {
 
     fn try_from(message: &v1::HeldGrant) -> Result<Self, Malformed> {
         Ok(Self {
-            environment: message
-                .environment
-                .parse()
-                .map_err(|_| Malformed("held.environment"))?,
+            environment: message.environment.parse().map_err(|_| Malformed("held.environment"))?,
             uid: message.uid.parse().map_err(|_| Malformed("held.uid"))?,
             generation: Generation(message.generation),
-            grant: message
-                .grant
-                .as_ref()
-                .ok_or(Malformed("held.grant"))?
-                .try_into()?,
+            grant: message.grant.as_ref().ok_or(Malformed("held.grant"))?.try_into()?,
         })
     }
 }

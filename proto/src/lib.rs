@@ -31,9 +31,7 @@ pub mod process;
 
 pub use error::{Reason, Refusal};
 pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};
-pub use names::{
-    EnvironmentName, FleetId, Generation, InvalidName, Prefix, StoreName, Term, Uid, WorkerName,
-};
+pub use names::{EnvironmentName, FleetId, Generation, InvalidName, Prefix, StoreName, Term, Uid, WorkerName};
 pub use secret::{SdkKey, StoreUrl};
 pub use spec::{EnvironmentSpec, FieldViolation, Guard, Labels, Source};
 pub use status::{
@@ -42,12 +40,7 @@ pub use status::{
 pub use time::Timestamp;
 
 /// The generated messages, clients and servers of package `flotilla.v1`.
-#[expect(
-    clippy::pedantic,
-    clippy::allow_attributes,
-    clippy::large_enum_variant,
-    reason = "generated code"
-)]
+#[expect(clippy::pedantic, clippy::allow_attributes, clippy::large_enum_variant, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("flotilla.v1");
 }

@@ -91,10 +91,7 @@ macro_rules! text_id {
 const ID_RULE: &str = "1 to 64 characters of A-Z, a-z, 0-9 and '-'";
 
 fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 text_id!(
@@ -187,15 +184,7 @@ mod tests {
         for good in ["a", "a:b", "ld:spree:production", "{5f1}", &"p".repeat(256)] {
             assert!(good.parse::<Prefix>().is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "a b",
-            "a\u{7f}",
-            "a:$flotilla",
-            "x:$flotilla:stage",
-            "x:big_segments",
-            &"p".repeat(257),
-        ] {
+        for bad in ["", "a b", "a\u{7f}", "a:$flotilla", "x:$flotilla:stage", "x:big_segments", &"p".repeat(257)] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad}");
         }
     }

@@ -31,22 +31,10 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Args)]
 pub struct LogOptions {
     /// How log lines look
-    #[arg(
-        long,
-        env = "FLOTILLA_LOG_FORMAT",
-        value_name = "FORMAT",
-        default_value = "text",
-        global = true
-    )]
+    #[arg(long, env = "FLOTILLA_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
     pub log_format: LogFormat,
     /// Least severe level that is logged: error, warn, info, debug, trace
-    #[arg(
-        long,
-        env = "FLOTILLA_LOG_LEVEL",
-        value_name = "LEVEL",
-        default_value = "info",
-        global = true
-    )]
+    #[arg(long, env = "FLOTILLA_LOG_LEVEL", value_name = "LEVEL", default_value = "info", global = true)]
     pub log_level: LogLevel,
 }
 
@@ -79,15 +67,10 @@ impl LogOptions {
         let filter = EnvFilter::new(format!(
             "warn,flotilla_control={level},flotilla_worker={level},flotilla_proto={level},flotilla={level}"
         ));
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_target(false);
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
         // An error means that a log was started before, as in tests: then that one stays.
         let _ = match self.log_format {
-            LogFormat::Text => builder
-                .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-                .try_init(),
+            LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
         };
     }
@@ -103,13 +86,7 @@ pub fn install_tls_provider() {
 pub fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     // A refusal leaves the limit as it was, which the result tells.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current
 }
 
@@ -133,15 +110,9 @@ pub struct Clock {
 
 impl Clock {
     /// Starts the clock.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where a process reads its clocks"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where a process reads its clocks")]
     pub fn start() -> Self {
-        Self {
-            wall: SystemTime::now().into(),
-            started: Instant::now(),
-        }
+        Self { wall: SystemTime::now().into(), started: Instant::now() }
     }
 
     /// Now. Never goes back.

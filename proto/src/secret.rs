@@ -25,10 +25,7 @@ impl SdkKey {
         if text.len() > 8192 {
             return wrong("the SDK key is longer than 8192 characters");
         }
-        if !text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-        {
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
             return wrong("the SDK key holds characters other than A-Z, a-z, 0-9, '.', '_' and '-'");
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
@@ -128,20 +125,10 @@ impl StoreUrl {
     /// Where it leads: two URLs with equal endpoints are the same store.
     pub fn endpoint(&self) -> StoreEndpoint {
         if matches!(self.0.scheme(), "redis+unix" | "unix") {
-            let database = self
-                .0
-                .query_pairs()
-                .find(|(key, _)| key == "db")
-                .map_or("0".into(), |(_, value)| value);
+            let database = self.0.query_pairs().find(|(key, _)| key == "db").map_or("0".into(), |(_, value)| value);
             return StoreEndpoint(format!("unix:{}/{database}", self.0.path()));
         }
-        let host = match self
-            .0
-            .host_str()
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        let host = match self.0.host_str().unwrap_or_default().to_ascii_lowercase().as_str() {
             "localhost" | "127.0.0.1" | "[::1]" | "::1" => "localhost".to_owned(),
             other => other.trim_end_matches('.').to_owned(),
         };
@@ -166,10 +153,7 @@ mod tests {
         let key = SdkKey::parse("sdk_key", "sdk-01234567-89ab-cdef-0123-456789a99999").unwrap();
         assert_eq!(key.masked(), "sdk-********-****-****-****-*******99999");
         assert_eq!(format!("{key:?}"), "sdk-********-****-****-****-*******99999");
-        assert_eq!(
-            SdkKey::parse("sdk_key", "sdk-short").unwrap().masked(),
-            "********"
-        );
+        assert_eq!(SdkKey::parse("sdk_key", "sdk-short").unwrap().masked(), "********");
     }
 
     #[test]
@@ -183,12 +167,7 @@ mod tests {
     #[test]
     fn urls_of_the_same_store_have_the_same_endpoint() {
         let endpoint = |url| StoreUrl::parse("url", url).unwrap().endpoint();
-        for same in [
-            "redis://localhost",
-            "redis://127.0.0.1:6379/0",
-            "redis://u:p@LOCALHOST/",
-            "rediss://[::1]",
-        ] {
+        for same in ["redis://localhost", "redis://127.0.0.1:6379/0", "redis://u:p@LOCALHOST/", "rediss://[::1]"] {
             assert_eq!(endpoint(same), endpoint("redis://127.0.0.1"), "{same}");
         }
         assert_ne!(endpoint("redis://localhost/1"), endpoint("redis://localhost"));

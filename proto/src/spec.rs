@@ -24,10 +24,7 @@ pub struct FieldViolation {
 impl FieldViolation {
     /// A violation of `field`.
     pub fn new(field: &str, description: &str) -> Self {
-        Self {
-            field: field.to_owned(),
-            description: description.to_owned(),
-        }
+        Self { field: field.to_owned(), description: description.to_owned() }
     }
 }
 
@@ -101,10 +98,7 @@ pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(30);
 impl EnvironmentSpec {
     /// Checks a message; `at` is the path of the spec in its request ("spec"). All violations are returned, not the first only.
     pub fn parse(message: &v1::EnvironmentSpec, at: &str) -> Result<Self, Vec<FieldViolation>> {
-        let mut check = Check {
-            at,
-            violations: Vec::new(),
-        };
+        let mut check = Check { at, violations: Vec::new() };
         check.rule(
             "display_name",
             &message.display_name,
@@ -157,9 +151,7 @@ impl EnvironmentSpec {
 impl From<&EnvironmentSpec> for v1::EnvironmentSpec {
     fn from(spec: &EnvironmentSpec) -> Self {
         let uri = |uri: &Option<Url>| {
-            uri.as_ref()
-                .map(|uri| uri.as_str().trim_end_matches('/').to_owned())
-                .unwrap_or_default()
+            uri.as_ref().map(|uri| uri.as_str().trim_end_matches('/').to_owned()).unwrap_or_default()
         };
         Self {
             display_name: spec.display_name.clone(),
@@ -187,9 +179,9 @@ impl From<&Source> for v1::Source {
             Source::Stream { initial_retry_delay } => v1::source::Kind::Stream(v1::StreamSource {
                 initial_retry_delay: Some(duration_to_proto(*initial_retry_delay)),
             }),
-            Source::Poll { interval } => v1::source::Kind::Poll(v1::PollSource {
-                interval: Some(duration_to_proto(*interval)),
-            }),
+            Source::Poll { interval } => {
+                v1::source::Kind::Poll(v1::PollSource { interval: Some(duration_to_proto(*interval)) })
+            }
             Source::File { path } => v1::source::Kind::File(v1::FileSource { path: path.clone() }),
         };
         Self { kind: Some(kind) }
@@ -217,14 +209,8 @@ pub fn parse_service_uri(field: &str, text: &str) -> Result<Url, FieldViolation>
             url.scheme()
         )));
     }
-    if url.query().is_some()
-        || url.fragment().is_some()
-        || !url.username().is_empty()
-        || url.password().is_some()
-    {
-        return Err(wrong(
-            "must not have a user, a query or a fragment; expected https://HOST[:PORT]".to_owned(),
-        ));
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("must not have a user, a query or a fragment; expected https://HOST[:PORT]".to_owned()));
     }
     if url.scheme() == "http" && !is_loopback(&url) {
         return Err(wrong(
@@ -243,10 +229,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn wrong(&mut self, field: &str, description: impl fmt::Display) {
-        self.violations.push(FieldViolation::new(
-            &format!("{}.{field}", self.at),
-            &description.to_string(),
-        ));
+        self.violations.push(FieldViolation::new(&format!("{}.{field}", self.at), &description.to_string()));
     }
 
     fn rule(&mut self, field: &str, text: &str, allowed: &str, valid: impl Fn(&str) -> bool) {
@@ -256,11 +239,7 @@ impl Check<'_> {
         }
     }
 
-    fn parse<T: std::str::FromStr<Err = crate::InvalidName>>(
-        &mut self,
-        field: &str,
-        text: &str,
-    ) -> Option<T> {
+    fn parse<T: std::str::FromStr<Err = crate::InvalidName>>(&mut self, field: &str, text: &str) -> Option<T> {
         text.parse().map_err(|error| self.wrong(field, error)).ok()
     }
 
@@ -268,17 +247,9 @@ impl Check<'_> {
         if text.is_empty() {
             return None;
         }
-        self.rule(
-            field,
-            text,
-            &format!("1 to {longest} characters of A-Z, a-z, 0-9, '.', '_' and '-'"),
-            |text| {
-                text.len() <= longest
-                    && text
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-            },
-        );
+        self.rule(field, text, &format!("1 to {longest} characters of A-Z, a-z, 0-9, '.', '_' and '-'"), |text| {
+            text.len() <= longest && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        });
         Some(text.to_owned())
     }
 
@@ -295,9 +266,7 @@ impl Check<'_> {
 
     fn source(&mut self, message: Option<&v1::Source>, base_uri: Option<&Url>) -> Option<Source> {
         match message.and_then(|source| source.kind.as_ref()) {
-            None => Some(Source::Stream {
-                initial_retry_delay: DEFAULT_INITIAL_RETRY_DELAY,
-            }),
+            None => Some(Source::Stream { initial_retry_delay: DEFAULT_INITIAL_RETRY_DELAY }),
             Some(v1::source::Kind::Stream(stream)) => {
                 let limits = Duration::from_millis(100)..=Duration::from_secs(30);
                 let given = stream.initial_retry_delay.as_ref();
@@ -314,10 +283,7 @@ impl Check<'_> {
                 let (shortest, allowed) = if base_uri.is_some_and(is_loopback) {
                     (Duration::from_millis(100), "100ms to 24h")
                 } else {
-                    (
-                        DEFAULT_POLL_INTERVAL,
-                        "30s to 24h (shorter only with a loopback base URI)",
-                    )
+                    (DEFAULT_POLL_INTERVAL, "30s to 24h (shorter only with a loopback base URI)")
                 };
                 let limits = shortest..=Duration::from_hours(24);
                 self.duration(
@@ -337,9 +303,7 @@ impl Check<'_> {
                     "a relative path of 1 to 1024 characters that stays in its directory",
                     |path| (1..=1024).contains(&path.len()) && !leaves && !path.chars().any(char::is_control),
                 );
-                Some(Source::File {
-                    path: file.path.clone(),
-                })
+                Some(Source::File { path: file.path.clone() })
             }
         }
     }
@@ -366,9 +330,9 @@ impl Check<'_> {
     fn labels(&mut self, field: &str, labels: &Labels) {
         let valid = |text: &str, more: &[u8]| {
             text.len() <= 63
-                && text.bytes().all(|byte| {
-                    byte.is_ascii_alphanumeric() || b"._-".contains(&byte) || more.contains(&byte)
-                })
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte) || more.contains(&byte))
         };
         if labels.len() > 64 {
             self.wrong(field, "at most 64 labels");
@@ -388,22 +352,14 @@ mod tests {
     use super::*;
 
     fn message() -> v1::EnvironmentSpec {
-        v1::EnvironmentSpec {
-            prefix: "ld:spree".to_owned(),
-            ..Default::default()
-        }
+        v1::EnvironmentSpec { prefix: "ld:spree".to_owned(), ..Default::default() }
     }
 
     #[test]
     fn defaults_are_filled_in() {
         let spec = EnvironmentSpec::parse(&message(), "spec").unwrap();
         assert_eq!(spec.store, StoreName::default_store());
-        assert_eq!(
-            spec.source,
-            Source::Stream {
-                initial_retry_delay: DEFAULT_INITIAL_RETRY_DELAY
-            }
-        );
+        assert_eq!(spec.source, Source::Stream { initial_retry_delay: DEFAULT_INITIAL_RETRY_DELAY });
     }
 
     #[test]
@@ -412,10 +368,7 @@ mod tests {
         message.stream_uri = "http://127.0.0.1:8030".to_owned();
         message.labels.insert("team".to_owned(), "checkout".to_owned());
         let spec = EnvironmentSpec::parse(&message, "spec").unwrap();
-        assert_eq!(
-            EnvironmentSpec::parse(&v1::EnvironmentSpec::from(&spec), "spec").unwrap(),
-            spec
-        );
+        assert_eq!(EnvironmentSpec::parse(&v1::EnvironmentSpec::from(&spec), "spec").unwrap(), spec);
     }
 
     #[test]
@@ -427,29 +380,16 @@ mod tests {
             base_uri: "ftp://localhost".to_owned(),
             ..Default::default()
         };
-        let fields: Vec<_> = EnvironmentSpec::parse(&message, "spec")
-            .unwrap_err()
-            .into_iter()
-            .map(|v| v.field)
-            .collect();
-        assert_eq!(
-            fields,
-            [
-                "spec.display_name",
-                "spec.prefix",
-                "spec.stream_uri",
-                "spec.base_uri"
-            ]
-        );
+        let fields: Vec<_> =
+            EnvironmentSpec::parse(&message, "spec").unwrap_err().into_iter().map(|v| v.field).collect();
+        assert_eq!(fields, ["spec.display_name", "spec.prefix", "spec.stream_uri", "spec.base_uri"]);
     }
 
     #[test]
     fn short_polls_need_a_loopback_base() {
         let mut message = message();
         let interval = Some(duration_to_proto(Duration::from_secs(1)));
-        message.source = Some(v1::Source {
-            kind: Some(v1::source::Kind::Poll(v1::PollSource { interval })),
-        });
+        message.source = Some(v1::Source { kind: Some(v1::source::Kind::Poll(v1::PollSource { interval })) });
         assert!(EnvironmentSpec::parse(&message, "spec").is_err());
         message.base_uri = "http://localhost:1".to_owned();
         assert!(EnvironmentSpec::parse(&message, "spec").is_ok());
@@ -459,11 +399,8 @@ mod tests {
     fn a_file_source_stays_in_its_directory() {
         let mut message = message();
         for path in ["/etc/passwd", "../x", "a/../../x", ""] {
-            message.source = Some(v1::Source {
-                kind: Some(v1::source::Kind::File(v1::FileSource {
-                    path: path.to_owned(),
-                })),
-            });
+            message.source =
+                Some(v1::Source { kind: Some(v1::source::Kind::File(v1::FileSource { path: path.to_owned() })) });
             assert!(EnvironmentSpec::parse(&message, "spec").is_err(), "{path}");
         }
     }

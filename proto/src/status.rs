@@ -228,10 +228,7 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             grant: Some((&report.grant).into()),
             grant_state: v1::GrantState::from(report.grant_state).into(),
             found_fence: report.found_fence.clone().unwrap_or_default(),
-            source_state: report
-                .source_state
-                .map_or(v1::SourceState::Unspecified, Into::into)
-                .into(),
+            source_state: report.source_state.map_or(v1::SourceState::Unspecified, Into::into).into(),
             marker: match report.marker {
                 Marker::Unknown => v1::MarkerState::Unspecified,
                 Marker::Present => v1::MarkerState::Present,
@@ -263,19 +260,11 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(Timestamp::from_proto);
         Ok(Self {
-            environment: message
-                .environment
-                .parse()
-                .map_err(|_| Malformed("report.environment"))?,
+            environment: message.environment.parse().map_err(|_| Malformed("report.environment"))?,
             uid: message.uid.parse().map_err(|_| Malformed("report.uid"))?,
             generation: Generation(message.generation),
-            grant: message
-                .grant
-                .as_ref()
-                .ok_or(Malformed("report.grant"))?
-                .try_into()?,
-            grant_state: GrantState::from_proto(message.grant_state())
-                .ok_or(Malformed("report.grant_state"))?,
+            grant: message.grant.as_ref().ok_or(Malformed("report.grant"))?.try_into()?,
+            grant_state: GrantState::from_proto(message.grant_state()).ok_or(Malformed("report.grant_state"))?,
             pending_reason: message.pending_reason.clone(),
             found_fence: text(&message.found_fence),
             source_state: SourceState::from_proto(message.source_state()),

@@ -18,10 +18,7 @@ impl Timestamp {
     /// This instant, later by `duration`.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// As a message.
@@ -31,10 +28,7 @@ impl Timestamp {
 
     /// From a message; a time before 1970 is 1970.
     pub fn from_proto(message: &prost_types::Timestamp) -> Self {
-        let millis = message
-            .seconds
-            .saturating_mul(1000)
-            .saturating_add(i64::from(message.nanos) / 1_000_000);
+        let millis = message.seconds.saturating_mul(1000).saturating_add(i64::from(message.nanos) / 1_000_000);
         Self(u64::try_from(millis).unwrap_or(0))
     }
 }
@@ -62,8 +56,5 @@ pub fn duration_to_proto(duration: Duration) -> prost_types::Duration {
 
 /// A duration from a message; `None` if it is negative.
 pub fn duration_from_proto(message: &prost_types::Duration) -> Option<Duration> {
-    Some(Duration::new(
-        u64::try_from(message.seconds).ok()?,
-        u32::try_from(message.nanos).ok()?,
-    ))
+    Some(Duration::new(u64::try_from(message.seconds).ok()?, u32::try_from(message.nanos).ok()?))
 }

@@ -40,12 +40,8 @@ pub async fn wait_until<T>(
         }
     };
     let outcome = tokio::time::timeout(bound, looking).await;
-    outcome.unwrap_or_else(|_| {
-        panic!(
-            "not within {}: {what}; last state: {last}",
-            humantime::format_duration(bound)
-        )
-    })
+    outcome
+        .unwrap_or_else(|_| panic!("not within {}: {what}; last state: {last}", humantime::format_duration(bound)))
 }
 
 #[cfg(test)]

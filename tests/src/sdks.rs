@@ -86,21 +86,14 @@ impl Sdk {
     #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn install(self) -> bool {
         let script = workspace_directory().join("tests/sdks/setup.sh");
-        let output = BlockingCommand::new(&script)
-            .arg(self.name())
-            .stdin(Stdio::null())
-            .output();
+        let output = BlockingCommand::new(&script).arg(self.name()).stdin(Stdio::null()).output();
         let failure = match output {
             Ok(output) if output.status.success() => return true,
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
             Err(error) => format!("cannot run {}: {error}", script.display()),
         };
         let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-        assert!(
-            !in_ci,
-            "the {} SDK cannot be installed, and CI=true demands it: {failure}",
-            self.name()
-        );
+        assert!(!in_ci, "the {} SDK cannot be installed, and CI=true demands it: {failure}", self.name());
         eprintln!("SKIPPED: the {} SDK cannot be installed: {failure}", self.name());
         false
     }
@@ -144,16 +137,7 @@ impl SdkReader {
                 command.args(["--mode", "daemon", "--redis-url", redis_url, "--prefix", prefix]);
             }
             Source::Direct { uri, sdk_key } => {
-                command.args([
-                    "--mode",
-                    "direct",
-                    "--base",
-                    uri,
-                    "--stream",
-                    uri,
-                    "--sdk-key",
-                    sdk_key,
-                ]);
+                command.args(["--mode", "direct", "--base", uri, "--stream", uri, "--sdk-key", sdk_key]);
             }
         }
         let mut child = command
@@ -168,13 +152,7 @@ impl SdkReader {
             .with_context(|| format!("cannot start the {} reader", sdk.name()))?;
         let stdin = child.stdin.take().context("the reader has no stdin")?;
         let stdout = child.stdout.take().context("the reader has no stdout")?;
-        Ok(Self {
-            sdk,
-            _child: child,
-            stdin,
-            answers: BufReader::new(stdout).lines(),
-            log,
-        })
+        Ok(Self { sdk, _child: child, stdin, answers: BufReader::new(stdout).lines(), log })
     }
 
     /// Which SDK it is.

@@ -49,9 +49,7 @@ struct WeakSimulator(Weak<Shared>);
 
 impl WeakSimulator {
     fn upgrade(&self) -> Option<Simulator> {
-        Some(Simulator {
-            shared: self.0.upgrade()?,
-        })
+        Some(Simulator { shared: self.0.upgrade()? })
     }
 }
 
@@ -65,12 +63,7 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(task) = self
-            .accepting
-            .lock()
-            .expect("no holder of this lock panics")
-            .take()
-        {
+        if let Some(task) = self.accepting.lock().expect("no holder of this lock panics").take() {
             task.abort();
         }
     }
@@ -91,9 +84,7 @@ impl Simulator {
             unknown_keys: AtomicU64::new(0),
             accepting: Mutex::default(),
         };
-        let simulator = Self {
-            shared: Arc::new(shared),
-        };
+        let simulator = Self { shared: Arc::new(shared) };
         simulator.accept_on(listener);
         Ok(simulator)
     }
@@ -125,25 +116,17 @@ impl Simulator {
         Ok(())
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the task is held by the handle and ends with it"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the task is held by the handle and ends with it")]
     fn accept_on(&self, listener: TcpListener) {
         let weak = WeakSimulator(Arc::downgrade(&self.shared));
-        let previous = self
-            .accepting()
-            .replace(tokio::spawn(server::accept(listener, weak)));
+        let previous = self.accepting().replace(tokio::spawn(server::accept(listener, weak)));
         if let Some(previous) = previous {
             previous.abort();
         }
     }
 
     fn accepting(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.shared
-            .accepting
-            .lock()
-            .expect("no holder of this lock panics")
+        self.shared.accepting.lock().expect("no holder of this lock panics")
     }
 
     /// Adds an environment, or replaces the one of this key (its streams end). `environment_id` is what
@@ -151,11 +134,7 @@ impl Simulator {
     /// key `<SDK key>?filter=<filter>`; an unknown filter is answered as an unknown key: by 401.
     pub fn add_environment(&self, key: &str, environment_id: Option<&str>, data: impl Into<Arc<Dataset>>) {
         let environment = Environment::new(environment_id.map(str::to_owned), data.into());
-        let mut environments = self
-            .shared
-            .environments
-            .write()
-            .expect("no holder of this lock panics");
+        let mut environments = self.shared.environments.write().expect("no holder of this lock panics");
         let replaced = environments.insert(key.to_owned(), Arc::new(environment));
         drop(environments);
         if let Some(replaced) = replaced {
@@ -165,12 +144,7 @@ impl Simulator {
 
     /// Revokes a key: its streams end and it is answered by 401.
     pub fn remove_environment(&self, key: &str) {
-        let removed = self
-            .shared
-            .environments
-            .write()
-            .expect("no holder of this lock panics")
-            .remove(key);
+        let removed = self.shared.environments.write().expect("no holder of this lock panics").remove(key);
         if let Some(removed) = removed {
             removed.end_streams(Ending::Clean);
         }
@@ -178,13 +152,7 @@ impl Simulator {
 
     /// All keys, in order.
     pub fn keys(&self) -> Vec<String> {
-        self.shared
-            .environments
-            .read()
-            .expect("no holder of this lock panics")
-            .keys()
-            .cloned()
-            .collect()
+        self.shared.environments.read().expect("no holder of this lock panics").keys().cloned().collect()
     }
 
     /// Changes what `X-LD-EnvID` says from the next connection on.
@@ -242,18 +210,12 @@ impl Simulator {
 
     /// Answers requests for this key by the fault, until it is cleared.
     pub fn set_fault(&self, key: &str, fault: Fault) {
-        self.environment(key).set_fault(Some(PlannedFault {
-            fault,
-            remaining: None,
-        }));
+        self.environment(key).set_fault(Some(PlannedFault { fault, remaining: None }));
     }
 
     /// Answers the next `times` requests for this key by the fault.
     pub fn set_fault_times(&self, key: &str, times: u32, fault: Fault) {
-        self.environment(key).set_fault(Some(PlannedFault {
-            fault,
-            remaining: Some(times),
-        }));
+        self.environment(key).set_fault(Some(PlannedFault { fault, remaining: Some(times) }));
     }
 
     /// Answers requests for this key as usual again.
@@ -307,29 +269,17 @@ impl Simulator {
     }
 
     fn find(&self, key: &str) -> Option<Arc<Environment>> {
-        self.shared
-            .environments
-            .read()
-            .expect("no holder of this lock panics")
-            .get(key)
-            .cloned()
+        self.shared.environments.read().expect("no holder of this lock panics").get(key).cloned()
     }
 
     /// # Panics
     /// When there is no such environment: a mistake in the test.
     fn environment(&self, key: &str) -> Arc<Environment> {
-        self.find(key)
-            .unwrap_or_else(|| panic!("the simulator has no environment of the key {key}"))
+        self.find(key).unwrap_or_else(|| panic!("the simulator has no environment of the key {key}"))
     }
 
     fn all(&self) -> Vec<Arc<Environment>> {
-        self.shared
-            .environments
-            .read()
-            .expect("no holder of this lock panics")
-            .values()
-            .cloned()
-            .collect()
+        self.shared.environments.read().expect("no holder of this lock panics").values().cloned().collect()
     }
 }
 

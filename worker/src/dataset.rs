@@ -75,10 +75,7 @@ impl Collection {
 
     /// The highest version known of an item, held or deleted.
     fn known_version(&self, key: &str) -> Option<u64> {
-        self.items
-            .get(key)
-            .map(|held| held.version)
-            .or_else(|| self.deleted.get(key).copied())
+        self.items.get(key).map(|held| held.version).or_else(|| self.deleted.get(key).copied())
     }
 }
 
@@ -115,16 +112,9 @@ impl Dataset {
     /// Pointers to everything held.
     pub fn snapshot(&self) -> Snapshot {
         let copy = |collection: &Collection| {
-            collection
-                .items
-                .iter()
-                .map(|(key, held)| (Arc::clone(key), Arc::clone(&held.body)))
-                .collect()
+            collection.items.iter().map(|(key, held)| (Arc::clone(key), Arc::clone(&held.body))).collect()
         };
-        Snapshot {
-            flags: copy(&self.flags),
-            segments: copy(&self.segments),
-        }
+        Snapshot { flags: copy(&self.flags), segments: copy(&self.segments) }
     }
 
     /// Applies a full payload: it replaces everything, whatever the versions. Items that the payload holds in a form
@@ -145,25 +135,15 @@ impl Dataset {
                         .items
                         .get_key_value(item.key)
                         .map_or_else(|| Arc::from(item.key), |(key, _)| Arc::clone(key));
-                    collection.put(
-                        Arc::clone(&key),
-                        Held {
-                            version: item.version,
-                            body: item.body.into(),
-                        },
-                    );
+                    collection.put(Arc::clone(&key), Held { version: item.version, body: item.body.into() });
                     changed.push(ItemId { kind: item.kind, key });
                 }
             }
         }
         for kind in [Kind::Flag, Kind::Segment] {
             let collection = self.of_mut(kind);
-            let gone: Vec<_> = collection
-                .items
-                .keys()
-                .filter(|key| !present[kind as usize].contains(&***key))
-                .cloned()
-                .collect();
+            let gone: Vec<_> =
+                collection.items.keys().filter(|key| !present[kind as usize].contains(&***key)).cloned().collect();
             for key in gone {
                 let version = collection.remove(&key).unwrap_or_default();
                 collection.deleted.insert(Arc::clone(&key), version);
@@ -183,33 +163,19 @@ impl Dataset {
     /// Applies a patch. `None`: its version is not above the one known, and nothing changed.
     pub fn patch(&mut self, kind: Kind, key: &str, version: u64, body: &[u8]) -> Option<ItemId> {
         let collection = self.of_mut(kind);
-        if collection
-            .known_version(key)
-            .is_some_and(|known| version <= known)
-        {
+        if collection.known_version(key).is_some_and(|known| version <= known) {
             return None;
         }
-        let key: Arc<str> = collection
-            .items
-            .get_key_value(key)
-            .map_or_else(|| key.into(), |(key, _)| Arc::clone(key));
-        collection.put(
-            Arc::clone(&key),
-            Held {
-                version,
-                body: body.into(),
-            },
-        );
+        let key: Arc<str> =
+            collection.items.get_key_value(key).map_or_else(|| key.into(), |(key, _)| Arc::clone(key));
+        collection.put(Arc::clone(&key), Held { version, body: body.into() });
         Some(ItemId { kind, key })
     }
 
     /// Applies a deletion, and remembers its version, held or not. `None`: nothing held was removed.
     pub fn delete(&mut self, kind: Kind, key: &str, version: u64) -> Option<ItemId> {
         let collection = self.of_mut(kind);
-        if collection
-            .known_version(key)
-            .is_some_and(|known| version <= known)
-        {
+        if collection.known_version(key).is_some_and(|known| version <= known) {
             return None;
         }
         let key: Arc<str> = key.into();
@@ -230,11 +196,7 @@ impl Snapshot {
 
     /// Bytes of keys and bodies.
     pub fn bytes(&self) -> usize {
-        self.flags
-            .iter()
-            .chain(&self.segments)
-            .map(|(key, body)| key.len() + body.len())
-            .sum()
+        self.flags.iter().chain(&self.segments).map(|(key, body)| key.len() + body.len()).sum()
     }
 }
 
@@ -249,15 +211,8 @@ pub struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     /// Starts with nothing seen.
     pub fn new(snapshot: &'a Snapshot) -> Self {
-        let equal = [
-            vec![false; snapshot.flags.len()],
-            vec![false; snapshot.segments.len()],
-        ];
-        Self {
-            snapshot,
-            equal,
-            foreign: Vec::new(),
-        }
+        let equal = [vec![false; snapshot.flags.len()], vec![false; snapshot.segments.len()]];
+        Self { snapshot, equal, foreign: Vec::new() }
     }
 
     /// The store holds this.
@@ -266,12 +221,9 @@ impl<'a> Comparison<'a> {
         match items.binary_search_by(|(key, _)| key.as_bytes().cmp(field)) {
             Ok(at) => self.equal[kind as usize][at] = *items[at].1 == *value,
             // A field that is not UTF-8 is no key of LaunchDarkly's; it is left alone, as no reader asks for it by name.
-            Err(_) => self
-                .foreign
-                .extend(std::str::from_utf8(field).ok().map(|key| ItemId {
-                    kind,
-                    key: key.into(),
-                })),
+            Err(_) => {
+                self.foreign.extend(std::str::from_utf8(field).ok().map(|key| ItemId { kind, key: key.into() }))
+            }
         }
     }
 
@@ -280,10 +232,9 @@ impl<'a> Comparison<'a> {
         let mut differing = self.foreign;
         for kind in [Kind::Flag, Kind::Segment] {
             let pairs = self.snapshot.of(kind).iter().zip(&self.equal[kind as usize]);
-            differing.extend(pairs.filter(|(_, equal)| !**equal).map(|((key, _), _)| ItemId {
-                kind,
-                key: Arc::clone(key),
-            }));
+            differing.extend(
+                pairs.filter(|(_, equal)| !**equal).map(|((key, _), _)| ItemId { kind, key: Arc::clone(key) }),
+            );
         }
         differing
     }

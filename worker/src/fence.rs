@@ -48,22 +48,13 @@ pub struct Fence {
 
 impl fmt::Display for Lineage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}",
-            self.environment_id.as_deref().unwrap_or("-"),
-            self.origin
-        )
+        write!(f, "{}.{}", self.environment_id.as_deref().unwrap_or("-"), self.origin)
     }
 }
 
 impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Incarnation {
-            state_directory,
-            start_counter,
-            random,
-        } = &self.incarnation;
+        let Incarnation { state_directory, start_counter, random } = &self.incarnation;
         write!(
             f,
             "{FORMAT} {} {} {} {} {} {state_directory}.{start_counter}.{random:016x} {} {}.{} {}",
@@ -106,12 +97,7 @@ impl Fence {
             "serving" => false,
             _ => return None,
         };
-        let fence = Self {
-            flags: flags.parse().ok()?,
-            segments: segments.parse().ok()?,
-            released,
-            ..fence
-        };
+        let fence = Self { flags: flags.parse().ok()?, segments: segments.parse().ok()?, released, ..fence };
         // Exactly what would be written, so that equal meaning is equal text.
         (words.next().is_none() && fence.to_string() == text).then_some(fence)
     }
@@ -120,21 +106,14 @@ impl Fence {
 impl Lineage {
     /// A lineage; an environment id that could not stand in a fence counts as absent.
     pub fn new(environment_id: Option<&str>, origin: &str) -> Self {
-        let plain =
-            |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        Self {
-            environment_id: environment_id.filter(plain).map(Into::into),
-            origin: origin.into(),
-        }
+        let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        Self { environment_id: environment_id.filter(plain).map(Into::into), origin: origin.into() }
     }
 
     fn parse(text: &str) -> Option<Self> {
         let (id, origin) = text.split_once('.')?;
         let environment_id = (id != "-").then_some(id);
-        Some(Self {
-            environment_id: environment_id.map(Into::into),
-            origin: origin.into(),
-        })
+        Some(Self { environment_id: environment_id.map(Into::into), origin: origin.into() })
     }
 }
 

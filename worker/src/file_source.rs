@@ -66,11 +66,7 @@ enum Look {
 pub(crate) async fn run(path: PathBuf, limit: usize, events: SourceEvents) {
     let changed = Arc::new(Notify::new());
     let mut watch = None;
-    let mut source = FileSource {
-        events,
-        stamp: None,
-        told: Told::Nothing,
-    };
+    let mut source = FileSource { events, stamp: None, told: Told::Nothing };
     loop {
         // The directory may not be there yet, or may have been replaced: try until it is watched.
         if watch.is_none() {
@@ -154,11 +150,7 @@ impl FileSource {
             return Ok(());
         }
         self.told = Told::Failed(failure.clone());
-        self.send(SourceEvent::Interrupted {
-            failure,
-            retry_in: LOOK_INTERVAL,
-        })
-        .await
+        self.send(SourceEvent::Interrupted { failure, retry_in: LOOK_INTERVAL }).await
     }
 
     async fn send(&self, event: SourceEvent) -> Result<(), NobodyListens> {
@@ -183,10 +175,7 @@ fn watch_directory(path: &Path, changed: &Arc<Notify>) -> notify::Result<Recomme
             changed.notify_one();
         }
     })?;
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     watcher.watch(directory, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
@@ -225,9 +214,7 @@ fn read_bounded(file: &File, limit: usize) -> io::Result<Vec<u8>> {
     let one_too_many = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     file.take(one_too_many).read_to_end(&mut text)?;
     if text.len() > limit {
-        return Err(io::Error::other(format!(
-            "it is larger than the limit of {limit} bytes"
-        )));
+        return Err(io::Error::other(format!("it is larger than the limit of {limit} bytes")));
     }
     Ok(text)
 }
@@ -243,15 +230,11 @@ fn parse(path: &Path, text: &[u8]) -> Result<FullPayload, SourceFailure> {
         },
         Err(message) => message,
     };
-    Err(SourceFailure::Data {
-        message: format!("the file {} is not usable: {message}", path.display()),
-    })
+    Err(SourceFailure::Data { message: format!("the file {} is not usable: {message}", path.display()) })
 }
 
 fn unreadable(path: &Path, error: impl std::fmt::Display) -> SourceFailure {
-    SourceFailure::Data {
-        message: format!("the file {} cannot be read: {error}", path.display()),
-    }
+    SourceFailure::Data { message: format!("the file {} cannot be read: {error}", path.display()) }
 }
 
 #[cfg(test)]

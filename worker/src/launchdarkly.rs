@@ -130,10 +130,7 @@ impl SharedSources {
     }
 
     async fn connect_permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.connecting)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed")
+        Arc::clone(&self.connecting).acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 
@@ -180,9 +177,7 @@ pub async fn prove_key(
         }
     };
     tokio::time::timeout(deadline, proof).await.unwrap_or_else(|_| {
-        Err(SourceFailure::Network {
-            message: format!("no full payload arrived within {deadline:?}"),
-        })
+        Err(SourceFailure::Network { message: format!("no full payload arrived within {deadline:?}") })
     })
 }
 

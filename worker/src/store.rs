@@ -33,10 +33,7 @@ pub enum Op {
     /// Change items if the fence is the expected one.
     Write(Write),
     /// Replace both hashes in one step if the fence is the expected one.
-    Load {
-        step: FenceStep,
-        snapshot: Arc<Snapshot>,
-    },
+    Load { step: FenceStep, snapshot: Arc<Snapshot> },
     /// Delete everything but the fence, which becomes a released one, if the fence is the expected one.
     Purge(FenceStep),
     /// Read both hashes and name the items that differ.

@@ -42,44 +42,27 @@ fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
             return Some(PathBuf::from(path));
         }
     }
-    std::env::var_os("FLOTILLA_CONFIG")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
+    std::env::var_os("FLOTILLA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn with_file(mut command: Command, path: &Path) -> Result<Command, Error> {
     let refuse = |command: &mut Command, message: String| command.error(ErrorKind::InvalidValue, message);
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        refuse(
-            &mut command,
-            format!("cannot read the configuration file {shown}: {error}"),
-        )
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| refuse(&mut command, format!("cannot read the configuration file {shown}: {error}")))?;
     let table: toml::Table = text.parse().map_err(|error| {
-        refuse(
-            &mut command,
-            format!("the configuration file {shown} is not valid TOML: {error}"),
-        )
+        refuse(&mut command, format!("the configuration file {shown} is not valid TOML: {error}"))
     })?;
     for (key, value) in table {
-        let known = command
-            .get_arguments()
-            .find(|argument| argument.get_long() == Some(key.as_str()));
+        let known = command.get_arguments().find(|argument| argument.get_long() == Some(key.as_str()));
         let Some(argument) = known.filter(|_| !matches!(key.as_str(), "config" | "help" | "version")) else {
-            let mut keys: Vec<_> = command
-                .get_arguments()
-                .filter_map(|argument| argument.get_long())
-                .collect();
+            let mut keys: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
             keys.retain(|key| !matches!(*key, "config" | "help" | "version"));
             keys.sort_unstable();
             let message = format!("unknown key '{key}' in {shown}; known keys: {}", keys.join(", "));
             return Err(command.error(ErrorKind::UnknownArgument, message));
         };
-        let (id, many) = (
-            argument.get_id().clone(),
-            matches!(argument.get_action(), ArgAction::Append),
-        );
+        let (id, many) = (argument.get_id().clone(), matches!(argument.get_action(), ArgAction::Append));
         let Some(values) = values_of(&value).filter(|values| many || values.len() == 1) else {
             let message = format!(
                 "the value of key '{key}' in {shown} must be a string, a number or a boolean{}",
@@ -147,12 +130,9 @@ mod tests {
     fn parse(file: &str, more: &[&str]) -> Result<Options, Error> {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("flotilla-layered-{}-{number}.toml", std::process::id()));
+        let path = std::env::temp_dir().join(format!("flotilla-layered-{}-{number}.toml", std::process::id()));
         std::fs::write(&path, file).unwrap();
-        let arguments = ["x", "--config", path.to_str().unwrap()]
-            .into_iter()
-            .chain(more.iter().copied());
+        let arguments = ["x", "--config", path.to_str().unwrap()].into_iter().chain(more.iter().copied());
         let result = parse_arguments::<Options>(arguments.map(OsString::from));
         std::fs::remove_file(&path).unwrap();
         result
@@ -160,41 +140,21 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let options = parse(
-            "listen = 'file'\nlabel = ['x=1', 'y=2']",
-            &["--lease-duration", "1m30s"],
-        )
-        .unwrap();
-        assert_eq!(
-            (options.listen.as_str(), options.lease_duration),
-            ("file", Duration::from_secs(90))
-        );
+        let options = parse("listen = 'file'\nlabel = ['x=1', 'y=2']", &["--lease-duration", "1m30s"]).unwrap();
+        assert_eq!((options.listen.as_str(), options.lease_duration), ("file", Duration::from_secs(90)));
         assert_eq!(options.label, ["x=1", "y=2"]);
         assert!(options.config.is_some());
-        assert_eq!(
-            parse("listen = 'file'", &["--listen", "flag"]).unwrap().listen,
-            "flag"
-        );
+        assert_eq!(parse("listen = 'file'", &["--listen", "flag"]).unwrap().listen, "flag");
     }
 
     #[test]
     fn wrong_keys_and_values_are_named() {
         let unknown = parse("lisden = 'x'", &[]).unwrap_err();
         assert_eq!(unknown.exit_code(), 2);
-        assert!(
-            unknown.to_string().contains("unknown key 'lisden'") && unknown.to_string().contains("listen")
-        );
+        assert!(unknown.to_string().contains("unknown key 'lisden'") && unknown.to_string().contains("listen"));
         let bad = parse("lease-duration = 'soon'", &[]).unwrap_err();
         assert_eq!(bad.exit_code(), 2);
-        assert!(
-            bad.to_string().contains("soon") && bad.to_string().contains("lease-duration"),
-            "{bad}"
-        );
-        assert!(
-            parse("listen = { a = 1 }", &[])
-                .unwrap_err()
-                .to_string()
-                .contains("listen")
-        );
+        assert!(bad.to_string().contains("soon") && bad.to_string().contains("lease-duration"), "{bad}");
+        assert!(parse("listen = { a = 1 }", &[]).unwrap_err().to_string().contains("listen"));
     }
 }

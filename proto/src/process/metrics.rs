@@ -24,42 +24,19 @@ struct ProcessMetrics;
 
 impl Collector for ProcessMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        if let Some(stat) = fs::read_to_string("/proc/self/stat")
-            .ok()
-            .as_deref()
-            .and_then(Stat::parse)
-        {
+        if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
             let help = "User and system CPU time spent in seconds";
             let cpu = ConstCounter::new(stat.cpu_seconds);
             cpu.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)?;
             gauge(&mut encoder, "process_threads", "Threads", stat.threads)?;
-            gauge(
-                &mut encoder,
-                "process_virtual_memory_bytes",
-                "Virtual memory in bytes",
-                stat.virtual_bytes,
-            )?;
+            gauge(&mut encoder, "process_virtual_memory_bytes", "Virtual memory in bytes", stat.virtual_bytes)?;
             if let Some(boot) = boot_time() {
                 let help = "Start of the process in seconds since 1970";
-                gauge(
-                    &mut encoder,
-                    "process_start_time_seconds",
-                    help,
-                    boot + stat.started_after_boot,
-                )?;
+                gauge(&mut encoder, "process_start_time_seconds", help, boot + stat.started_after_boot)?;
             }
         }
-        if let Some(bytes) = fs::read_to_string("/proc/self/status")
-            .ok()
-            .as_deref()
-            .and_then(resident_bytes)
-        {
-            gauge(
-                &mut encoder,
-                "process_resident_memory_bytes",
-                "Resident memory in bytes",
-                bytes,
-            )?;
+        if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes) {
+            gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory in bytes", bytes)?;
         }
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
             // The listing itself holds one of them.
@@ -68,12 +45,7 @@ impl Collector for ProcessMetrics {
         }
         if let Some(limit) = getrlimit(Resource::Nofile).current {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            gauge(
-                &mut encoder,
-                "process_max_fds",
-                "Limit of open file descriptors",
-                limit,
-            )?;
+            gauge(&mut encoder, "process_max_fds", "Limit of open file descriptors", limit)?;
         }
         Ok(())
     }
@@ -117,11 +89,7 @@ impl Stat {
 /// Seconds since 1970.
 fn boot_time() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    stat.lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
 fn resident_bytes(status: &str) -> Option<i64> {
@@ -139,12 +107,7 @@ mod tests {
             "7 (a) b) S 1 1 1 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 11 0 1200 4096000 77 18446744073709551615";
         assert_eq!(
             Stat::parse(line),
-            Some(Stat {
-                cpu_seconds: 3.0,
-                threads: 11,
-                virtual_bytes: 4_096_000,
-                started_after_boot: 12.0
-            })
+            Some(Stat { cpu_seconds: 3.0, threads: 11, virtual_bytes: 4_096_000, started_after_boot: 12.0 })
         );
         assert_eq!(Stat::parse("7 (a"), None);
         assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2_097_152));
@@ -166,10 +129,7 @@ mod tests {
             "process_start_time_seconds ",
             "process_threads ",
         ] {
-            assert!(
-                text.contains(&format!("\n{name}")),
-                "{name} is missing in\n{text}"
-            );
+            assert!(text.contains(&format!("\n{name}")), "{name} is missing in\n{text}");
         }
     }
 }

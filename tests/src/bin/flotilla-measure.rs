@@ -3,8 +3,15 @@
 //! Starts its own Redis, simulator, control and worker. Figures are of the machine it runs on; take ratios.
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "the figures are small"
+)]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +56,7 @@ const REST: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let mut fleet = Fleet::builder().binaries(&options.binaries).start().await?;
+    let mut fleet = Fleet::builder().workers(0).binaries(&options.binaries).start().await?;
     create_environments(&fleet, &options).await?;
     let mut redis = fleet.redis.connection().await?;
     let prefixes: Vec<String> = (0..options.environments).map(prefix).collect();
@@ -75,12 +82,19 @@ async fn main() -> anyhow::Result<()> {
     wait_until("all streams are there again", BOUND, async || {
         let now = fleet.simulator.total_counters();
         let again = now.stream_connections - connections_before;
-        if again >= options.environments as u64 && now.streams_open >= options.environments as u64 { Ok(()) } else { Err(format!("{again}")) }
+        if again >= options.environments as u64 && now.streams_open >= options.environments as u64 {
+            Ok(())
+        } else {
+            Err(format!("{again}"))
+        }
     })
     .await;
     all_current(&fleet, &options).await;
     report("after all streams were cut once", control, worker).await?;
-    println!("bytes to Redis for that             {:>8.2} MB", (redis_input(&mut redis).await? - bytes_before) as f64 / 1e6);
+    println!(
+        "bytes to Redis for that             {:>8.2} MB",
+        (redis_input(&mut redis).await? - bytes_before) as f64 / 1e6
+    );
 
     patches(&fleet, &options).await?;
     report("after the patches", control, worker).await?;
@@ -121,7 +135,8 @@ async fn all_current(fleet: &Fleet, options: &Options) {
     let wanted = format!("flotilla_environments{{state=\"current\"}} {}", options.environments);
     wait_until("all are current", BOUND, async || {
         let answer = fleet.control_get("/metrics").await.map_err(|error| error.to_string())?;
-        let line = answer.body.lines().find(|line| line.contains("state=\"current\"")).unwrap_or_default().to_owned();
+        let line =
+            answer.body.lines().find(|line| line.contains("state=\"current\"")).unwrap_or_default().to_owned();
         if line == wanted { Ok(()) } else { Err(line) }
     })
     .await;
@@ -170,13 +185,14 @@ async fn patches(fleet: &Fleet, options: &Options) -> anyhow::Result<()> {
             _ = pace.tick(), if sent < options.patches => {
                 let number = (sent as usize * 7) % options.environments;
                 let version = 10 + sent;
-                if waiting.contains_key(&prefix(number)) {
+                if let Entry::Vacant(place) = waiting.entry(prefix(number)) {
+                    let flag = (sent as usize * 13) % options.flags;
+                    let item = generated_flag(flag, version, options.flag_bytes, version);
+                    place.insert(started());
+                    fleet.simulator.patch(&key(number), Kind::Flag, item);
+                } else {
                     // The last one of this environment is not there yet: two could not be told apart.
                     busy += 1;
-                } else {
-                    let item = generated_flag((sent as usize * 13) % options.flags, version, options.flag_bytes, version);
-                    waiting.insert(prefix(number), started());
-                    fleet.simulator.patch(&key(number), Kind::Flag, item);
                 }
                 sent += 1;
             }
@@ -191,7 +207,11 @@ async fn patches(fleet: &Fleet, options: &Options) -> anyhow::Result<()> {
         }
     }
     times.sort_unstable();
-    println!("patches: {} in {:.1} s, {busy} left out as their environment was busy", times.len(), begin.elapsed().as_secs_f64());
+    println!(
+        "patches: {} in {:.1} s, {busy} left out as their environment was busy",
+        times.len(),
+        begin.elapsed().as_secs_f64()
+    );
     print_times("patch sent until written", &times);
     Ok(())
 }

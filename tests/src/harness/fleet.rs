@@ -62,16 +62,14 @@ impl FleetBuilder {
     /// More arguments for control; repeated flags are the caller's care.
     #[must_use]
     pub fn control_arguments(mut self, arguments: &[&str]) -> Self {
-        self.control_arguments
-            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.control_arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
     /// More arguments for every worker.
     #[must_use]
     pub fn worker_arguments(mut self, arguments: &[&str]) -> Self {
-        self.worker_arguments
-            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.worker_arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
@@ -168,18 +166,12 @@ impl FleetBuilder {
 impl Fleet {
     /// One worker, no further arguments.
     pub fn builder() -> FleetBuilder {
-        FleetBuilder {
-            workers: 1,
-            ..FleetBuilder::default()
-        }
+        FleetBuilder { workers: 1, ..FleetBuilder::default() }
     }
 
     /// Where everything is kept: `logs/`, `control/` (data), `w1/`… (state).
     pub fn directory(&self) -> &Path {
-        self.directory
-            .as_ref()
-            .expect("it is taken only by the drop")
-            .path()
+        self.directory.as_ref().expect("it is taken only by the drop").path()
     }
 
     /// Outputs of all processes and commands so far: for a test that looks for secrets in them.
@@ -205,11 +197,7 @@ impl Fleet {
 
     /// The URL that workers and the command line are given.
     pub fn control_url(&self) -> String {
-        let address = self
-            .control
-            .listening
-            .grpc
-            .expect("control was started with a gRPC address");
+        let address = self.control.listening.grpc.expect("control was started with a gRPC address");
         format!("http://{address}")
     }
 
@@ -218,9 +206,7 @@ impl Fleet {
         self.control.process.kill9();
         let Listening { grpc, http } = self.control.listening;
         let grpc = grpc.context("control had no gRPC address")?;
-        let command =
-            self.builder
-                .control_command(self.directory(), &self.redis, &self.simulator, grpc, http)?;
+        let command = self.builder.control_command(self.directory(), &self.redis, &self.simulator, grpc, http)?;
         self.control = Server::start("control", command, self.directory()).await?;
         Ok(())
     }
@@ -323,15 +309,7 @@ impl Fleet {
         sdk_key: &str,
         more: &[&str],
     ) -> anyhow::Result<CliOutput> {
-        let mut arguments = vec![
-            "env",
-            "add",
-            name,
-            "--prefix",
-            prefix,
-            "--sdk-key-env",
-            "TEST_SDK_KEY",
-        ];
+        let mut arguments = vec!["env", "add", name, "--prefix", prefix, "--sdk-key-env", "TEST_SDK_KEY"];
         arguments.extend(more);
         self.cli_with(&arguments, &[("TEST_SDK_KEY", sdk_key)], "").await
     }
@@ -347,15 +325,8 @@ impl Fleet {
     /// After `bound`.
     pub async fn wait_for_initialization(&self, name: &str, wanted: &str, bound: Duration) {
         super::wait_until(&format!("{name} is {wanted}"), bound, async || {
-            let status = self
-                .environment_status(name)
-                .await
-                .map_err(|error| format!("{error:#}"))?;
-            if status["initialization"] == wanted {
-                Ok(())
-            } else {
-                Err(status.to_string())
-            }
+            let status = self.environment_status(name).await.map_err(|error| format!("{error:#}"))?;
+            if status["initialization"] == wanted { Ok(()) } else { Err(status.to_string()) }
         })
         .await;
     }
@@ -372,18 +343,12 @@ impl Fleet {
 }
 
 impl Drop for Fleet {
-    #[expect(
-        clippy::print_stderr,
-        reason = "whoever reads of the failure needs the place of the logs"
-    )]
+    #[expect(clippy::print_stderr, reason = "whoever reads of the failure needs the place of the logs")]
     fn drop(&mut self) {
         if std::thread::panicking()
             && let Some(directory) = self.directory.take()
         {
-            eprintln!(
-                "logs and data of the fleet are kept in {}",
-                directory.keep().display()
-            );
+            eprintln!("logs and data of the fleet are kept in {}", directory.keep().display());
         }
     }
 }

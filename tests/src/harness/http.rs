@@ -34,12 +34,7 @@ pub async fn http_get(address: SocketAddr, path: &str) -> anyhow::Result<HttpAns
         .with_context(|| format!("{address}{path} did not answer in time"))?
         .with_context(|| format!("cannot get {address}{path}"))?;
     let text = String::from_utf8(answer).context("the answer is not UTF-8")?;
-    let Some((head, body)) = text.split_once("\r\n\r\n") else {
-        bail!("{address}{path} sent no full answer")
-    };
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { bail!("{address}{path} sent no full answer") };
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok(HttpAnswer {
-        status: status.context("the answer has no status")?,
-        body: body.to_owned(),
-    })
+    Ok(HttpAnswer { status: status.context("the answer has no status")?, body: body.to_owned() })
 }

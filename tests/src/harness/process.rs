@@ -44,11 +44,7 @@ impl Process {
             .stderr(stderr_file)
             .spawn()
             .with_context(|| format!("cannot start {name}: {}", command.get_program().display()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            outputs: [stdout, stderr],
-        })
+        Ok(Self { name: name.to_owned(), child, outputs: [stdout, stderr] })
     }
 
     /// What the process is called in messages and file names.
@@ -79,11 +75,7 @@ impl Process {
                     return Ok(listening);
                 }
                 if let Some(status) = self.child.try_wait()? {
-                    bail!(
-                        "{} ended with {status} before it listened:\n{}",
-                        self.name,
-                        self.log()
-                    );
+                    bail!("{} ended with {status} before it listened:\n{}", self.name, self.log());
                 }
                 tokio::time::sleep(super::LOOK_INTERVAL).await;
             }
@@ -169,10 +161,7 @@ fn parse_listening(line: &str) -> Option<Listening> {
         return None;
     }
     let address = |name: &str| fields.get(name)?.as_str()?.parse().ok();
-    Some(Listening {
-        grpc: address("grpc"),
-        http: address("http")?,
-    })
+    Some(Listening { grpc: address("grpc"), http: address("http")? })
 }
 
 #[cfg(test)]
@@ -185,13 +174,7 @@ mod tests {
         let http = SocketAddr::from(([127, 0, 0, 1], 2));
         let nested =
             r#"{"level":"INFO","fields":{"message":"listening","grpc":"127.0.0.1:1","http":"127.0.0.1:2"}}"#;
-        assert_eq!(
-            parse_listening(nested),
-            Some(Listening {
-                grpc: Some(grpc),
-                http
-            })
-        );
+        assert_eq!(parse_listening(nested), Some(Listening { grpc: Some(grpc), http }));
         let flat = r#"{"level":"INFO","message":"listening","http":"127.0.0.1:2"}"#;
         assert_eq!(parse_listening(flat), Some(Listening { grpc: None, http }));
         assert_eq!(parse_listening(r#"{"message":"ready"}"#), None);

@@ -59,10 +59,7 @@ async fn a_process_that_ends_too_early_is_reported_with_its_log() {
     let directory = tempfile::tempdir().unwrap();
     let mut process = Process::start("early", shell("echo the reason; exit 3"), directory.path()).unwrap();
     let error = process.listening(BOUND).await.unwrap_err().to_string();
-    assert!(
-        error.contains("exit status: 3") && error.contains("the reason"),
-        "{error}"
-    );
+    assert!(error.contains("exit status: 3") && error.contains("the reason"), "{error}");
     let again = Process::start("early", shell("true"), directory.path()).unwrap();
     assert_eq!(again.log(), "", "an earlier process of the name does not count");
 }
@@ -70,24 +67,14 @@ async fn a_process_that_ends_too_early_is_reported_with_its_log() {
 #[tokio::test]
 #[should_panic(expected = "not within 30ms: it happens; last state: not yet")]
 async fn waiting_has_an_end() {
-    wait_until("it happens", Duration::from_millis(30), async || {
-        Err::<(), _>("not yet".to_owned())
-    })
-    .await;
+    wait_until("it happens", Duration::from_millis(30), async || Err::<(), _>("not yet".to_owned())).await;
 }
 
 /// Puts a script in a binary's place. Another process writes it: were it this one, a child that another test
 /// forks at that moment would inherit the open file, and the kernel would refuse to run it.
 fn stand_in(directory: &std::path::Path, name: &str, script: &str) {
     let mut command = shell(r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#);
-    assert!(
-        command
-            .arg(directory.join(name))
-            .arg(script)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(command.arg(directory.join(name)).arg(script).status().unwrap().success());
 }
 
 #[tokio::test]
@@ -100,45 +87,19 @@ async fn a_fleet_is_wired_together_and_restarts_on_its_addresses() {
     let server = format!("echo \"$0 $VARIABLE $*\"; echo '{listening}'; exec sleep 60");
     stand_in(binaries.path(), "flotilla-control", &server);
     stand_in(binaries.path(), "flotilla-worker", &server);
-    stand_in(
-        binaries.path(),
-        "flotilla",
-        "cat; echo \"$TEST_SDK_KEY $*\" >&2; exit 3",
-    );
-    let builder = Fleet::builder()
-        .workers(2)
-        .binaries(binaries.path())
-        .variable("VARIABLE", "value");
-    let mut fleet = builder
-        .worker_arguments(&["--capacity", "5"])
-        .start()
-        .await
-        .unwrap();
+    stand_in(binaries.path(), "flotilla", "cat; echo \"$TEST_SDK_KEY $*\" >&2; exit 3");
+    let builder = Fleet::builder().workers(2).binaries(binaries.path()).variable("VARIABLE", "value");
+    let mut fleet = builder.worker_arguments(&["--capacity", "5"]).start().await.unwrap();
 
     let log = fleet.control().log();
     let (redis, uri) = (fleet.redis.url(), fleet.simulator.uri());
-    assert!(
-        log.contains("flotilla-control value --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 "),
-        "{log}"
-    );
-    assert!(
-        log.contains(&format!(
-            "--redis-url {redis} --stream-uri {uri} --base-uri {uri} "
-        )),
-        "{log}"
-    );
+    assert!(log.contains("flotilla-control value --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 "), "{log}");
+    assert!(log.contains(&format!("--redis-url {redis} --stream-uri {uri} --base-uri {uri} ")), "{log}");
     let log = fleet.worker(1).log();
-    assert!(
-        log.contains("--control http://127.0.0.1:7 --name w2 ") && log.contains("--capacity 5"),
-        "{log}"
-    );
+    assert!(log.contains("--control http://127.0.0.1:7 --name w2 ") && log.contains("--capacity 5"), "{log}");
 
-    let output = fleet
-        .add_environment("a", "p", "the-key", &["--wait"])
-        .await
-        .unwrap();
-    let told =
-        "the-key --control http://127.0.0.1:7 env add a --prefix p --sdk-key-env TEST_SDK_KEY --wait\n";
+    let output = fleet.add_environment("a", "p", "the-key", &["--wait"]).await.unwrap();
+    let told = "the-key --control http://127.0.0.1:7 env add a --prefix p --sdk-key-env TEST_SDK_KEY --wait\n";
     assert_eq!((output.status, output.stderr.as_str()), (3, told));
     assert_eq!(fleet.cli_with(&[], &[], "input").await.unwrap().stdout, "input");
     let outputs = fleet.outputs().unwrap();
@@ -146,10 +107,7 @@ async fn a_fleet_is_wired_together_and_restarts_on_its_addresses() {
 
     fleet.restart_control().await.unwrap();
     let log = fleet.control().log();
-    assert!(
-        log.contains("--listen 127.0.0.1:7 --http-listen 127.0.0.1:8 "),
-        "{log}"
-    );
+    assert!(log.contains("--listen 127.0.0.1:7 --http-listen 127.0.0.1:8 "), "{log}");
     let pid = fleet.worker(0).pid();
     fleet.restart_worker(0).await.unwrap();
     assert_ne!(fleet.worker(0).pid(), pid);

@@ -17,10 +17,7 @@ pub fn binary_directory() -> anyhow::Result<PathBuf> {
 pub fn binary_in(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join(name);
     if !path.is_file() {
-        bail!(
-            "{} does not exist: build it with `cargo build --bins`",
-            path.display()
-        );
+        bail!("{} does not exist: build it with `cargo build --bins`", path.display());
     }
     Ok(path)
 }
@@ -30,25 +27,18 @@ fn directory_of_this_build() -> anyhow::Result<PathBuf> {
     let executable = env::current_exe().context("this executable's path is unknown")?;
     let directory = executable.parent().context("this executable has no directory")?;
     let is_deps = directory.file_name().is_some_and(|name| name == "deps");
-    let profile = if is_deps {
-        directory.parent().context("deps has no parent")?
-    } else {
-        directory
-    };
+    let profile = if is_deps { directory.parent().context("deps has no parent")? } else { directory };
     Ok(profile.to_owned())
 }
 
 /// The repository's top level.
 pub fn workspace_directory() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate lies below the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies below the workspace")
 }
 
 /// Whether a program is in `PATH`.
 pub fn have_tool(name: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(name).is_file()))
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(name).is_file()))
 }
 
 /// Whether a test that needs this program can run. Where it is missing, the test says so and returns.

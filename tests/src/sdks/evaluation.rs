@@ -45,10 +45,7 @@ pub struct Evaluation {
 impl Evaluation {
     pub(super) fn parse(line: &str) -> anyhow::Result<Self> {
         let mut evaluation: Self = serde_json::from_str(line)?;
-        evaluation
-            .cases
-            .iter_mut()
-            .for_each(|case| make_comparable(&mut case.value));
+        evaluation.cases.iter_mut().for_each(|case| make_comparable(&mut case.value));
         evaluation.all_flags.values.values_mut().for_each(make_comparable);
         Ok(evaluation)
     }
@@ -58,20 +55,11 @@ impl Evaluation {
         if self == other {
             return Ok(());
         }
-        let cases = self
-            .cases
-            .iter()
-            .zip(&other.cases)
-            .filter(|(one, two)| one != two);
-        let mut differences: Vec<String> = cases
-            .map(|(one, two)| format!("wanted {one:?}, found {two:?}"))
-            .collect();
+        let cases = self.cases.iter().zip(&other.cases).filter(|(one, two)| one != two);
+        let mut differences: Vec<String> =
+            cases.map(|(one, two)| format!("wanted {one:?}, found {two:?}")).collect();
         if self.cases.len() != other.cases.len() {
-            differences.push(format!(
-                "wanted {} cases, found {}",
-                self.cases.len(),
-                other.cases.len()
-            ));
+            differences.push(format!("wanted {} cases, found {}", self.cases.len(), other.cases.len()));
         }
         if self.all_flags.valid != other.all_flags.valid {
             differences.push(format!("all flags: wanted valid {}", self.all_flags.valid));
@@ -135,29 +123,15 @@ impl EvaluationFixture {
             reason: String,
         }
         let path = workspace_directory().join("tests/fixtures/evaluation.json");
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file: File<'_> = serde_json::from_str(&text).context("the fixture has another shape")?;
         let expected = file.cases.into_iter().map(|case| {
-            let Expectation {
-                mut value,
-                variation,
-                reason,
-            } = case.expect?;
+            let Expectation { mut value, variation, reason } = case.expect?;
             make_comparable(&mut value);
-            Some(CaseResult {
-                flag: case.flag,
-                value,
-                variation,
-                reason,
-            })
+            Some(CaseResult { flag: case.flag, value, variation, reason })
         });
         let expected = expected.collect();
-        Ok(Self {
-            data: Dataset::parse(file.data.get())?,
-            path,
-            expected,
-        })
+        Ok(Self { data: Dataset::parse(file.data.get())?, path, expected })
     }
 
     /// Checks the cases whose result is written down.

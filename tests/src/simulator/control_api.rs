@@ -38,11 +38,7 @@ pub(super) async fn answer(simulator: &Simulator, request: Request<Incoming>) ->
     let Ok(body) = body.collect().await else {
         return status(StatusCode::BAD_REQUEST);
     };
-    let call = Call {
-        simulator,
-        parameters: parameters(head.uri.query()),
-        body: body.to_bytes(),
-    };
+    let call = Call { simulator, parameters: parameters(head.uri.query()), body: body.to_bytes() };
     let name = head.uri.path().trim_start_matches("/_sim/");
     let outcome = match head.method {
         Method::GET => call.read(name),
@@ -51,16 +47,11 @@ pub(super) async fn answer(simulator: &Simulator, request: Request<Incoming>) ->
     };
     let (code, text) = match outcome {
         Ok(text) => (StatusCode::OK, text),
-        Err(error) => (
-            StatusCode::BAD_REQUEST,
-            Bytes::from(json!({"error": format!("{error:#}")}).to_string()),
-        ),
+        Err(error) => (StatusCode::BAD_REQUEST, Bytes::from(json!({"error": format!("{error:#}")}).to_string())),
     };
     let mut response = Response::new(full(text));
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -89,12 +80,7 @@ impl Call<'_> {
             }
             "patch" => simulator.patch(self.key()?, self.kind()?, Item::parse(self.body_text()?)?),
             "delete" => {
-                simulator.delete(
-                    self.key()?,
-                    self.kind()?,
-                    self.text("item")?,
-                    self.number("version")?,
-                );
+                simulator.delete(self.key()?, self.kind()?, self.text("item")?, self.number("version")?);
             }
             "put" => self.put()?,
             "send" => simulator.send_raw(self.key()?, self.body.clone()),
@@ -135,11 +121,7 @@ impl Call<'_> {
         if !self.body.is_empty() {
             self.simulator.set_data(key, Dataset::parse(self.body_text()?)?);
         }
-        if self
-            .parameters
-            .get("silent")
-            .is_none_or(|silent| silent != "true")
-        {
+        if self.parameters.get("silent").is_none_or(|silent| silent != "true") {
             self.simulator.put(key);
         }
         Ok(())
@@ -147,11 +129,7 @@ impl Call<'_> {
 
     fn fault(&self) -> anyhow::Result<()> {
         let key = self.key()?;
-        let remaining = if self.parameters.contains_key("times") {
-            Some(self.number("times")?)
-        } else {
-            None
-        };
+        let remaining = if self.parameters.contains_key("times") { Some(self.number("times")?) } else { None };
         let fault = parse_fault(self.text("fault")?)?.map(|fault| PlannedFault { fault, remaining });
         self.simulator.environment(key).set_fault(fault);
         Ok(())
@@ -163,34 +141,24 @@ impl Call<'_> {
         if self.parameters.contains_key("key") {
             self.simulator.environment(self.key()?).end_streams(ending);
         } else {
-            self.simulator
-                .all()
-                .iter()
-                .for_each(|environment| environment.end_streams(ending));
+            self.simulator.all().iter().for_each(|environment| environment.end_streams(ending));
         }
         Ok(())
     }
 
     fn text(&self, name: &str) -> anyhow::Result<&str> {
-        self.parameters
-            .get(name)
-            .map(String::as_str)
-            .with_context(|| format!("the parameter {name} is missing"))
+        self.parameters.get(name).map(String::as_str).with_context(|| format!("the parameter {name} is missing"))
     }
 
     fn number<N: FromStr>(&self, name: &str) -> anyhow::Result<N> {
         let text = self.text(name)?;
-        text.parse()
-            .ok()
-            .with_context(|| format!("{name} is {text:?}, which is not a number"))
+        text.parse().ok().with_context(|| format!("{name} is {text:?}, which is not a number"))
     }
 
     /// The key of an environment that exists.
     fn key(&self) -> anyhow::Result<&str> {
         let key = self.text("key")?;
-        self.simulator
-            .find(key)
-            .with_context(|| format!("there is no environment of the key {key}"))?;
+        self.simulator.find(key).with_context(|| format!("there is no environment of the key {key}"))?;
         Ok(key)
     }
 
@@ -211,18 +179,11 @@ fn parse_fault(text: &str) -> anyhow::Result<Option<Fault>> {
         "half-open" => Fault::HalfOpen,
         "hang" => Fault::HangMidEvent,
         "slow" => Fault::SlowPayload(value.parse().context("slow:BYTES_PER_SECOND")?),
-        "delay" => Fault::Delay(Duration::from_millis(
-            value.parse().context("delay:MILLISECONDS")?,
-        )),
+        "delay" => Fault::Delay(Duration::from_millis(value.parse().context("delay:MILLISECONDS")?)),
         code => {
-            let status = code
-                .parse()
-                .with_context(|| format!("{text:?} is no known fault"))?;
+            let status = code.parse().with_context(|| format!("{text:?} is no known fault"))?;
             if text.contains(':') {
-                Fault::Redirect {
-                    status,
-                    location: value.to_owned(),
-                }
+                Fault::Redirect { status, location: value.to_owned() }
             } else {
                 Fault::Status(status)
             }

@@ -57,18 +57,13 @@ impl Item {
             key: String,
             version: u64,
         }
-        let identity: Identity =
-            serde_json::from_str(json).context("an item needs a string key and a version")?;
+        let identity: Identity = serde_json::from_str(json).context("an item needs a string key and a version")?;
         Ok(Self::raw(&identity.key, identity.version, json))
     }
 
     /// An item whose text nobody checks: for a worker's handling of bad ones.
     pub fn raw(key: &str, version: u64, json: &str) -> Self {
-        Self {
-            key: key.into(),
-            version,
-            json: json.into(),
-        }
+        Self { key: key.into(), version, json: json.into() }
     }
 
     /// The key under which the item is sent.
@@ -107,11 +102,7 @@ struct Rendered {
 impl Clone for Dataset {
     fn clone(&self) -> Self {
         // A copy is made in order to be changed, so what was rendered is of no use to it.
-        Self {
-            flags: self.flags.clone(),
-            segments: self.segments.clone(),
-            rendered: Rendered::default(),
-        }
+        Self { flags: self.flags.clone(), segments: self.segments.clone(), rendered: Rendered::default() }
     }
 }
 
@@ -171,19 +162,14 @@ impl Dataset {
 
     /// `{"flags":{…},"segments":{…}}`: a polling answer.
     pub fn payload(&self) -> Bytes {
-        self.rendered
-            .payload
-            .get_or_init(|| Bytes::from(self.payload_text()))
-            .clone()
+        self.rendered.payload.get_or_init(|| Bytes::from(self.payload_text())).clone()
     }
 
     /// [`Dataset::payload`], compressed.
     pub fn payload_gzip(&self) -> Bytes {
         let compress = || {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder
-                .write_all(&self.payload())
-                .expect("writing to memory does not fail");
+            encoder.write_all(&self.payload()).expect("writing to memory does not fail");
             Bytes::from(encoder.finish().expect("writing to memory does not fail"))
         };
         self.rendered.gzip.get_or_init(compress).clone()
@@ -209,17 +195,9 @@ impl Dataset {
     }
 
     fn payload_text(&self) -> String {
-        let size: usize = self
-            .flags
-            .values()
-            .chain(self.segments.values())
-            .map(|item| item.json.len() + 64)
-            .sum();
+        let size: usize = self.flags.values().chain(self.segments.values()).map(|item| item.json.len() + 64).sum();
         let mut text = String::with_capacity(size + 64);
-        for (opening, items) in [
-            (r#"{"flags":{"#, &self.flags),
-            (r#"},"segments":{"#, &self.segments),
-        ] {
+        for (opening, items) in [(r#"{"flags":{"#, &self.flags), (r#"},"segments":{"#, &self.segments)] {
             text.push_str(opening);
             for (index, (key, item)) in items.iter().enumerate() {
                 if index > 0 {
@@ -261,10 +239,7 @@ mod tests {
         let dataset = Dataset::parse(PAYLOAD).unwrap();
         assert_eq!(dataset.payload(), PAYLOAD);
         assert_eq!(dataset.get(Kind::Flag, "a").unwrap().version(), 3);
-        assert_eq!(
-            dataset.put_event(),
-            format!("event: put\ndata: {{\"path\":\"/\",\"data\":{PAYLOAD}}}\n\n")
-        );
+        assert_eq!(dataset.put_event(), format!("event: put\ndata: {{\"path\":\"/\",\"data\":{PAYLOAD}}}\n\n"));
     }
 
     #[test]
@@ -273,19 +248,13 @@ mod tests {
         let before = first.put_event();
         let mut second = first.clone();
         second.remove(Kind::Flag, "a");
-        assert_eq!(
-            second.payload(),
-            r#"{"flags":{},"segments":{"s":{"key":"s","version":1}}}"#
-        );
+        assert_eq!(second.payload(), r#"{"flags":{},"segments":{"s":{"key":"s","version":1}}}"#);
         assert_eq!(first.put_event(), before);
     }
 
     #[test]
     fn bad_items_are_named() {
         let error = Dataset::parse(r#"{"flags":{"a":{"key":"a"}}}"#).unwrap_err();
-        assert!(
-            format!("{error:#}").starts_with("Flag a: an item needs"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").starts_with("Flag a: an item needs"), "{error:#}");
     }
 }

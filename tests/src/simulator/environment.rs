@@ -76,9 +76,7 @@ impl Environment {
             muted: false,
             counters: Counters::default(),
         };
-        Self {
-            state: Mutex::new(state),
-        }
+        Self { state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -200,10 +198,8 @@ impl Environment {
         let mut state = self.state();
         let etag = state.data.etag();
         state.counters.polls += 1;
-        let unchanged = known.is_some_and(|list| {
-            list.split(',')
-                .any(|one| one.trim().trim_start_matches("W/") == etag)
-        });
+        let unchanged =
+            known.is_some_and(|list| list.split(',').any(|one| one.trim().trim_start_matches("W/") == etag));
         if unchanged {
             state.counters.polls_not_modified += 1;
             return (None, etag);
@@ -222,14 +218,13 @@ impl State {
             return;
         }
         let overflows = &mut self.counters.overflows;
-        self.streams
-            .retain(|stream| match stream.try_send(Piece::Text(text.clone())) {
-                Ok(()) => true,
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    *overflows += 1;
-                    false
-                }
-            });
+        self.streams.retain(|stream| match stream.try_send(Piece::Text(text.clone())) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                *overflows += 1;
+                false
+            }
+        });
     }
 }

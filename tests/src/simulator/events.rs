@@ -26,18 +26,12 @@ pub fn event(name: &str, data: &str) -> Bytes {
 
 /// A `patch` event.
 pub fn patch(kind: Kind, item: &Item) -> Bytes {
-    event(
-        "patch",
-        &format!(r#"{{"path":{},"data":{}}}"#, path(kind, item.key()), item.json()),
-    )
+    event("patch", &format!(r#"{{"path":{},"data":{}}}"#, path(kind, item.key()), item.json()))
 }
 
 /// A `delete` event.
 pub fn delete(kind: Kind, key: &str, version: u64) -> Bytes {
-    event(
-        "delete",
-        &format!(r#"{{"path":{},"version":{version}}}"#, path(kind, key)),
-    )
+    event("delete", &format!(r#"{{"path":{},"version":{version}}}"#, path(kind, key)))
 }
 
 /// What LaunchDarkly sends every few minutes on a quiet stream.

@@ -35,10 +35,7 @@ pub fn generated_flag(index: usize, version: u64, bytes: usize, seed: u64) -> It
     let (salt, rule) = (random.next(), random.next());
     let on = version % 2 == 1;
     let head = format!(
-        concat!(
-            r#"{{"key":"{key}","on":{on},"prerequisites":[],"targets":[{{"values":["#,
-            r#""user-{index}""#
-        ),
+        concat!(r#"{{"key":"{key}","on":{on},"prerequisites":[],"targets":[{{"values":["#, r#""user-{index}""#),
         key = key,
         on = on,
         index = index
@@ -208,9 +205,6 @@ mod tests {
             let tree: serde_json::Value = serde_json::from_str(item.json()).unwrap();
             rewritten += usize::from(serde_json::to_string(&tree).unwrap() != item.json());
         }
-        assert_eq!(
-            rewritten, 1000,
-            "a writer that parses and prints changes every one of them"
-        );
+        assert_eq!(rewritten, 1000, "a writer that parses and prints changes every one of them");
     }
 }

@@ -105,10 +105,7 @@ async fn answer(simulator: &Simulator, request: Request<Incoming>) -> Result<Res
     let pace = match environment.request(plain_headers(request.headers())) {
         None => Pace::Full,
         Some(Fault::Status(code)) => return Ok(status(status_code(code))),
-        Some(Fault::Redirect {
-            status: code,
-            location,
-        }) => return Ok(redirect(code, &location)),
+        Some(Fault::Redirect { status: code, location }) => return Ok(redirect(code, &location)),
         Some(Fault::Refuse) => return Err(NoAnswer::Closed),
         Some(Fault::HalfOpen) => return Err(NoAnswer::Silence),
         Some(Fault::SlowPayload(rate)) => Pace::BytesPerSecond(rate),
@@ -133,10 +130,7 @@ fn stream_answer(environment: &Arc<Environment>, pace: Pace) -> Response<Body> {
     let frames = stream::open(environment, pace).map_ok(Frame::data);
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream; charset=utf-8"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
@@ -151,13 +145,9 @@ fn poll_answer(environment: &Environment, headers: &HeaderMap) -> Response<Body>
             let body = if gzip { data.payload_gzip() } else { data.payload() };
             environment.sent(body.len());
             let mut response = Response::new(full(body));
-            response
-                .headers_mut()
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             if gzip {
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
             response
         }
@@ -178,17 +168,12 @@ fn environment_of(simulator: &Simulator, request: &Request<Incoming>) -> Option<
 }
 
 pub(super) fn parameters(query: Option<&str>) -> BTreeMap<String, String> {
-    url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .into_owned()
-        .collect()
+    url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
 fn plain_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     let plain = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), plain(value)))
-        .collect()
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), plain(value))).collect()
 }
 
 fn redirect(code: u16, location: &str) -> Response<Body> {
@@ -210,7 +195,5 @@ pub(super) fn status(code: StatusCode) -> Response<Body> {
 }
 
 pub(super) fn full(body: Bytes) -> Body {
-    Full::new(body)
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
+    Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }

@@ -47,18 +47,9 @@ impl Drop for OpenStream {
 }
 
 /// Registers a stream with the environment; it counts as open until the result is dropped.
-pub(super) fn open(
-    environment: &Arc<Environment>,
-    pace: Pace,
-) -> impl Stream<Item = io::Result<Bytes>> + use<> {
+pub(super) fn open(environment: &Arc<Environment>, pace: Pace) -> impl Stream<Item = io::Result<Bytes>> + use<> {
     let (first, events) = environment.open_stream();
-    let stream = OpenStream {
-        environment: Arc::clone(environment),
-        events,
-        first,
-        pace,
-        hanging: false,
-    };
+    let stream = OpenStream { environment: Arc::clone(environment), events, first, pace, hanging: false };
     futures_util::stream::unfold(stream, |mut stream| async move {
         let text = stream.next().await?;
         Some((text, stream))
@@ -67,11 +58,7 @@ pub(super) fn open(
 
 impl OpenStream {
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        let text = if self.first.is_empty() {
-            self.next_event().await?
-        } else {
-            Ok(self.next_of_first().await)
-        };
+        let text = if self.first.is_empty() { self.next_event().await? } else { Ok(self.next_of_first().await) };
         if let Ok(text) = &text {
             self.environment.sent(text.len());
         }

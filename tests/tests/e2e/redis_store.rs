@@ -76,7 +76,12 @@ fn step(expected: Option<&str>, next: &str) -> FenceStep {
 
 fn write(expected: Option<&str>, next: &str, set: &[(&str, &str)], remove: &[&str]) -> Op {
     let set = set.iter().map(|(key, body)| (flag(key), Arc::from(body.as_bytes()))).collect();
-    Op::Write(Write { step: step(expected, next), set, remove: remove.iter().map(|key| flag(key)).collect(), marker: true })
+    Op::Write(Write {
+        step: step(expected, next),
+        set,
+        remove: remove.iter().map(|key| flag(key)).collect(),
+        marker: true,
+    })
 }
 
 fn snapshot(flags: &[(String, String)]) -> Arc<Snapshot> {
@@ -146,10 +151,16 @@ async fn every_row_of_the_fence_table_times_every_write() {
                     assert!(matches!(outcome, Outcome::Done { .. }), "{row:?}: {op:?}: {outcome:?}");
                     assert_eq!(bench.look().await.found, Found::Value("next".to_owned()));
                     let again = bench.run(op.clone()).await;
-                    assert!(matches!(again, Outcome::Refused(Found::Value(ref value)) if value == "next"), "{again:?}");
+                    assert!(
+                        matches!(again, Outcome::Refused(Found::Value(ref value)) if value == "next"),
+                        "{again:?}"
+                    );
                 } else {
                     let found = row.clone().map_or(Found::Absent, Found::Value);
-                    assert!(matches!(outcome, Outcome::Refused(ref refused) if *refused == found), "{row:?}: {op:?}: {outcome:?}");
+                    assert!(
+                        matches!(outcome, Outcome::Refused(ref refused) if *refused == found),
+                        "{row:?}: {op:?}: {outcome:?}"
+                    );
                     assert_eq!(bench.look().await.found, found);
                     assert_eq!(bench.flag("a").await.as_deref(), Some("before"));
                     assert!(!bench.look().await.marker);
@@ -162,8 +173,14 @@ async fn every_row_of_the_fence_table_times_every_write() {
 #[tokio::test]
 async fn a_write_sets_removes_and_marks_in_one_step() {
     let mut bench = Bench::start().await;
-    assert!(matches!(bench.run(write(None, "1", &[("a", "A"), ("b", "B")], &[])).await, Outcome::Done { flags: 2, segments: 0 }));
-    assert!(matches!(bench.run(write(Some("1"), "2", &[("a", "AA")], &["b"])).await, Outcome::Done { flags: 1, segments: 0 }));
+    assert!(matches!(
+        bench.run(write(None, "1", &[("a", "A"), ("b", "B")], &[])).await,
+        Outcome::Done { flags: 2, segments: 0 }
+    ));
+    assert!(matches!(
+        bench.run(write(Some("1"), "2", &[("a", "AA")], &["b"])).await,
+        Outcome::Done { flags: 1, segments: 0 }
+    ));
     assert_eq!(bench.flag("a").await.as_deref(), Some("AA"));
     assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited", "ld:test:features"]);
     // Without items left the hash is gone, and the marker stays.
@@ -203,7 +220,9 @@ async fn a_comparison_names_what_differs() {
     let mut bench = Bench::start().await;
     let flags = many(1_000, 50);
     bench.run(Op::Load { step: step(None, "1"), snapshot: snapshot(&flags) }).await;
-    assert!(matches!(bench.run(Op::Compare(snapshot(&flags))).await, Outcome::Compared(differing) if differing.is_empty()));
+    assert!(
+        matches!(bench.run(Op::Compare(snapshot(&flags))).await, Outcome::Compared(differing) if differing.is_empty())
+    );
     let _: () = bench.other.hset("ld:test:features", "flag-00003", "other").await.unwrap();
     let _: () = bench.other.hdel("ld:test:features", "flag-00004").await.unwrap();
     let _: () = bench.other.hset("ld:test:features", "foreign", "{}").await.unwrap();
@@ -216,7 +235,11 @@ async fn a_comparison_names_what_differs() {
 async fn a_wrong_type_is_named_and_nothing_is_written() {
     let mut bench = Bench::start().await;
     let _: () = bench.other.set("ld:test:segments", "text").await.unwrap();
-    for op in [write(None, "1", &[("a", "A")], &[]), Op::Load { step: step(None, "1"), snapshot: snapshot(&many(2, 2)) }, Op::Look] {
+    for op in [
+        write(None, "1", &[("a", "A")], &[]),
+        Op::Load { step: step(None, "1"), snapshot: snapshot(&many(2, 2)) },
+        Op::Look,
+    ] {
         let Outcome::Failed(error) = bench.run(op).await else { panic!() };
         assert!(error.to_string().contains("ld:test:segments"), "{error}");
     }
@@ -255,7 +278,12 @@ async fn foreign_writes_are_told_and_own_ones_are_not() {
             let expected = Some(expected.as_str());
             let op = match own {
                 "patch" => write(expected, &next, &[("a", &next)], &[]),
-                "advance" => Op::Write(Write { step: step(expected, &next), set: Vec::new(), remove: Vec::new(), marker: false }),
+                "advance" => Op::Write(Write {
+                    step: step(expected, &next),
+                    set: Vec::new(),
+                    remove: Vec::new(),
+                    marker: false,
+                }),
                 "load" => Op::Load { step: step(expected, &next), snapshot: Arc::clone(&everything) },
                 _ => Op::Look,
             };
@@ -301,7 +329,15 @@ async fn a_lost_connection_is_made_anew_and_told() {
     let mut bench = Bench::start().await;
     let mut news = bench.store.news(&bench.prefix);
     let before = news.borrow_and_update().connection;
-    cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes").exec_async(&mut bench.other).await.unwrap();
+    cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("normal")
+        .arg("SKIPME")
+        .arg("yes")
+        .exec_async(&mut bench.other)
+        .await
+        .unwrap();
     wait_until("a new connection is told", BOUND, async || {
         let now = news.borrow().connection;
         // Once for the loss, once for the new one.

@@ -27,22 +27,14 @@ fn keys(changed: &[ItemId]) -> Vec<&str> {
 }
 
 fn body<'a>(dataset: &'a Dataset, key: &str) -> Option<&'a [u8]> {
-    dataset
-        .body(&ItemId {
-            kind: Kind::Flag,
-            key: key.into(),
-        })
-        .map(|body| &**body)
+    dataset.body(&ItemId { kind: Kind::Flag, key: key.into() }).map(|body| &**body)
 }
 
 #[test]
 fn an_unchanged_payload_changes_nothing() {
     let mut dataset = Dataset::default();
     let items = [("a", 1, "{\"a\":1}", false), ("b", 2, "{}", false)];
-    assert_eq!(
-        keys(&dataset.replace(&payload(&items), Versions::Growing)),
-        ["a", "b"]
-    );
+    assert_eq!(keys(&dataset.replace(&payload(&items), Versions::Growing)), ["a", "b"]);
     let before = dataset.snapshot();
     assert!(dataset.replace(&payload(&items), Versions::Growing).is_empty());
     assert!(
@@ -55,14 +47,8 @@ fn an_unchanged_payload_changes_nothing() {
 #[test]
 fn a_payload_replaces_whatever_the_versions() {
     let mut dataset = Dataset::default();
-    dataset.replace(
-        &payload(&[("a", 5, "new", false), ("b", 1, "b", false)]),
-        Versions::Growing,
-    );
-    assert_eq!(
-        keys(&dataset.replace(&payload(&[("a", 3, "old", false)]), Versions::Growing)),
-        ["a", "b"]
-    );
+    dataset.replace(&payload(&[("a", 5, "new", false), ("b", 1, "b", false)]), Versions::Growing);
+    assert_eq!(keys(&dataset.replace(&payload(&[("a", 3, "old", false)]), Versions::Growing)), ["a", "b"]);
     assert_eq!(body(&dataset, "a"), Some(&b"old"[..]));
     assert_eq!((dataset.count(Kind::Flag), dataset.bytes()), (1, 3));
 }
@@ -77,11 +63,7 @@ fn older_patches_and_deletions_are_ignored() {
     }
     assert!(dataset.patch(Kind::Flag, "a", 6, b"six").is_some());
     assert!(dataset.delete(Kind::Flag, "a", 7).is_some());
-    assert_eq!(
-        dataset.patch(Kind::Flag, "a", 6, b"late"),
-        None,
-        "a deleted item does not come back"
-    );
+    assert_eq!(dataset.patch(Kind::Flag, "a", 6, b"late"), None, "a deleted item does not come back");
     assert_eq!(dataset.patch(Kind::Flag, "a", 7, b"late"), None);
     assert!(dataset.patch(Kind::Flag, "a", 8, b"eight").is_some());
 }
@@ -94,11 +76,7 @@ fn deletions_of_unknown_items_are_remembered() {
     dataset.replace(&payload(&[("gone", 4, "", true)]), Versions::Growing);
     assert_eq!(dataset.patch(Kind::Flag, "gone", 4, b"late"), None);
     dataset.replace(&payload(&[]), Versions::Growing);
-    assert_eq!(
-        dataset.patch(Kind::Segment, "s", 8, b"late"),
-        None,
-        "also after the next payload"
-    );
+    assert_eq!(dataset.patch(Kind::Segment, "s", 8, b"late"), None, "also after the next payload");
 }
 
 #[test]
@@ -114,15 +92,8 @@ fn an_item_that_left_with_a_payload_is_not_brought_back_by_an_older_patch() {
 fn a_rejected_item_keeps_its_last_good_form() {
     let mut dataset = Dataset::default();
     dataset.replace(&payload(&[("a", 1, "good", false)]), Versions::Growing);
-    let bad = RejectedItem {
-        kind: Kind::Flag,
-        key: "a".into(),
-        reason: "no version".into(),
-    };
-    let changed = dataset.replace(
-        &FullPayload::new(Bytes::new(), Vec::new(), vec![bad]),
-        Versions::Growing,
-    );
+    let bad = RejectedItem { kind: Kind::Flag, key: "a".into(), reason: "no version".into() };
+    let changed = dataset.replace(&FullPayload::new(Bytes::new(), Vec::new(), vec![bad]), Versions::Growing);
     assert!(changed.is_empty());
     assert_eq!(body(&dataset, "a"), Some(&b"good"[..]));
 }
@@ -130,10 +101,8 @@ fn a_rejected_item_keeps_its_last_good_form() {
 #[test]
 fn a_comparison_finds_what_is_missing_other_and_foreign() {
     let mut dataset = Dataset::default();
-    dataset.replace(
-        &payload(&[("a", 1, "a", false), ("b", 1, "b", false), ("c", 1, "c", false)]),
-        Versions::Growing,
-    );
+    dataset
+        .replace(&payload(&[("a", 1, "a", false), ("b", 1, "b", false), ("c", 1, "c", false)]), Versions::Growing);
     let snapshot = dataset.snapshot();
     let mut comparison = Comparison::new(&snapshot);
     comparison.found(Kind::Flag, b"a", b"a");

@@ -6,7 +6,8 @@ use std::time::Duration;
 use flotilla_proto::session::Assignment;
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    EnvironmentReport, EnvironmentSpec, FleetId, GrantState, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
+    EnvironmentReport, EnvironmentSpec, FleetId, GrantState, HeldGrant, Incarnation, Intent, LastError, Source,
+    SourceState, Timestamp,
 };
 
 use super::ControlState;
@@ -197,7 +198,8 @@ impl Machine {
                     self.source_state = Some(SourceState::Connected);
                 }
             }
-            SourceEvent::Patch { kind, key, version, deleted: true, .. } | SourceEvent::Delete { kind, key, version } => {
+            SourceEvent::Patch { kind, key, version, deleted: true, .. }
+            | SourceEvent::Delete { kind, key, version } => {
                 self.item(now, |dataset| dataset.delete(kind, &key, version));
                 self.rejected.retain(|item| item.kind != kind || item.key != key);
             }
@@ -224,9 +226,17 @@ impl Machine {
         }
         self.repairs += u64::from(effect.repair);
         if let Some(message) = self.writer.error() {
-            let known = self.last_error.as_ref().is_some_and(|error| error.kind == ErrorKind::Store && error.message == message);
+            let known = self
+                .last_error
+                .as_ref()
+                .is_some_and(|error| error.kind == ErrorKind::Store && error.message == message);
             if !known {
-                self.last_error = Some(LastError { kind: ErrorKind::Store, status: None, message: message.to_owned(), time: now });
+                self.last_error = Some(LastError {
+                    kind: ErrorKind::Store,
+                    status: None,
+                    message: message.to_owned(),
+                    time: now,
+                });
             }
         }
         (effect, self.after(now, Vec::new()))
@@ -254,8 +264,11 @@ impl Machine {
             return;
         }
         let begins_lineage = std::mem::take(&mut self.begins_lineage);
-        let versions =
-            if begins_lineage || self.assignment.spec.is_file() { Versions::Meaningless } else { Versions::Growing };
+        let versions = if begins_lineage || self.assignment.spec.is_file() {
+            Versions::Meaningless
+        } else {
+            Versions::Growing
+        };
         let changed = self.dataset.replace(payload, versions);
         self.writer.replaced(changed);
         self.rejected = payload.rejected().to_vec();
@@ -280,7 +293,8 @@ impl Machine {
             SourceFailure::Data { .. } => (ErrorKind::Data, None),
         };
         let seconds = retry_in.as_secs_f64();
-        let error = LastError { kind, status, message: format!("{failure}; next attempt in {seconds:.0} s"), time: now };
+        let error =
+            LastError { kind, status, message: format!("{failure}; next attempt in {seconds:.0} s"), time: now };
         self.last_error = Some(error.clone());
         self.source_error = Some(error);
     }
@@ -401,7 +415,12 @@ fn origin(spec: &EnvironmentSpec) -> String {
     crate::fence::digest(text.as_bytes())
 }
 
-fn identity(fleet: &FleetId, incarnation: &Incarnation, assignment: &Assignment, environment_id: Option<&str>) -> Identity {
+fn identity(
+    fleet: &FleetId,
+    incarnation: &Incarnation,
+    assignment: &Assignment,
+    environment_id: Option<&str>,
+) -> Identity {
     Identity {
         fleet: fleet.clone(),
         uid: assignment.uid.clone(),

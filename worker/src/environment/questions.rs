@@ -82,16 +82,18 @@ async fn list(subject: &Subject, request: &v1::ListItemsRequest) -> Result<Answe
 }
 
 async fn get(subject: &Subject, request: &v1::GetItemRequest) -> Result<Answer, v1::RequestFailure> {
-    let kind = kind_from_proto(request.kind()).ok_or_else(|| failure(Reason::InvalidField, "kind: flag or segment is required"))?;
+    let kind = kind_from_proto(request.kind())
+        .ok_or_else(|| failure(Reason::InvalidField, "kind: flag or segment is required"))?;
     let id = ItemId { kind, key: request.key.as_str().into() };
     match subject.store.execute(&subject.prefix, Op::Read(id.clone())).await {
         Outcome::Read(Some(body)) => {
             let item = StoredItem { id, body };
             Ok(Answer::GetItem(v1::GetItemResponse { item: Some(summary(&item)), json: item.body }))
         }
-        Outcome::Read(None) => {
-            Err(failure(Reason::ItemNotFound, format!("the store holds no {} {:?} of this environment", word(kind), request.key)))
-        }
+        Outcome::Read(None) => Err(failure(
+            Reason::ItemNotFound,
+            format!("the store holds no {} {:?} of this environment", word(kind), request.key),
+        )),
         other => Err(store_failure(other)),
     }
 }
@@ -100,7 +102,8 @@ async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer
     let Some(mut settings) = subject.settings else {
         return Err(failure(Reason::NoSdkKey, "the environment reads a file and takes no SDK key"));
     };
-    settings.key = flotilla_proto::SdkKey::parse("sdk_key", key).map_err(|violation| failure(Reason::InvalidField, violation.description))?;
+    settings.key = flotilla_proto::SdkKey::parse("sdk_key", key)
+        .map_err(|violation| failure(Reason::InvalidField, violation.description))?;
     match prove_key(&settings, &subject.sources, deadline).await {
         Ok(environment_id) => Ok(Answer::KeyProved(v1::KeyProved {
             environment_id: environment_id.map(String::from).unwrap_or_default(),
@@ -109,9 +112,10 @@ async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer
         Err(error @ SourceFailure::Auth { status }) => {
             Err(v1::RequestFailure { status: u32::from(status), ..failure(Reason::KeyRejected, error.to_string()) })
         }
-        Err(error @ SourceFailure::Http { status }) => {
-            Err(v1::RequestFailure { status: u32::from(status), ..failure(Reason::UpstreamUnavailable, error.to_string()) })
-        }
+        Err(error @ SourceFailure::Http { status }) => Err(v1::RequestFailure {
+            status: u32::from(status),
+            ..failure(Reason::UpstreamUnavailable, error.to_string())
+        }),
         Err(error @ (SourceFailure::Network { .. } | SourceFailure::Data { .. })) => {
             Err(failure(Reason::UpstreamUnavailable, error.to_string()))
         }

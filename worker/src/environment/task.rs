@@ -128,7 +128,11 @@ impl Task {
 
     async fn next(&mut self, inputs: &mut mpsc::Receiver<EnvironmentInput>) -> Happened {
         let now = self.now();
-        let due = [self.wake, self.restart_source_at, Some(self.next_check), self.report_due()].into_iter().flatten().min().unwrap_or(self.next_check);
+        let due = [self.wake, self.restart_source_at, Some(self.next_check), self.report_due()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.next_check);
         let source = async {
             match &mut self.source {
                 Some((_, events)) => events.recv().await,
@@ -229,7 +233,10 @@ impl Task {
                 self.context.metrics.upstream_connect(result);
                 tracing::warn!(environment = %self.name, error = %failure, retry_in = ?retry_in, "the source is interrupted");
             }
-            SourceEvent::Payload(_) | SourceEvent::Patch { .. } | SourceEvent::Delete { .. } | SourceEvent::Unchanged => {
+            SourceEvent::Payload(_)
+            | SourceEvent::Patch { .. }
+            | SourceEvent::Delete { .. }
+            | SourceEvent::Unchanged => {
                 self.context.metrics.event_received(&self.name, now);
             }
             SourceEvent::Rejected(item) => {
@@ -252,7 +259,11 @@ impl Task {
         let result = match &outcome {
             Outcome::Failed(_) => "failed",
             Outcome::Refused(_) => "refused",
-            Outcome::Looked(_) | Outcome::Done { .. } | Outcome::Compared(_) | Outcome::Listed(_) | Outcome::Read(_) => "ok",
+            Outcome::Looked(_)
+            | Outcome::Done { .. }
+            | Outcome::Compared(_)
+            | Outcome::Listed(_)
+            | Outcome::Read(_) => "ok",
         };
         if !matches!(what, "look" | "compare") {
             metrics.store_write(what, result);
@@ -298,9 +309,8 @@ impl Task {
         let settings = match (&assignment.spec.source, &self.context.file_source_dir) {
             (Source::File { path }, Some(directory)) => Some(SourceSettings::File { path: directory.join(path) }),
             (Source::File { .. }, None) => None,
-            (Source::Stream { .. } | Source::Poll { .. }, _) => {
-                launchdarkly_settings(assignment, self.instance_id).map(|settings| SourceSettings::LaunchDarkly(Box::new(settings)))
-            }
+            (Source::Stream { .. } | Source::Poll { .. }, _) => launchdarkly_settings(assignment, self.instance_id)
+                .map(|settings| SourceSettings::LaunchDarkly(Box::new(settings))),
         };
         self.restart_source_at = None;
         // The old connection ends before the new one begins.
@@ -376,7 +386,9 @@ fn without_counters(report: &EnvironmentReport) -> EnvironmentReport {
 fn launchdarkly_settings(assignment: &Assignment, instance_id: Uuid) -> Option<LaunchDarklySettings> {
     let spec = &assignment.spec;
     let (delivery, initial_retry_delay, poll_interval) = match spec.source {
-        Source::Stream { initial_retry_delay } => (Delivery::Stream, initial_retry_delay, launchdarkly::DEFAULT_POLL_INTERVAL),
+        Source::Stream { initial_retry_delay } => {
+            (Delivery::Stream, initial_retry_delay, launchdarkly::DEFAULT_POLL_INTERVAL)
+        }
         Source::Poll { interval } => (Delivery::Poll, launchdarkly::DEFAULT_INITIAL_RETRY_DELAY, interval),
         Source::File { .. } => return None,
     };

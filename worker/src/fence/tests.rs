@@ -4,11 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn incarnation(directory: &str, start_counter: u64, random: u64) -> Incarnation {
-    Incarnation {
-        state_directory: directory.parse().unwrap(),
-        start_counter,
-        random,
-    }
+    Incarnation { state_directory: directory.parse().unwrap(), start_counter, random }
 }
 
 fn fence() -> Fence {
@@ -28,23 +24,9 @@ fn fence() -> Fence {
 
 fn verdict(found: &Found, expected: Option<&str>, take_over: Option<&TakeOver>) -> Verdict {
     let (fleet, uid) = ("fleet".parse().unwrap(), "uid".parse().unwrap());
-    let grant = Grant {
-        epoch: Epoch(5),
-        id: GrantId::parse("grant-1").unwrap(),
-        intent: Intent::Serve,
-    };
+    let grant = Grant { epoch: Epoch(5), id: GrantId::parse("grant-1").unwrap(), intent: Intent::Serve };
     let me = incarnation("dir", 3, 7);
-    judge(
-        found,
-        &Claimant {
-            fleet: &fleet,
-            uid: &uid,
-            grant: &grant,
-            incarnation: &me,
-            expected,
-            take_over,
-        },
-    )
+    judge(found, &Claimant { fleet: &fleet, uid: &uid, grant: &grant, incarnation: &me, expected, take_over })
 }
 
 /// Every row of the design's table, in its order, and what each admits.
@@ -58,16 +40,8 @@ fn the_table() {
     };
     let exact = fence().to_string();
     let rows = [
-        (
-            "exactly what we expect",
-            Found::Value(exact.clone()),
-            Verdict::Expected,
-        ),
-        (
-            "another fleet",
-            with(|f| f.fleet = "other".parse().unwrap()),
-            Verdict::Conflict,
-        ),
+        ("exactly what we expect", Found::Value(exact.clone()), Verdict::Expected),
+        ("another fleet", with(|f| f.fleet = "other".parse().unwrap()), Verdict::Conflict),
         (
             "another fleet, released",
             with(|f| (f.fleet, f.released) = ("other".parse().unwrap(), true)),
@@ -76,22 +50,14 @@ fn the_table() {
         ("unreadable", Found::Value("hello".to_owned()), Verdict::Conflict),
         ("empty", Found::Value(String::new()), Verdict::Conflict),
         ("wrong type", Found::WrongType, Verdict::Conflict),
-        (
-            "another uid",
-            with(|f| f.uid = "old".parse().unwrap()),
-            Verdict::Conflict,
-        ),
+        ("another uid", with(|f| f.uid = "old".parse().unwrap()), Verdict::Conflict),
         (
             "another uid, lower epoch",
             with(|f| (f.uid, f.epoch) = ("old".parse().unwrap(), Epoch(1))),
             Verdict::Conflict,
         ),
         ("higher epoch", with(|f| f.epoch = Epoch(6)), Verdict::Fenced),
-        (
-            "higher epoch, released",
-            with(|f| (f.epoch, f.released) = (Epoch(6), true)),
-            Verdict::Fenced,
-        ),
+        ("higher epoch, released", with(|f| (f.epoch, f.released) = (Epoch(6), true)), Verdict::Fenced),
         (
             "another uid, released, higher epoch",
             with(|f| {
@@ -99,42 +65,18 @@ fn the_table() {
             }),
             Verdict::Fenced,
         ),
-        (
-            "own grant and incarnation, another number",
-            with(|f| f.write = 12),
-            Verdict::Ours,
-        ),
-        (
-            "own grant, lower start counter",
-            with(|f| f.incarnation = incarnation("dir", 2, 9)),
-            Verdict::Claimable,
-        ),
-        (
-            "own grant, higher start counter",
-            with(|f| f.incarnation = incarnation("dir", 4, 9)),
-            Verdict::Fenced,
-        ),
+        ("own grant and incarnation, another number", with(|f| f.write = 12), Verdict::Ours),
+        ("own grant, lower start counter", with(|f| f.incarnation = incarnation("dir", 2, 9)), Verdict::Claimable),
+        ("own grant, higher start counter", with(|f| f.incarnation = incarnation("dir", 4, 9)), Verdict::Fenced),
         (
             "own grant, equal start counter, other random",
             with(|f| f.incarnation = incarnation("dir", 3, 9)),
             Verdict::Fenced,
         ),
-        (
-            "own grant, another directory",
-            with(|f| f.incarnation = incarnation("other", 1, 7)),
-            Verdict::Fenced,
-        ),
-        (
-            "equal epoch, another grant",
-            with(|f| f.grant = GrantId::parse("grant-2").unwrap()),
-            Verdict::Fenced,
-        ),
+        ("own grant, another directory", with(|f| f.incarnation = incarnation("other", 1, 7)), Verdict::Fenced),
+        ("equal epoch, another grant", with(|f| f.grant = GrantId::parse("grant-2").unwrap()), Verdict::Fenced),
         ("lower epoch", with(|f| f.epoch = Epoch(4)), Verdict::Claimable),
-        (
-            "lower epoch, released",
-            with(|f| (f.epoch, f.released) = (Epoch(4), true)),
-            Verdict::Claimable,
-        ),
+        ("lower epoch, released", with(|f| (f.epoch, f.released) = (Epoch(4), true)), Verdict::Claimable),
         (
             "another uid, released, lower epoch",
             with(|f| {
@@ -160,30 +102,11 @@ fn taking_over_is_for_conflicts_and_for_the_value_that_was_shown() {
     let other = "other relay".to_owned();
     let found = Found::Value(other.clone());
     assert_eq!(verdict(&found, None, Some(&TakeOver::Any)), Verdict::Claimable);
-    assert_eq!(
-        verdict(&found, None, Some(&TakeOver::Value(other))),
-        Verdict::Claimable
-    );
-    assert_eq!(
-        verdict(&found, None, Some(&TakeOver::Value("something else".to_owned()))),
-        Verdict::Conflict
-    );
-    let newer = Found::Value(
-        Fence {
-            epoch: Epoch(9),
-            ..fence()
-        }
-        .to_string(),
-    );
-    assert_eq!(
-        verdict(&newer, None, Some(&TakeOver::Any)),
-        Verdict::Fenced,
-        "nobody outbids a newer owner"
-    );
-    assert_eq!(
-        verdict(&Found::Absent, None, Some(&TakeOver::Any)),
-        Verdict::Absent
-    );
+    assert_eq!(verdict(&found, None, Some(&TakeOver::Value(other))), Verdict::Claimable);
+    assert_eq!(verdict(&found, None, Some(&TakeOver::Value("something else".to_owned()))), Verdict::Conflict);
+    let newer = Found::Value(Fence { epoch: Epoch(9), ..fence() }.to_string());
+    assert_eq!(verdict(&newer, None, Some(&TakeOver::Any)), Verdict::Fenced, "nobody outbids a newer owner");
+    assert_eq!(verdict(&Found::Absent, None, Some(&TakeOver::Any)), Verdict::Absent);
 }
 
 #[test]

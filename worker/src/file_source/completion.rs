@@ -22,10 +22,7 @@ pub(super) enum Format {
 impl Format {
     /// By the file's extension; under any other, the content decides: JSON begins with a brace.
     pub(super) fn of(path: &Path, text: &str) -> Self {
-        let has = |wanted: &str| {
-            path.extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case(wanted))
-        };
+        let has = |wanted: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted));
         if has("yaml") || has("yml") {
             Self::Yaml
         } else if has("json") || text.trim_start().starts_with('{') {
@@ -98,10 +95,7 @@ struct Writer {
 
 impl Writer {
     fn new(capacity: usize) -> Self {
-        Self {
-            json: String::with_capacity(capacity),
-            needs_comma: false,
-        }
+        Self { json: String::with_capacity(capacity), needs_comma: false }
     }
 
     fn begin(&mut self, kind: Kind) {
@@ -146,10 +140,7 @@ impl Writer {
 fn missing_fields(key: &str, raw: &str) -> Option<String> {
     let head = ItemHead::parse(raw).ok()?;
     let key = head.key.is_none().then(|| format!(r#""key":{key}"#));
-    let version = head
-        .version
-        .is_none()
-        .then(|| format!(r#""version":{VERSION_OF_FILE_ITEMS}"#));
+    let version = head.version.is_none().then(|| format!(r#""version":{VERSION_OF_FILE_ITEMS}"#));
     match (key, version) {
         (None, None) => None,
         (Some(one), None) | (None, Some(one)) => Some(one),

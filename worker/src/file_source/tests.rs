@@ -27,11 +27,7 @@ fn start(first: Option<&str>) -> Running {
         std::fs::write(&path, text).expect("written");
     }
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
-    Running {
-        directory,
-        events,
-        task: tokio::spawn(run(path, 1000, sender)),
-    }
+    Running { directory, events, task: tokio::spawn(run(path, 1000, sender)) }
 }
 
 impl Running {
@@ -40,10 +36,7 @@ impl Running {
     }
 
     async fn event(&mut self) -> SourceEvent {
-        timeout(PATIENCE, self.events.recv())
-            .await
-            .expect("an event in time")
-            .expect("a source")
+        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source")
     }
 
     /// Waits until the source shows these keys; a file read while it is written may show something else first.
@@ -66,10 +59,7 @@ impl Running {
 
     async fn failure(&mut self) -> String {
         match self.event().await {
-            SourceEvent::Interrupted {
-                failure: SourceFailure::Data { message },
-                ..
-            } => message,
+            SourceEvent::Interrupted { failure: SourceFailure::Data { message }, .. } => message,
             other => panic!("not interrupted: {other:?}"),
         }
     }
@@ -82,10 +72,7 @@ fn flags(key: &str) -> String {
 #[tokio::test]
 async fn a_file_is_read_and_read_again_when_it_is_written_or_replaced() {
     let mut source = start(Some(&flags("a")));
-    assert!(matches!(
-        source.event().await,
-        SourceEvent::Connected { environment_id: None }
-    ));
+    assert!(matches!(source.event().await, SourceEvent::Connected { environment_id: None }));
     source.keys(&["a"]).await;
     for round in 0..3 {
         let key = format!("written-{round}");
@@ -129,10 +116,7 @@ async fn a_symbolic_link_that_is_moved_is_noticed() {
 async fn a_bad_file_is_reported_once_by_name_and_place_and_a_good_one_recovers() {
     let mut source = start(Some("{\n \"flags\": }"));
     let message = source.failure().await;
-    assert!(
-        message.contains("flags.json") && message.contains("line 2 column 11"),
-        "{message}"
-    );
+    assert!(message.contains("flags.json") && message.contains("line 2 column 11"), "{message}");
     std::fs::write(source.path(), flags("a")).expect("written");
     source.keys(&["a"]).await;
     std::fs::remove_file(source.path()).expect("removed");
@@ -149,11 +133,7 @@ async fn a_directory_that_comes_later_is_found() {
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
     #[expect(clippy::disallowed_methods, reason = "a source for the length of a test")]
     let task = tokio::spawn(run(path.clone(), 1000, sender));
-    let mut source = Running {
-        directory,
-        events,
-        task,
-    };
+    let mut source = Running { directory, events, task };
     source.failure().await;
     std::fs::create_dir(path.parent().expect("a parent")).expect("made");
     std::fs::write(&path, "flags: {a: {on: true}}").expect("written");

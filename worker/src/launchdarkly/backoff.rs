@@ -80,13 +80,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// A source that has not failed yet; `initial_delay` is the first delay of the normal regime.
     pub(crate) fn new(initial_delay: Duration) -> Self {
-        Self {
-            base: initial_delay,
-            regime: Regime::Normal,
-            failures: 0,
-            first_event: None,
-            successful_polls: 0,
-        }
+        Self { base: initial_delay, regime: Regime::Normal, failures: 0, first_event: None, successful_polls: 0 }
     }
 
     /// The stream delivered an event; the first one on a connection starts the clock of its health.
@@ -118,10 +112,7 @@ impl Backoff {
 
     /// The attempt or connection failed: how long to wait before the next one.
     pub(crate) fn failed(&mut self, class: FailureClass, now: Instant, jitter: Jitter) -> Duration {
-        let healthy_for = self
-            .first_event
-            .take()
-            .map(|first| now.saturating_duration_since(first));
+        let healthy_for = self.first_event.take().map(|first| now.saturating_duration_since(first));
         if healthy_for.is_some_and(|healthy| healthy >= HEALTHY_AFTER) {
             self.reset();
         }
@@ -138,9 +129,7 @@ impl Backoff {
             Regime::Normal => (self.base, NORMAL_CEILING.max(self.base)),
             Regime::Extended => (EXTENDED_FIRST, EXTENDED_CEILING),
         };
-        let doubled = first
-            .saturating_mul(2u32.saturating_pow(self.failures))
-            .min(ceiling);
+        let doubled = first.saturating_mul(2u32.saturating_pow(self.failures)).min(ceiling);
         self.failures = self.failures.saturating_add(1);
         doubled.saturating_sub((doubled / 2).mul_f64(jitter.0))
     }
@@ -160,33 +149,21 @@ mod tests {
     const NONE: Jitter = Jitter(0.0);
     const SECOND: Duration = Duration::from_secs(1);
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "std has no other way to make an instant"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "std has no other way to make an instant")]
     fn start() -> Instant {
         Instant::now()
     }
 
     fn delays(backoff: &mut Backoff, class: FailureClass, count: usize) -> Vec<u64> {
         let now = start();
-        (0..count)
-            .map(|_| backoff.failed(class, now, NONE).as_secs())
-            .collect()
+        (0..count).map(|_| backoff.failed(class, now, NONE).as_secs()).collect()
     }
 
     #[test]
     fn the_normal_regime_doubles_from_its_base_to_thirty_seconds() {
         let mut backoff = Backoff::new(SECOND);
-        assert_eq!(
-            delays(&mut backoff, FailureClass::Normal, 7),
-            [1, 2, 4, 8, 16, 30, 30]
-        );
-        assert_eq!(
-            delays(&mut backoff, FailureClass::Normal, 80).last(),
-            Some(&30),
-            "and never overflows"
-        );
+        assert_eq!(delays(&mut backoff, FailureClass::Normal, 7), [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(delays(&mut backoff, FailureClass::Normal, 80).last(), Some(&30), "and never overflows");
     }
 
     #[test]
@@ -201,10 +178,7 @@ mod tests {
     #[test]
     fn jitter_subtracts_up_to_half() {
         let now = start();
-        assert_eq!(
-            Backoff::new(SECOND).failed(FailureClass::Normal, now, Jitter(1.0)),
-            SECOND / 2
-        );
+        assert_eq!(Backoff::new(SECOND).failed(FailureClass::Normal, now, Jitter(1.0)), SECOND / 2);
         assert_eq!(
             Backoff::new(SECOND).failed(FailureClass::Unexpected, now, Jitter(1.0)),
             Duration::from_secs(150)
@@ -223,10 +197,7 @@ mod tests {
             let third = backoff.failed(class, now + Duration::from_millis(59_999), NONE);
             assert!(third > second, "not healthy for long enough");
             backoff.event_received(now);
-            assert_eq!(
-                backoff.failed(FailureClass::Normal, now + 60 * SECOND, NONE),
-                SECOND
-            );
+            assert_eq!(backoff.failed(FailureClass::Normal, now + 60 * SECOND, NONE), SECOND);
         }
     }
 
@@ -234,10 +205,7 @@ mod tests {
     fn a_connection_without_an_event_is_not_healthy() {
         let mut backoff = Backoff::new(SECOND);
         backoff.failed(FailureClass::Normal, start(), NONE);
-        assert_eq!(
-            backoff.failed(FailureClass::Normal, start() + 600 * SECOND, NONE),
-            2 * SECOND
-        );
+        assert_eq!(backoff.failed(FailureClass::Normal, start() + 600 * SECOND, NONE), 2 * SECOND);
     }
 
     #[test]
@@ -275,16 +243,8 @@ mod tests {
         for status in [204, 402, 404, 405, 418] {
             assert_eq!(class(status), FailureClass::Unexpected, "{status}");
         }
-        assert_eq!(
-            FailureClass::of(&SourceFailure::Auth { status: 401 }),
-            FailureClass::Unexpected
-        );
-        assert_eq!(
-            FailureClass::of(&SourceFailure::Network {
-                message: String::new()
-            }),
-            FailureClass::Normal
-        );
+        assert_eq!(FailureClass::of(&SourceFailure::Auth { status: 401 }), FailureClass::Unexpected);
+        assert_eq!(FailureClass::of(&SourceFailure::Network { message: String::new() }), FailureClass::Normal);
     }
 
     proptest! {

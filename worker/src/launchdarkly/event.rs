@@ -25,13 +25,7 @@ pub(crate) enum DataEvent {
     /// `put`: everything there is.
     Put(FullPayload),
     /// `patch`: one item. `body` is a part of the event's text.
-    Patch {
-        kind: Kind,
-        key: Box<str>,
-        body: Bytes,
-        version: u64,
-        deleted: bool,
-    },
+    Patch { kind: Kind, key: Box<str>, body: Bytes, version: u64, deleted: bool },
     /// `delete`: one item.
     Delete { kind: Kind, key: Box<str>, version: u64 },
     /// `patch` with an item that must not reach the store.
@@ -73,8 +67,7 @@ pub(crate) fn parse_event(name: &str, data: &Bytes) -> Result<DataEvent, DataErr
 pub(crate) fn parse_poll(body: &Bytes) -> Result<FullPayload, DataError> {
     const WHAT: &str = "the poll's answer";
     let text = utf8(WHAT, body)?;
-    let collections: Collections<'_> =
-        serde_json::from_str(text).map_err(|error| DataError::new(WHAT, error))?;
+    let collections: Collections<'_> = serde_json::from_str(text).map_err(|error| DataError::new(WHAT, error))?;
     Ok(payload(body, text, collections))
 }
 
@@ -97,20 +90,12 @@ fn parse_patch(data: &Bytes) -> Result<DataEvent, DataError> {
     const WHAT: &str = "a patch event";
     let text = utf8(WHAT, data)?;
     let envelope = Envelope::parse(WHAT, text)?;
-    let path = envelope
-        .path
-        .ok_or_else(|| DataError::new(WHAT, "it has no path"))?;
+    let path = envelope.path.ok_or_else(|| DataError::new(WHAT, "it has no path"))?;
     let Some((kind, key)) = item_path(&path) else {
         return Ok(DataEvent::Ignored);
     };
-    let raw = envelope
-        .data
-        .ok_or_else(|| DataError::new(WHAT, "it has no data"))?;
-    let entry = Entry {
-        kind,
-        key: key.into(),
-        raw: raw.get(),
-    };
+    let raw = envelope.data.ok_or_else(|| DataError::new(WHAT, "it has no data"))?;
+    let entry = Entry { kind, key: key.into(), raw: raw.get() };
     Ok(match check(entry, text) {
         Ok(item) => DataEvent::Patch {
             kind: item.kind,
@@ -126,9 +111,7 @@ fn parse_patch(data: &Bytes) -> Result<DataEvent, DataError> {
 fn parse_delete(data: &Bytes) -> Result<DataEvent, DataError> {
     const WHAT: &str = "a delete event";
     let envelope = Envelope::parse(WHAT, utf8(WHAT, data)?)?;
-    let path = envelope
-        .path
-        .ok_or_else(|| DataError::new(WHAT, "it has no path"))?;
+    let path = envelope.path.ok_or_else(|| DataError::new(WHAT, "it has no path"))?;
     let Some((kind, key)) = item_path(&path) else {
         return Ok(DataEvent::Ignored);
     };
@@ -136,11 +119,7 @@ fn parse_delete(data: &Bytes) -> Result<DataEvent, DataError> {
         .version
         .and_then(|raw| version_number(raw.get()))
         .ok_or_else(|| DataError::new(WHAT, "it has no version that is a non-negative integer"))?;
-    Ok(DataEvent::Delete {
-        kind,
-        key: key.into(),
-        version,
-    })
+    Ok(DataEvent::Delete { kind, key: key.into(), version })
 }
 
 fn utf8<'a>(what: &'static str, data: &'a Bytes) -> Result<&'a str, DataError> {
@@ -210,10 +189,7 @@ impl<'de> Visitor<'de> for PutVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut put = Put {
-            path: None,
-            data: PutData::Missing,
-        };
+        let mut put = Put { path: None, data: PutData::Missing };
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             match name.as_ref() {
                 "path" => put.path = map.next_value()?,
@@ -275,10 +251,7 @@ impl<'de> Visitor<'de> for CollectionsVisitor {
                 }
             };
             has_collection = true;
-            map.next_value_seed(Collection {
-                kind,
-                entries: &mut entries,
-            })?;
+            map.next_value_seed(Collection { kind, entries: &mut entries })?;
         }
         // Something else that happens to be an object must not be taken for an empty environment.
         if !has_collection {
@@ -311,11 +284,7 @@ impl<'de> Visitor<'de> for Collection<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Box<str>>()? {
             let raw: &'de RawValue = map.next_value()?;
-            self.entries.push(Entry {
-                kind: self.kind,
-                key,
-                raw: raw.get(),
-            });
+            self.entries.push(Entry { kind: self.kind, key, raw: raw.get() });
         }
         Ok(())
     }
@@ -349,11 +318,7 @@ fn reject_repeated(items: &mut Vec<ItemSpan>, rejected: &mut Vec<RejectedItem>) 
         let is_repeated = repeated.contains(&(item.kind, item.key.clone()));
         if is_repeated {
             let reason = "it was sent more than once in one payload".into();
-            rejected.push(RejectedItem {
-                kind: item.kind,
-                key: item.key.clone(),
-                reason,
-            });
+            rejected.push(RejectedItem { kind: item.kind, key: item.key.clone(), reason });
         }
         !is_repeated
     });
@@ -385,19 +350,9 @@ fn check(entry: Entry<'_>, whole: &str) -> Result<ItemSpan, RejectedItem> {
     match check_head(&entry) {
         Ok((version, deleted)) => {
             let body = place_within(entry.raw, whole);
-            Ok(ItemSpan {
-                kind: entry.kind,
-                key: entry.key,
-                body,
-                version,
-                deleted,
-            })
+            Ok(ItemSpan { kind: entry.kind, key: entry.key, body, version, deleted })
         }
-        Err(reason) => Err(RejectedItem {
-            kind: entry.kind,
-            key: entry.key,
-            reason: reason.into_boxed_str(),
-        }),
+        Err(reason) => Err(RejectedItem { kind: entry.kind, key: entry.key, reason: reason.into_boxed_str() }),
     }
 }
 
@@ -408,10 +363,7 @@ fn check_head(entry: &Entry<'_>) -> Result<(u64, bool), String> {
     let key = head.key.ok_or("it has no key")?;
     let key: Cow<'_, str> = serde_json::from_str(key.get()).map_err(|_| "its key is not a string")?;
     if *key != *entry.key {
-        return Err(format!(
-            "its key {key:?} is not the key {:?} under which it was sent",
-            entry.key
-        ));
+        return Err(format!("its key {key:?} is not the key {:?} under which it was sent", entry.key));
     }
     let deleted = match head.deleted.map(RawValue::get) {
         None | Some("false") => false,

@@ -68,10 +68,7 @@ impl HttpClient {
             .wrap_connector(tcp);
 
         let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .http1_max_buf_size(MAX_BUFFER_BYTES)
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new());
+        builder.http1_max_buf_size(MAX_BUFFER_BYTES).timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         let pooled = builder
             .clone()
             .pool_idle_timeout(POOL_IDLE)
@@ -101,11 +98,7 @@ impl HttpClient {
             let response = match timeout(response_timeout, client.request(request)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => {
-                    return Err(network(format!(
-                        "request to {} failed: {}",
-                        authority(&url),
-                        chain(&error)
-                    )));
+                    return Err(network(format!("request to {} failed: {}", authority(&url), chain(&error))));
                 }
                 Err(_) => {
                     let message = format!("{} did not answer within {response_timeout:?}", authority(&url));
@@ -117,10 +110,7 @@ impl HttpClient {
             }
             url = redirect_target(&url, response.status(), response.headers())?;
         }
-        Err(network(format!(
-            "{} redirected more than {MAX_REDIRECTS} times",
-            authority(&url)
-        )))
+        Err(network(format!("{} redirected more than {MAX_REDIRECTS} times", authority(&url))))
     }
 }
 
@@ -139,14 +129,10 @@ pub(super) fn endpoint(base: &Url, path: &str, filter: Option<&str>) -> Url {
 }
 
 /// The headers of every request of an environment.
-pub(super) fn headers(
-    settings: &LaunchDarklySettings,
-    accept: &'static str,
-) -> Result<HeaderMap, SourceFailure> {
-    let mut authorization =
-        HeaderValue::from_str(settings.key.expose()).map_err(|_| SourceFailure::Data {
-            message: "the SDK key holds characters that cannot be sent".to_owned(),
-        })?;
+pub(super) fn headers(settings: &LaunchDarklySettings, accept: &'static str) -> Result<HeaderMap, SourceFailure> {
+    let mut authorization = HeaderValue::from_str(settings.key.expose()).map_err(|_| SourceFailure::Data {
+        message: "the SDK key holds characters that cannot be sent".to_owned(),
+    })?;
     authorization.set_sensitive(true);
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, authorization);
@@ -154,19 +140,10 @@ pub(super) fn headers(
     headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let instance_id = settings.instance_id.to_string();
-    headers.insert(
-        INSTANCE_ID,
-        HeaderValue::from_str(&instance_id).expect("a UUID is plain ASCII"),
-    );
-    let tags = tags(
-        settings.application_id.as_deref(),
-        settings.application_version.as_deref(),
-    );
+    headers.insert(INSTANCE_ID, HeaderValue::from_str(&instance_id).expect("a UUID is plain ASCII"));
+    let tags = tags(settings.application_id.as_deref(), settings.application_version.as_deref());
     if let Some(tags) = tags {
-        headers.insert(
-            TAGS,
-            HeaderValue::from_str(&tags).expect("tags are checked to be plain ASCII"),
-        );
+        headers.insert(TAGS, HeaderValue::from_str(&tags).expect("tags are checked to be plain ASCII"));
     }
     Ok(headers)
 }
@@ -183,19 +160,12 @@ fn tags(id: Option<&str>, version: Option<&str>) -> Option<String> {
 
 fn is_tag(value: &str) -> bool {
     (1..=MAX_TAG_CHARS).contains(&value.len())
-        && value
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// LaunchDarkly's id of the environment that answers.
 pub(super) fn environment_id(headers: &HeaderMap) -> Option<Box<str>> {
-    headers
-        .get(ENVIRONMENT_ID)?
-        .to_str()
-        .ok()
-        .filter(|id| !id.is_empty())
-        .map(Into::into)
+    headers.get(ENVIRONMENT_ID)?.to_str().ok().filter(|id| !id.is_empty()).map(Into::into)
 }
 
 /// What an answer without data is called.
@@ -242,10 +212,7 @@ fn redirect_target(from: &Url, status: StatusCode, headers: &HeaderMap) -> Resul
         .filter(|location| !location.is_empty());
     let target = location.and_then(|location| from.join(location).ok());
     let Some(mut to) = target.filter(|to| matches!(to.scheme(), "http" | "https") && to.has_host()) else {
-        let message = format!(
-            "{} answered with HTTP status {status} without a usable Location",
-            authority(from)
-        );
+        let message = format!("{} answered with HTTP status {status} without a usable Location", authority(from));
         return Err(network(message));
     };
     // The key goes to the server that the user named, and never from a protected to an open connection.
@@ -269,9 +236,7 @@ fn uri(url: &Url) -> Result<Uri, SourceFailure> {
     let mut bare = url.clone();
     let _ = bare.set_username("");
     let _ = bare.set_password(None);
-    bare.as_str()
-        .parse()
-        .map_err(|_| network(format!("the address of {} cannot be used", authority(url))))
+    bare.as_str().parse().map_err(|_| network(format!("the address of {} cannot be used", authority(url))))
 }
 
 /// Host and port, for messages: never the whole address, which may hold what the user would not show.
@@ -298,27 +263,15 @@ mod tests {
     #[test]
     fn an_endpoint_has_one_slash_and_an_encoded_filter() {
         for (base, expected) in [
-            (
-                "https://stream.launchdarkly.com",
-                "https://stream.launchdarkly.com/all",
-            ),
-            (
-                "https://stream.launchdarkly.com/",
-                "https://stream.launchdarkly.com/all",
-            ),
-            (
-                "http://localhost:8080/base/?x=1#y",
-                "http://localhost:8080/base/all",
-            ),
+            ("https://stream.launchdarkly.com", "https://stream.launchdarkly.com/all"),
+            ("https://stream.launchdarkly.com/", "https://stream.launchdarkly.com/all"),
+            ("http://localhost:8080/base/?x=1#y", "http://localhost:8080/base/all"),
             ("http://localhost:8080/base//", "http://localhost:8080/base/all"),
         ] {
             assert_eq!(endpoint(&url(base), "/all", None).as_str(), expected);
         }
         let filtered = endpoint(&url("https://s/"), "/all", Some("encoding necessary +! %& ( )é"));
-        assert_eq!(
-            filtered.query(),
-            Some("filter=encoding%20necessary%20%2B%21%20%25%26%20%28%20%29%C3%A9")
-        );
+        assert_eq!(filtered.query(), Some("filter=encoding%20necessary%20%2B%21%20%25%26%20%28%20%29%C3%A9"));
         assert_eq!(uri(&filtered).expect("a URI").query(), filtered.query());
     }
 
@@ -326,13 +279,8 @@ mod tests {
     fn a_redirect_stays_on_its_server_and_never_gives_up_tls() {
         let target = |from: &str, location: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(
-                header::LOCATION,
-                HeaderValue::from_str(location).expect("a header value"),
-            );
-            redirect_target(&url(from), StatusCode::FOUND, &headers)
-                .map(String::from)
-                .ok()
+            headers.insert(header::LOCATION, HeaderValue::from_str(location).expect("a header value"));
+            redirect_target(&url(from), StatusCode::FOUND, &headers).map(String::from).ok()
         };
         for (from, location, expected) in [
             ("https://a/all", "/b?c=d#e", Some("https://a/b?c=d")),
@@ -357,36 +305,18 @@ mod tests {
 
     #[test]
     fn tags_are_sorted_and_leave_out_what_is_not_valid() {
-        assert_eq!(
-            tags(Some("a"), Some("1.0")).as_deref(),
-            Some("application-id/a application-version/1.0")
-        );
-        assert_eq!(
-            tags(None, Some("1_0-x")).as_deref(),
-            Some("application-version/1_0-x")
-        );
+        assert_eq!(tags(Some("a"), Some("1.0")).as_deref(), Some("application-id/a application-version/1.0"));
+        assert_eq!(tags(None, Some("1_0-x")).as_deref(), Some("application-version/1_0-x"));
         assert_eq!(tags(Some("a b"), Some("")), None);
-        assert_eq!(
-            tags(Some(&"a".repeat(64)), Some(&"a".repeat(65))).map(|tags| tags.len()),
-            Some(15 + 64)
-        );
+        assert_eq!(tags(Some(&"a".repeat(64)), Some(&"a".repeat(65))).map(|tags| tags.len()), Some(15 + 64));
         assert_eq!(tags(None, None), None);
     }
 
     #[test]
     fn refusals_of_the_key_are_told_from_other_statuses() {
-        assert_eq!(
-            refusal(StatusCode::UNAUTHORIZED),
-            SourceFailure::Auth { status: 401 }
-        );
-        assert_eq!(
-            refusal(StatusCode::FORBIDDEN),
-            SourceFailure::Auth { status: 403 }
-        );
-        assert_eq!(
-            refusal(StatusCode::NOT_FOUND),
-            SourceFailure::Http { status: 404 }
-        );
+        assert_eq!(refusal(StatusCode::UNAUTHORIZED), SourceFailure::Auth { status: 401 });
+        assert_eq!(refusal(StatusCode::FORBIDDEN), SourceFailure::Auth { status: 403 });
+        assert_eq!(refusal(StatusCode::NOT_FOUND), SourceFailure::Http { status: 404 });
     }
 
     #[test]

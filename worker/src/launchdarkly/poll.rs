@@ -37,11 +37,7 @@ enum Told {
 }
 
 /// Polls until nobody listens.
-pub(super) async fn run(
-    settings: Box<LaunchDarklySettings>,
-    shared: Arc<SharedSources>,
-    events: SourceEvents,
-) {
+pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedSources>, events: SourceEvents) {
     let mut backoff = Backoff::new(settings.initial_retry_delay);
     let mut etag = None;
     let mut told = Told::Disconnected;
@@ -57,10 +53,7 @@ pub(super) async fn run(
                     drop(permit);
                     SourceEvent::Unchanged
                 };
-                if tell(&events, &mut told, answer.environment_id, event)
-                    .await
-                    .is_err()
-                {
+                if tell(&events, &mut told, answer.environment_id, event).await.is_err() {
                     return;
                 }
                 settings.poll_interval
@@ -70,11 +63,7 @@ pub(super) async fn run(
                 told = Told::Disconnected;
                 let delay = backoff.failed(FailureClass::of(&failure), now().into_std(), jitter());
                 let retry_in = delay.max(settings.poll_interval);
-                if events
-                    .send(SourceEvent::Interrupted { failure, retry_in })
-                    .await
-                    .is_err()
-                {
+                if events.send(SourceEvent::Interrupted { failure, retry_in }).await.is_err() {
                     return;
                 }
                 retry_in
@@ -105,12 +94,8 @@ async fn tell(
         Told::Connected { environment_id } => *environment_id != answered,
     };
     if is_news {
-        *told = Told::Connected {
-            environment_id: answered.clone(),
-        };
-        let connected = SourceEvent::Connected {
-            environment_id: answered,
-        };
+        *told = Told::Connected { environment_id: answered.clone() };
+        let connected = SourceEvent::Connected { environment_id: answered };
         events.send(connected).await.map_err(|_| NobodyListens)?;
     }
     events.send(event).await.map_err(|_| NobodyListens)
@@ -128,18 +113,12 @@ async fn poll(
     }
     let url = endpoint(&settings.base_uri, "/sdk/latest-all", settings.filter.as_deref());
     let timeouts = shared.timeouts;
-    let response = shared
-        .client
-        .get(url, &headers, Connection::Pooled, timeouts.response)
-        .await?;
+    let response = shared.client.get(url, &headers, Connection::Pooled, timeouts.response).await?;
     let environment_id = environment_id(response.headers());
     match response.status() {
         StatusCode::OK => {}
         StatusCode::NOT_MODIFIED if etag.is_some() => {
-            return Ok(Answer {
-                environment_id,
-                changed: None,
-            });
+            return Ok(Answer { environment_id, changed: None });
         }
         status => return Err(refusal(status)),
     }
@@ -149,10 +128,7 @@ async fn poll(
     let limit = shared.max_payload_bytes;
     let parsed = tokio::task::spawn_blocking(move || parse(body, encoding, limit)).await;
     let payload = parsed.map_err(|error| network(format!("the parser was stopped: {error}")))??;
-    Ok(Answer {
-        environment_id,
-        changed: Some(Changed { payload, etag }),
-    })
+    Ok(Answer { environment_id, changed: Some(Changed { payload, etag }) })
 }
 
 #[derive(Clone, Copy)]
@@ -170,9 +146,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, SourceFailure> {
     } else if sent.as_bytes().eq_ignore_ascii_case(b"identity") {
         Ok(Encoding::Identity)
     } else {
-        Err(data(
-            "the poll's answer has a content encoding that was not asked for".to_owned(),
-        ))
+        Err(data("the poll's answer has a content encoding that was not asked for".to_owned()))
     }
 }
 
@@ -181,13 +155,8 @@ async fn read(response: Response<Incoming>, limit: usize, within: Duration) -> R
     match timeout(within, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        Ok(Err(error)) => Err(network(format!(
-            "the poll's answer broke off: {}",
-            http::chain(&*error)
-        ))),
-        Err(_) => Err(network(format!(
-            "the poll's answer was not complete within {within:?}"
-        ))),
+        Ok(Err(error)) => Err(network(format!("the poll's answer broke off: {}", http::chain(&*error)))),
+        Err(_) => Err(network(format!("the poll's answer was not complete within {within:?}"))),
     }
 }
 
@@ -214,19 +183,14 @@ fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, SourceFailure> {
 }
 
 fn too_large(limit: usize) -> SourceFailure {
-    data(format!(
-        "the poll's answer is larger than the limit of {limit} bytes"
-    ))
+    data(format!("the poll's answer is larger than the limit of {limit} bytes"))
 }
 
 fn data(message: String) -> SourceFailure {
     SourceFailure::Data { message }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the back-off is handed the time from here"
-)]
+#[expect(clippy::disallowed_methods, reason = "the back-off is handed the time from here")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -138,11 +138,7 @@ impl SseParser {
 
         if terminator == b':' {
             self.begin_value(field);
-            self.place = if is_blank {
-                Place::Value(Field::Comment)
-            } else {
-                Place::ValueStart(field)
-            };
+            self.place = if is_blank { Place::Value(Field::Comment) } else { Place::ValueStart(field) };
             return None;
         }
         self.after_carriage_return = terminator == b'\r';
@@ -185,9 +181,7 @@ impl SseParser {
     fn keep_data(&mut self, value: &[u8]) -> Result<(), SseError> {
         let data = self.data.get_or_insert_default();
         if data.len().saturating_add(value.len()) > self.max_event_bytes {
-            return Err(SseError::EventTooLarge {
-                limit: self.max_event_bytes,
-            });
+            return Err(SseError::EventTooLarge { limit: self.max_event_bytes });
         }
         data.extend_from_slice(value);
         Ok(())
@@ -224,10 +218,7 @@ impl SseParser {
         self.event_name.clear();
         // Shrunk to its length: whoever keeps a part of it must not keep the room it grew into.
         let data = self.data.take()?.into_boxed_slice();
-        Some(SseItem::Event {
-            name,
-            data: Bytes::from(data),
-        })
+        Some(SseItem::Event { name, data: Bytes::from(data) })
     }
 }
 
@@ -252,11 +243,7 @@ fn retry_time(value: &[u8]) -> Option<Duration> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(value)
-        .ok()?
-        .parse()
-        .ok()
-        .map(Duration::from_millis)
+    std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -278,124 +265,41 @@ mod tests {
     }
 
     fn event(name: &str, data: &str) -> SseItem {
-        SseItem::Event {
-            name: name.into(),
-            data: Bytes::copy_from_slice(data.as_bytes()),
-        }
+        SseItem::Event { name: name.into(), data: Bytes::copy_from_slice(data.as_bytes()) }
     }
 
     fn line_ends() -> Vec<(&'static str, &'static [u8], Vec<SseItem>)> {
         vec![
             ("line feeds", b"event: put\ndata: x\n\n", vec![event("put", "x")]),
-            (
-                "carriage returns and line feeds",
-                b"event: put\r\ndata: x\r\n\r\n",
-                vec![event("put", "x")],
-            ),
-            (
-                "carriage returns",
-                b"event: put\rdata: x\r\r",
-                vec![event("put", "x")],
-            ),
-            (
-                "mixed line ends",
-                b"data: a\r\ndata: b\rdata: c\n\r\n",
-                vec![event("message", "a\nb\nc")],
-            ),
-            (
-                "byte order mark at the start",
-                b"\xEF\xBB\xBFdata: x\n\n",
-                vec![event("message", "x")],
-            ),
-            (
-                "byte order mark later",
-                b"data: a\n\xEF\xBB\xBFdata: b\n\n",
-                vec![event("message", "a")],
-            ),
-            (
-                "two byte order marks",
-                b"\xEF\xBB\xBF\xEF\xBB\xBFdata: x\n\n",
-                vec![],
-            ),
+            ("carriage returns and line feeds", b"event: put\r\ndata: x\r\n\r\n", vec![event("put", "x")]),
+            ("carriage returns", b"event: put\rdata: x\r\r", vec![event("put", "x")]),
+            ("mixed line ends", b"data: a\r\ndata: b\rdata: c\n\r\n", vec![event("message", "a\nb\nc")]),
+            ("byte order mark at the start", b"\xEF\xBB\xBFdata: x\n\n", vec![event("message", "x")]),
+            ("byte order mark later", b"data: a\n\xEF\xBB\xBFdata: b\n\n", vec![event("message", "a")]),
+            ("two byte order marks", b"\xEF\xBB\xBF\xEF\xBB\xBFdata: x\n\n", vec![]),
             ("a part of a byte order mark", b"\xEF\xBBdata: x\n\n", vec![]),
-            (
-                "byte order mark and comment",
-                b"\xEF\xBB\xBF:\n",
-                vec![SseItem::Comment],
-            ),
+            ("byte order mark and comment", b"\xEF\xBB\xBF:\n", vec![SseItem::Comment]),
         ]
     }
 
     fn fields() -> Vec<(&'static str, &'static [u8], Vec<SseItem>)> {
         vec![
             ("comment", b":hello\n", vec![SseItem::Comment]),
-            (
-                "comment amid an event",
-                b"data: a\n:\ndata: b\n\n",
-                vec![SseItem::Comment, event("message", "a\nb")],
-            ),
-            (
-                "no space behind the colon",
-                b"event:put\ndata:x\n\n",
-                vec![event("put", "x")],
-            ),
-            (
-                "two spaces behind the colon",
-                b"data:  x\n\n",
-                vec![event("message", " x")],
-            ),
-            (
-                "colons in the value",
-                b"data: a:b: c\n\n",
-                vec![event("message", "a:b: c")],
-            ),
+            ("comment amid an event", b"data: a\n:\ndata: b\n\n", vec![SseItem::Comment, event("message", "a\nb")]),
+            ("no space behind the colon", b"event:put\ndata:x\n\n", vec![event("put", "x")]),
+            ("two spaces behind the colon", b"data:  x\n\n", vec![event("message", " x")]),
+            ("colons in the value", b"data: a:b: c\n\n", vec![event("message", "a:b: c")]),
             ("data without a colon", b"data\n\n", vec![event("message", "")]),
-            (
-                "two empty data lines",
-                b"data\ndata:\n\n",
-                vec![event("message", "\n")],
-            ),
-            (
-                "no data, no event",
-                b"event: put\n\ndata: x\n\n",
-                vec![event("message", "x")],
-            ),
-            (
-                "the last event name counts",
-                b"event: a\nevent: b\ndata: x\n\n",
-                vec![event("b", "x")],
-            ),
-            (
-                "an empty event name",
-                b"event: a\nevent\ndata: x\n\n",
-                vec![event("message", "x")],
-            ),
-            (
-                "unknown fields",
-                b"color: red\ndataset: 1\ndata: x\n\n",
-                vec![event("message", "x")],
-            ),
+            ("two empty data lines", b"data\ndata:\n\n", vec![event("message", "\n")]),
+            ("no data, no event", b"event: put\n\ndata: x\n\n", vec![event("message", "x")]),
+            ("the last event name counts", b"event: a\nevent: b\ndata: x\n\n", vec![event("b", "x")]),
+            ("an empty event name", b"event: a\nevent\ndata: x\n\n", vec![event("message", "x")]),
+            ("unknown fields", b"color: red\ndataset: 1\ndata: x\n\n", vec![event("message", "x")]),
             ("a space before the name is part of it", b" data: x\n\n", vec![]),
-            (
-                "retry",
-                b"retry: 1500\n",
-                vec![SseItem::Retry(Duration::from_millis(1500))],
-            ),
-            (
-                "bad retry times",
-                b"retry: 1.5\nretry: -1\nretry:\nretry: 99999999999999999999\n",
-                vec![],
-            ),
-            (
-                "a partial message at the end",
-                b"data: x\n\ndata: y\n",
-                vec![event("message", "x")],
-            ),
-            (
-                "many blank lines",
-                b"\n\n\r\n\rdata: x\n\n\n\n",
-                vec![event("message", "x")],
-            ),
+            ("retry", b"retry: 1500\n", vec![SseItem::Retry(Duration::from_millis(1500))]),
+            ("bad retry times", b"retry: 1.5\nretry: -1\nretry:\nretry: 99999999999999999999\n", vec![]),
+            ("a partial message at the end", b"data: x\n\ndata: y\n", vec![event("message", "x")]),
+            ("many blank lines", b"\n\n\r\n\rdata: x\n\n\n\n", vec![event("message", "x")]),
             (
                 "many bytes per character",
                 "data: žluťoučký 🐎\n\n".as_bytes(),
@@ -408,11 +312,7 @@ mod tests {
     fn every_row_of_the_table_holds_whole_and_byte_by_byte() {
         for (name, input, expected) in line_ends().into_iter().chain(fields()) {
             assert_eq!(parse_in_pieces([input]).as_ref(), Ok(&expected), "{name}, whole");
-            assert_eq!(
-                parse_in_pieces(input.chunks(1)),
-                Ok(expected),
-                "{name}, byte by byte"
-            );
+            assert_eq!(parse_in_pieces(input.chunks(1)), Ok(expected), "{name}, byte by byte");
         }
     }
 
@@ -434,25 +334,16 @@ mod tests {
         let fits = [b"data: ".as_slice(), &[b'x'; 64], b"\n\n"].concat();
         assert_eq!(parse_in_pieces([fits.as_slice()]).map(|items| items.len()), Ok(1));
         let too_long = [b"data: ".as_slice(), &[b'x'; 60], b"\ndata: ", &[b'x'; 4]].concat();
-        assert_eq!(
-            parse_in_pieces(too_long.chunks(7)),
-            Err(SseError::EventTooLarge { limit: 64 })
-        );
+        assert_eq!(parse_in_pieces(too_long.chunks(7)), Err(SseError::EventTooLarge { limit: 64 }));
         let comment = [b":".as_slice(), &[b'x'; 5000], b"\n"].concat();
-        assert_eq!(
-            parse_in_pieces(comment.chunks(7)),
-            Ok(vec![SseItem::Comment]),
-            "nothing is kept of it"
-        );
+        assert_eq!(parse_in_pieces(comment.chunks(7)), Ok(vec![SseItem::Comment]), "nothing is kept of it");
     }
 
     #[test]
     fn an_endless_name_is_not_kept_and_is_nobodys_name() {
         let input = [b"event: put".as_slice(), &[b'x'; 5000], b"\ndata: y\n\n"].concat();
         let items = parse_in_pieces(input.chunks(16)).expect("below the limit");
-        assert!(
-            matches!(&items[..], [SseItem::Event { name, .. }] if name.len() <= MAX_SMALL_FIELD_BYTES + 1)
-        );
+        assert!(matches!(&items[..], [SseItem::Event { name, .. }] if name.len() <= MAX_SMALL_FIELD_BYTES + 1));
     }
 
     proptest! {

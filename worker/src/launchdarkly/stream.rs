@@ -29,11 +29,7 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_PARSED_INLINE_BYTES: usize = 256 * 1024;
 
 /// Follows the stream until nobody listens.
-pub(super) async fn run(
-    settings: Box<LaunchDarklySettings>,
-    shared: Arc<SharedSources>,
-    events: SourceEvents,
-) {
+pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedSources>, events: SourceEvents) {
     let mut source = StreamSource {
         backoff: Backoff::new(settings.initial_retry_delay),
         settings,
@@ -48,15 +44,8 @@ pub(super) async fn run(
             Err(Ended::NobodyListens) => return,
             Ok(never) => match never {},
         };
-        let retry_in = source
-            .backoff
-            .failed(FailureClass::of(&failure), now().into_std(), jitter());
-        if source
-            .events
-            .send(SourceEvent::Interrupted { failure, retry_in })
-            .await
-            .is_err()
-        {
+        let retry_in = source.backoff.failed(FailureClass::of(&failure), now().into_std(), jitter());
+        if source.events.send(SourceEvent::Interrupted { failure, retry_in }).await.is_err() {
             return;
         }
         sleep(retry_in).await;
@@ -135,19 +124,9 @@ impl StreamSource {
                 connection.first_payload_arrived();
                 SourceEvent::Payload(FullPayload::with_permit(payload, permit.take()))
             }
-            DataEvent::Patch {
-                kind,
-                key,
-                body,
-                version,
-                deleted,
-            } => SourceEvent::Patch {
-                kind,
-                key,
-                body,
-                version,
-                deleted,
-            },
+            DataEvent::Patch { kind, key, body, version, deleted } => {
+                SourceEvent::Patch { kind, key, body, version, deleted }
+            }
             DataEvent::Delete { kind, key, version } => SourceEvent::Delete { kind, key, version },
             DataEvent::Rejected(item) => SourceEvent::Rejected(item),
             DataEvent::Ignored => return self.alive().await,
@@ -157,10 +136,7 @@ impl StreamSource {
 
     async fn alive(&mut self) -> Result<(), Ended> {
         let now = now();
-        if self
-            .last_alive
-            .is_some_and(|last| now.duration_since(last) < ALIVE_INTERVAL)
-        {
+        if self.last_alive.is_some_and(|last| now.duration_since(last) < ALIVE_INTERVAL) {
             return Ok(());
         }
         self.last_alive = Some(now);
@@ -182,10 +158,7 @@ async fn connect(
         headers.insert(LAST_EVENT_ID, id);
     }
     let url = endpoint(&settings.stream_uri, "/all", settings.filter.as_deref());
-    let response = shared
-        .client
-        .get(url, &headers, Connection::Fresh, shared.timeouts.response)
-        .await?;
+    let response = shared.client.get(url, &headers, Connection::Fresh, shared.timeouts.response).await?;
     if response.status() != StatusCode::OK {
         return Err(refusal(response.status()));
     }
@@ -218,9 +191,7 @@ async fn parse(name: Box<str>, data: Bytes) -> Result<DataEvent, SourceFailure> 
 
 impl From<DataError> for SourceFailure {
     fn from(error: DataError) -> Self {
-        Self::Data {
-            message: error.to_string(),
-        }
+        Self::Data { message: error.to_string() }
     }
 }
 
@@ -261,18 +232,14 @@ impl OpenStream {
                 Ok(Some(item)) => return Ok(item),
                 Ok(None) => self.chunk = self.read().await?,
                 Err(error) => {
-                    return Err(SourceFailure::Data {
-                        message: error.to_string(),
-                    });
+                    return Err(SourceFailure::Data { message: error.to_string() });
                 }
             }
         }
     }
 
     async fn read(&mut self) -> Result<Bytes, SourceFailure> {
-        let SourceTimeouts {
-            read, first_payload, ..
-        } = self.timeouts;
+        let SourceTimeouts { read, first_payload, .. } = self.timeouts;
         let byte_by = now() + read;
         let (by, complaint) = match self.first_payload_by {
             Some(by) if by < byte_by => (by, format!("no full payload arrived within {first_payload:?}")),
@@ -296,10 +263,7 @@ impl OpenStream {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "timeouts and the back-off are handed the time from here"
-)]
+#[expect(clippy::disallowed_methods, reason = "timeouts and the back-off are handed the time from here")]
 fn now() -> Instant {
     Instant::now()
 }

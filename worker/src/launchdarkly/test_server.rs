@@ -56,25 +56,16 @@ impl TestServer {
                 let service = service_fn(move |request| hand_out(request, sender.clone()));
                 spawn(async move {
                     // A client that goes away is part of many tests.
-                    let _ = http1::Builder::new()
-                        .serve_connection(TokioIo::new(connection), service)
-                        .await;
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
                 });
             }
         });
         let url = format!("http://{address}/base/").parse().expect("a URL");
-        Self {
-            url,
-            exchanges,
-            accepting,
-        }
+        Self { url, exchanges, accepting }
     }
 
     pub(crate) async fn request(&mut self) -> Exchange {
-        tokio::time::timeout(PATIENCE, self.exchanges.recv())
-            .await
-            .expect("a request in time")
-            .expect("a server")
+        tokio::time::timeout(PATIENCE, self.exchanges.recv()).await.expect("a request in time").expect("a server")
     }
 
     /// Whether no request waits.
@@ -106,10 +97,7 @@ impl Drop for TestServer {
 
 impl Exchange {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.request
-            .headers()
-            .get(name)
-            .map(|value| value.to_str().expect("plain ASCII"))
+        self.request.headers().get(name).map(|value| value.to_str().expect("plain ASCII"))
     }
 
     /// Answers with a body that the test goes on writing.
@@ -119,19 +107,14 @@ impl Exchange {
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
-        let response = response
-            .body(StreamBody::new(ReceiverStream::new(receiver)))
-            .expect("valid headers");
+        let response = response.body(StreamBody::new(ReceiverStream::new(receiver))).expect("valid headers");
         // The client may have given up meanwhile.
         let _ = self.answer.send(response);
         TestBody(sender)
     }
 
     pub(crate) fn open_stream(self) -> TestBody {
-        self.open(
-            200,
-            &[("content-type", "text/event-stream"), ("x-ld-envid", "env-1")],
-        )
+        self.open(200, &[("content-type", "text/event-stream"), ("x-ld-envid", "env-1")])
     }
 
     pub(crate) async fn answer(self, status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) {
@@ -146,10 +129,7 @@ impl Exchange {
 
 impl TestBody {
     pub(crate) async fn write(&mut self, bytes: impl Into<Bytes>) {
-        self.0
-            .send(Ok(Frame::data(bytes.into())))
-            .await
-            .expect("the client listens");
+        self.0.send(Ok(Frame::data(bytes.into()))).await.expect("the client listens");
     }
 
     /// Cuts the connection in the middle of the body.
@@ -159,27 +139,17 @@ impl TestBody {
 
     /// Waits until the client has closed the connection.
     pub(crate) async fn closed(self) {
-        tokio::time::timeout(PATIENCE, self.0.closed())
-            .await
-            .expect("the client closes in time");
+        tokio::time::timeout(PATIENCE, self.0.closed()).await.expect("the client closes in time");
     }
 }
 
-async fn hand_out(
-    request: Request<Incoming>,
-    to: mpsc::Sender<Exchange>,
-) -> Result<Response<Body>, io::Error> {
+async fn hand_out(request: Request<Incoming>, to: mpsc::Sender<Exchange>) -> Result<Response<Body>, io::Error> {
     let (answer, answered) = oneshot::channel();
     let (parts, _) = request.into_parts();
-    to.send(Exchange {
-        request: Request::from_parts(parts, ()),
-        answer,
-    })
-    .await
-    .map_err(|_| io::Error::other("the test is over"))?;
-    answered
+    to.send(Exchange { request: Request::from_parts(parts, ()), answer })
         .await
-        .map_err(|_| io::Error::other("the test does not answer"))
+        .map_err(|_| io::Error::other("the test is over"))?;
+    answered.await.map_err(|_| io::Error::other("the test does not answer"))
 }
 
 /// A source under test.
@@ -191,17 +161,11 @@ pub(crate) struct TestSource {
 impl TestSource {
     pub(crate) fn start(settings: SourceSettings, shared: &Arc<SharedSources>) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        Self {
-            events,
-            _handle: start(settings, shared, sender),
-        }
+        Self { events, _handle: start(settings, shared, sender) }
     }
 
     pub(crate) async fn event(&mut self) -> SourceEvent {
-        tokio::time::timeout(PATIENCE, self.events.recv())
-            .await
-            .expect("an event in time")
-            .expect("a source")
+        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source")
     }
 }
 

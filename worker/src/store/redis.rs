@@ -65,21 +65,14 @@ impl Keys {
 impl RedisStore {
     /// Opens a store; the connections are made in the background and made anew for ever.
     pub fn connect(url: &StoreUrl) -> Result<Self, StoreError> {
-        Ok(Self {
-            shared: Arc::new(Shared {
-                link: Link::open(url)?,
-                heavy: Semaphore::new(HEAVY_AT_ONCE),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { link: Link::open(url)?, heavy: Semaphore::new(HEAVY_AT_ONCE) }) })
     }
 }
 
 impl FlagStore for RedisStore {
     fn execute(&self, prefix: &Prefix, op: Op) -> BoxFuture<'static, Outcome> {
         let shared = Arc::clone(&self.shared);
-        let keys = Keys {
-            prefix: prefix.clone(),
-        };
+        let keys = Keys { prefix: prefix.clone() };
         async move { shared.execute(&keys, op).await.unwrap_or_else(Outcome::Failed) }.boxed()
     }
 
@@ -143,14 +136,8 @@ impl Shared {
         fill(&mut call);
         match call.query_async(connection).await {
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                script
-                    .load()
-                    .exec_async(connection)
-                    .await
-                    .map_err(|error| self.failed(&error))?;
-                call.query_async(connection)
-                    .await
-                    .map_err(|error| self.failed(&error))
+                script.load().exec_async(connection).await.map_err(|error| self.failed(&error))?;
+                call.query_async(connection).await.map_err(|error| self.failed(&error))
             }
             answer => answer.map_err(|error| self.failed(&error)),
         }
@@ -190,8 +177,7 @@ impl Shared {
         let _permit = self.heavy.acquire().await;
         let mut comparison = Comparison::new(snapshot);
         for kind in [Kind::Flag, Kind::Segment] {
-            self.scan(keys, kind, |field, value| comparison.found(kind, field, value))
-                .await?;
+            self.scan(keys, kind, |field, value| comparison.found(kind, field, value)).await?;
         }
         Ok(Outcome::Compared(comparison.differing()))
     }
@@ -201,14 +187,8 @@ impl Shared {
         let mut items = Vec::new();
         for kind in [Kind::Flag, Kind::Segment] {
             self.scan(keys, kind, |field, value| {
-                let id = ItemId {
-                    kind,
-                    key: String::from_utf8_lossy(field).into(),
-                };
-                items.push(StoredItem {
-                    id,
-                    body: value.to_vec(),
-                });
+                let id = ItemId { kind, key: String::from_utf8_lossy(field).into() };
+                items.push(StoredItem { id, body: value.to_vec() });
             })
             .await?;
         }
@@ -219,22 +199,14 @@ impl Shared {
     }
 
     /// Reads a hash page by page.
-    async fn scan(
-        &self,
-        keys: &Keys,
-        kind: Kind,
-        mut found: impl FnMut(&[u8], &[u8]),
-    ) -> Result<(), StoreError> {
+    async fn scan(&self, keys: &Keys, kind: Kind, mut found: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
         let mut bulk = self.link.connections().await?.bulk;
         let hash = keys.hash(kind);
         let mut cursor = "0".to_owned();
         loop {
             let mut call = cmd("HSCAN");
             call.arg(&hash).arg(&cursor).arg("COUNT").arg(PAGE);
-            let page: Value = call
-                .query_async(&mut bulk)
-                .await
-                .map_err(|error| self.failed(&error))?;
+            let page: Value = call.query_async(&mut bulk).await.map_err(|error| self.failed(&error))?;
             let (next, fields) = <(String, Vec<Vec<u8>>)>::from_redis_value(page)
                 // The error would quote the whole page.
                 .map_err(|_| StoreError::NotDone("the store's answer to HSCAN is not understood".to_owned()))?;
@@ -255,10 +227,9 @@ impl Shared {
         }
         match error.code() {
             // The server answered with an error: a script that is refused has not begun.
-            Some(code) => StoreError::NotDone(format!(
-                "the store answered {code}: {}",
-                error.detail().unwrap_or_default()
-            )),
+            Some(code) => {
+                StoreError::NotDone(format!("the store answered {code}: {}", error.detail().unwrap_or_default()))
+            }
             None if error.is_timeout() => StoreError::Unknown("the store did not answer in time".to_owned()),
             None => StoreError::Unknown(format!("the connection to the store failed: {error}")),
         }

@@ -67,7 +67,9 @@ impl Model {
 fn items(snapshot: &crate::dataset::Snapshot) -> BTreeMap<ItemId, Vec<u8>> {
     [Kind::Flag, Kind::Segment]
         .into_iter()
-        .flat_map(|kind| snapshot.of(kind).iter().map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, body.to_vec())))
+        .flat_map(|kind| {
+            snapshot.of(kind).iter().map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, body.to_vec()))
+        })
         .collect()
 }
 
@@ -75,15 +77,18 @@ fn me(epoch: u64, grant: &str, intent: Intent) -> Identity {
     Identity {
         fleet: "fleet".parse().unwrap(),
         uid: "uid".parse().unwrap(),
-        incarnation: Incarnation { state_directory: format!("dir-{grant}").parse().unwrap(), start_counter: 1, random: 7 },
+        incarnation: Incarnation {
+            state_directory: format!("dir-{grant}").parse().unwrap(),
+            start_counter: 1,
+            random: 7,
+        },
         grant: Grant { epoch: Epoch(epoch), id: GrantId::parse(grant).unwrap(), intent },
         lineage: Lineage::new(None, "0"),
         take_over: None,
     }
 }
 
-const ONLINE: ControlState =
-    ControlState { connected: true, lease: Duration::from_secs(15), confirmed_at: NOW };
+const ONLINE: ControlState = ControlState { connected: true, lease: Duration::from_secs(15), confirmed_at: NOW };
 const OFFLINE: ControlState =
     ControlState { connected: false, lease: Duration::from_secs(15), confirmed_at: Timestamp(NOW.0 - 60_000) };
 
@@ -122,9 +127,13 @@ const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
 #[test]
 fn a_first_load_claims_compares_and_writes() {
-    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     let ops = settle(&mut writer, &mut model, Some(&data), NOW);
-    assert!(matches!(&ops[..], [Op::Look, Op::Write(claim), Op::Compare(_), Op::Write(_)] if claim.set.is_empty() && !claim.marker), "{ops:?}");
+    assert!(
+        matches!(&ops[..], [Op::Look, Op::Write(claim), Op::Compare(_), Op::Write(_)] if claim.set.is_empty() && !claim.marker),
+        "{ops:?}"
+    );
     assert_in_line(&writer, &model, &data);
 }
 
@@ -162,7 +171,8 @@ fn without_control_an_absent_fence_is_claimed_after_a_lease_and_never_from_an_ol
 
 #[test]
 fn a_store_that_lost_its_data_is_refilled_at_once_without_control() {
-    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     model = Model::default();
     writer.check();
@@ -175,17 +185,21 @@ fn a_store_that_lost_its_data_is_refilled_at_once_without_control() {
 
 #[test]
 fn an_unchanged_store_gets_a_fence_and_nothing_else() {
-    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     let mut next = Writer::new(me(2, "g2", Intent::Serve), 1);
     let ops = settle(&mut next, &mut model, Some(&data), NOW);
-    assert!(matches!(&ops[..], [Op::Look, Op::Write(_), Op::Compare(_), Op::Write(last)] if last.set.is_empty() && last.remove.is_empty()));
+    assert!(
+        matches!(&ops[..], [Op::Look, Op::Write(_), Op::Compare(_), Op::Write(last)] if last.set.is_empty() && last.remove.is_empty())
+    );
     assert_in_line(&next, &model, &data);
 }
 
 #[test]
 fn a_patch_writes_one_field() {
-    let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
     let ops = settle(&mut writer, &mut model, Some(&data), NOW);
@@ -200,7 +214,8 @@ fn a_patch_writes_one_field() {
 fn a_large_difference_is_staged() {
     let keys: Vec<String> = (0..=SCRIPT_FIELDS).map(|number| format!("flag-{number}")).collect();
     let items: Vec<_> = keys.iter().map(|key| (key.as_str(), 1)).collect();
-    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&items));
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&items));
     let ops = settle(&mut writer, &mut model, Some(&data), NOW);
     assert!(matches!(ops.last(), Some(Op::Load { .. })));
     assert_in_line(&writer, &model, &data);
@@ -208,7 +223,8 @@ fn a_large_difference_is_staged() {
 
 #[test]
 fn an_older_owner_is_fenced_and_stops() {
-    let (mut old, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    let (mut old, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut old, &mut model, Some(&data), NOW);
     let newer = data.clone();
     settle(&mut Writer::new(me(2, "g2", Intent::Serve), 1), &mut model, Some(&newer), NOW);
@@ -242,7 +258,8 @@ fn a_conflict_stays_parked_until_the_user_takes_over() {
 #[test]
 fn a_release_keeps_the_data_and_a_purge_does_not() {
     for (intent, kept) in [(Intent::Release, true), (Intent::Purge, false)] {
-        let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+        let (mut writer, mut model, data) =
+            (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
         settle(&mut writer, &mut model, Some(&data), NOW);
         writer.regrant(me(2, "g1", intent));
         settle(&mut writer, &mut model, None, NOW);
@@ -260,7 +277,8 @@ fn a_release_keeps_the_data_and_a_purge_does_not() {
 
 #[test]
 fn a_late_twin_of_an_unknown_write_is_dead_after_the_advance() {
-    let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
     let Decision::Run(late) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
@@ -268,7 +286,10 @@ fn a_late_twin_of_an_unknown_write_is_dead_after_the_advance() {
     writer.changed(data.patch(Kind::Flag, "a", 3, b"three"));
     let later = NOW.after(Duration::from_secs(5));
     let ops = settle(&mut writer, &mut model, Some(&data), later);
-    assert!(!ops.iter().any(|op| matches!(op, Op::Compare(_))), "the content is known, nothing is compared: {ops:?}");
+    assert!(
+        !ops.iter().any(|op| matches!(op, Op::Compare(_))),
+        "the content is known, nothing is compared: {ops:?}"
+    );
     assert_in_line(&writer, &model, &data);
     assert!(matches!(model.execute(late), Outcome::Refused(_)));
     assert_in_line(&writer, &model, &data);
@@ -276,7 +297,8 @@ fn a_late_twin_of_an_unknown_write_is_dead_after_the_advance() {
 
 #[test]
 fn an_old_value_put_back_leads_to_a_comparison() {
-    let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    let (mut writer, mut model, mut data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     let old = model.clone();
     writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
@@ -290,7 +312,8 @@ fn an_old_value_put_back_leads_to_a_comparison() {
 
 #[test]
 fn a_foreign_change_is_repaired_minimally() {
-    let (mut writer, mut model, data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     model.items.insert(ItemId { kind: Kind::Flag, key: "a".into() }, b"foreign".to_vec());
     writer.distrust(NOW);

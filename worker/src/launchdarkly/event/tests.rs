@@ -26,32 +26,22 @@ fn names(payload: &FullPayload) -> Vec<String> {
 }
 
 fn reasons(payload: &FullPayload) -> Vec<(String, &str)> {
-    payload
-        .rejected()
-        .iter()
-        .map(|found| (item(found.kind, &found.key), &*found.reason))
-        .collect()
+    payload.rejected().iter().map(|found| (item(found.kind, &found.key), &*found.reason)).collect()
 }
 
 #[test]
 fn an_items_bytes_are_kept_as_sent() {
-    let payload = put(&format!(
-        r#"{{"path":"/","data":{{"flags":{{"a" :  {ITEM} }},"segments":{{}}}}}}"#
-    ));
+    let payload = put(&format!(r#"{{"path":"/","data":{{"flags":{{"a" :  {ITEM} }},"segments":{{}}}}}}"#));
     let found: Vec<_> = payload.items().collect();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].body, ITEM.as_bytes());
-    assert_eq!(
-        (found[0].kind, found[0].key, found[0].version, found[0].deleted),
-        (Kind::Flag, "a", 3, false)
-    );
+    assert_eq!((found[0].kind, found[0].key, found[0].version, found[0].deleted), (Kind::Flag, "a", 3, false));
 }
 
 #[test]
 fn the_order_of_properties_is_free_and_the_rest_is_skipped() {
     let s = r#"{"version":1,"key":"s","deleted":true}"#;
-    let data =
-        format!(r#"{{"new":[{{}}],"segments":{{"s":{s}}},"flags":{{"a":{ITEM}}},"configs":{{"x":1}}}}"#);
+    let data = format!(r#"{{"new":[{{}}],"segments":{{"s":{s}}},"flags":{{"a":{ITEM}}},"configs":{{"x":1}}}}"#);
     for text in [
         format!(r#"{{"path":"/","data":{data}}}"#),
         format!(r#"{{"data":{data},"path":"/"}}"#),
@@ -68,11 +58,7 @@ fn the_order_of_properties_is_free_and_the_rest_is_skipped() {
 
 #[test]
 fn a_put_for_another_path_is_ignored_whatever_it_holds() {
-    for text in [
-        r#"{"path":"/flags","data":7}"#,
-        r#"{"data":{"flags":7},"path":"/x"}"#,
-        r#"{"path":""}"#,
-    ] {
+    for text in [r#"{"path":"/flags","data":7}"#, r#"{"data":{"flags":7},"path":"/x"}"#, r#"{"path":""}"#] {
         assert!(matches!(parse("put", text), Ok(DataEvent::Ignored)), "{text}");
     }
 }
@@ -92,10 +78,7 @@ fn malformed_json_and_wrong_shapes_are_errors() {
         ("put", r#"{"data":{"flags":{"a":1},"segments":[]}}"#),
         ("put", r#"{"path":5,"data":{"flags":{}}}"#),
         ("put", r#"{"path":"/","data":{"flags":{}}} trailing"#),
-        (
-            "put",
-            r#"{"path":"/","data":{"flags":{"a":{"version":1,"key":"a"}}}"#,
-        ),
+        ("put", r#"{"path":"/","data":{"flags":{"a":{"version":1,"key":"a"}}}"#),
         ("patch", r#"{"data":{"key":"a","version":1}}"#),
         ("patch", r#"{"path":"/flags/a"}"#),
         ("patch", r#"{"path":"/flags/a","data":null}"#),
@@ -139,10 +122,7 @@ fn bad_items_are_named_and_do_not_spoil_the_rest() {
         ("huge", "its version is not a non-negative integer"),
         ("string", "its version is not a non-negative integer"),
         ("no-key", "it has no key"),
-        (
-            "other",
-            r#"its key "another" is not the key "other" under which it was sent"#,
-        ),
+        ("other", r#"its key "another" is not the key "other" under which it was sent"#),
         ("number", "its key is not a string"),
         ("deleted", "its field deleted is neither true nor false"),
         ("twice-inside", "duplicate field `version` at line 1 column 43"),
@@ -157,35 +137,22 @@ fn bad_items_are_named_and_do_not_spoil_the_rest() {
 fn a_patch_keeps_its_bytes_and_its_key_verbatim() {
     let body = r#"{"version":9, "key":"a%2Fb"}"#;
     let text = format!(r#"{{"data": {body} ,"path":"/segments/a%2Fb"}}"#);
-    let Ok(DataEvent::Patch {
-        kind,
-        key,
-        body: found,
-        version,
-        deleted,
-    }) = parse("patch", &text)
-    else {
+    let Ok(DataEvent::Patch { kind, key, body: found, version, deleted }) = parse("patch", &text) else {
         panic!("no patch");
     };
-    assert_eq!(
-        (kind, &*key, &*found, version, deleted),
-        (Kind::Segment, "a%2Fb", body.as_bytes(), 9, false)
-    );
+    assert_eq!((kind, &*key, &*found, version, deleted), (Kind::Segment, "a%2Fb", body.as_bytes(), 9, false));
 }
 
 #[test]
 fn a_patch_with_a_bad_item_is_rejected_by_name() {
     let text = r#"{"path":"/flags/a","data":{"key":"b","version":1}}"#;
-    let Ok(DataEvent::Rejected(rejected)) = parse("patch", text) else {
-        panic!("not rejected")
-    };
+    let Ok(DataEvent::Rejected(rejected)) = parse("patch", text) else { panic!("not rejected") };
     assert_eq!((rejected.kind, &*rejected.key), (Kind::Flag, "a"));
 }
 
 #[test]
 fn a_delete_has_a_key_and_a_version() {
-    let Ok(DataEvent::Delete { kind, key, version }) =
-        parse("delete", r#"{"version":12,"path":"/flags/a.b-c_d"}"#)
+    let Ok(DataEvent::Delete { kind, key, version }) = parse("delete", r#"{"version":12,"path":"/flags/a.b-c_d"}"#)
     else {
         panic!("no delete")
     };
@@ -201,10 +168,7 @@ fn unknown_names_and_kinds_are_ignored() {
         ("patch", r#"{"path":"flags/a","data":7}"#),
         ("delete", r#"{"path":"/x"}"#),
     ] {
-        assert!(
-            matches!(parse(name, text), Ok(DataEvent::Ignored)),
-            "{name} {text}"
-        );
+        assert!(matches!(parse(name, text), Ok(DataEvent::Ignored)), "{name} {text}");
     }
 }
 
@@ -213,14 +177,7 @@ fn a_poll_is_walked_like_a_put() {
     let body = Bytes::from(format!(r#"{{"segments":{{}},"flags":{{"a":{ITEM}}},"other":1}}"#));
     let payload = parse_poll(&body).expect("a good answer");
     assert_eq!(payload.items().next().expect("one item").body, ITEM.as_bytes());
-    for bad in [
-        "",
-        "{}",
-        "[]",
-        "null",
-        r#"{"message":"maintenance"}"#,
-        r#"{"flags":[]}"#,
-    ] {
+    for bad in ["", "{}", "[]", "null", r#"{"message":"maintenance"}"#, r#"{"flags":[]}"#] {
         assert!(parse_poll(&Bytes::from(bad)).is_err(), "{bad}");
     }
 }

@@ -30,10 +30,7 @@ async fn connected(source: &mut TestSource, expected: &str) {
 
 async fn payload(source: &mut TestSource) {
     let event = source.event().await;
-    assert!(
-        matches!(&event, SourceEvent::Payload(payload) if payload.items().count() == 1),
-        "{event:?}"
-    );
+    assert!(matches!(&event, SourceEvent::Payload(payload) if payload.items().count() == 1), "{event:?}");
 }
 
 async fn interrupted(source: &mut TestSource) -> (SourceFailure, Duration) {
@@ -52,9 +49,7 @@ async fn polls_are_conditional_and_may_be_packed() {
     assert_eq!(exchange.header("authorization"), Some(KEY));
     assert_eq!(exchange.header("accept-encoding"), Some("gzip"));
     assert_eq!(exchange.header("if-none-match"), None);
-    exchange
-        .answer(200, &[("etag", "\"1\""), ("x-ld-envid", "e1")], BODY)
-        .await;
+    exchange.answer(200, &[("etag", "\"1\""), ("x-ld-envid", "e1")], BODY).await;
     connected(&mut source, "e1").await;
     payload(&mut source).await;
 
@@ -63,33 +58,18 @@ async fn polls_are_conditional_and_may_be_packed() {
     exchange.answer(304, &[("x-ld-envid", "e1")], "").await;
     assert!(matches!(source.event().await, SourceEvent::Unchanged));
 
-    let headers = [
-        ("content-encoding", "gzip"),
-        ("etag", "\"2\""),
-        ("x-ld-envid", "e2"),
-    ];
-    server
-        .request()
-        .await
-        .answer(200, &headers, gzip(BODY.as_bytes()))
-        .await;
+    let headers = [("content-encoding", "gzip"), ("etag", "\"2\""), ("x-ld-envid", "e2")];
+    server.request().await.answer(200, &headers, gzip(BODY.as_bytes())).await;
     connected(&mut source, "e2").await;
     payload(&mut source).await;
 
     let exchange = server.request().await;
     assert_eq!(exchange.header("if-none-match"), Some("\"2\""));
     exchange.answer(200, &[("x-ld-envid", "e2")], "{\"flags\":").await;
-    assert!(matches!(
-        interrupted(&mut source).await.0,
-        SourceFailure::Data { .. }
-    ));
+    assert!(matches!(interrupted(&mut source).await.0, SourceFailure::Data { .. }));
 
     let exchange = server.request().await;
-    assert_eq!(
-        exchange.header("if-none-match"),
-        Some("\"2\""),
-        "bad data replaces nothing"
-    );
+    assert_eq!(exchange.header("if-none-match"), Some("\"2\""), "bad data replaces nothing");
     exchange.answer(304, &[("x-ld-envid", "e2")], "").await;
     connected(&mut source, "e2").await;
     assert!(matches!(source.event().await, SourceEvent::Unchanged));
@@ -104,16 +84,9 @@ async fn a_delay_is_never_below_the_interval_and_a_refused_key_is_slow() {
     let mut source = TestSource::start(source, &shared(1, SourceTimeouts::default()));
     server.request().await.answer(500, &[], "").await;
     let (failure, retry_in) = interrupted(&mut source).await;
-    assert_eq!(
-        (failure, retry_in),
-        (SourceFailure::Http { status: 500 }, Duration::from_millis(100))
-    );
+    assert_eq!((failure, retry_in), (SourceFailure::Http { status: 500 }, Duration::from_millis(100)));
     server.request().await.answer(304, &[], "").await;
-    assert_eq!(
-        interrupted(&mut source).await.0,
-        SourceFailure::Http { status: 304 },
-        "nobody asked for it"
-    );
+    assert_eq!(interrupted(&mut source).await.0, SourceFailure::Http { status: 304 }, "nobody asked for it");
     server.request().await.answer(403, &[], "").await;
     let (failure, retry_in) = interrupted(&mut source).await;
     assert_eq!(failure, SourceFailure::Auth { status: 403 });
@@ -124,34 +97,12 @@ async fn a_delay_is_never_below_the_interval_and_a_refused_key_is_slow() {
 async fn what_is_cut_broken_or_unknown_is_a_failure() {
     let mut server = TestServer::start().await;
     let mut source = start(&server);
-    server
-        .request()
-        .await
-        .open(200, &[("content-length", "100")])
-        .cut()
-        .await;
-    assert!(matches!(
-        interrupted(&mut source).await.0,
-        SourceFailure::Network { .. }
-    ));
-    server
-        .request()
-        .await
-        .answer(200, &[("content-encoding", "gzip")], BODY)
-        .await;
-    assert!(matches!(
-        interrupted(&mut source).await.0,
-        SourceFailure::Data { .. }
-    ));
-    server
-        .request()
-        .await
-        .answer(200, &[("content-encoding", "br")], BODY)
-        .await;
-    assert!(matches!(
-        interrupted(&mut source).await.0,
-        SourceFailure::Data { .. }
-    ));
+    server.request().await.open(200, &[("content-length", "100")]).cut().await;
+    assert!(matches!(interrupted(&mut source).await.0, SourceFailure::Network { .. }));
+    server.request().await.answer(200, &[("content-encoding", "gzip")], BODY).await;
+    assert!(matches!(interrupted(&mut source).await.0, SourceFailure::Data { .. }));
+    server.request().await.answer(200, &[("content-encoding", "br")], BODY).await;
+    assert!(matches!(interrupted(&mut source).await.0, SourceFailure::Data { .. }));
 }
 
 #[tokio::test]
@@ -161,19 +112,11 @@ async fn the_permit_is_free_between_polls() {
     settings.poll_interval = Duration::from_hours(1);
     let shared = shared(1, SourceTimeouts::default());
     let mut source = TestSource::start(SourceSettings::LaunchDarkly(settings.clone()), &shared);
-    server
-        .request()
-        .await
-        .answer(200, &[("x-ld-envid", "e1")], BODY)
-        .await;
+    server.request().await.answer(200, &[("x-ld-envid", "e1")], BODY).await;
     connected(&mut source, "e1").await;
     payload(&mut source).await;
     let serve = async {
-        server
-            .request()
-            .await
-            .answer(200, &[("x-ld-envid", "e1")], BODY)
-            .await;
+        server.request().await.answer(200, &[("x-ld-envid", "e1")], BODY).await;
     };
     let (proof, ()) = tokio::join!(prove_key(&settings, &shared, Duration::from_secs(20)), serve);
     assert_eq!(proof, Ok(Some("e1".into())));

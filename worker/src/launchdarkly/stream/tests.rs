@@ -10,18 +10,12 @@ fn patient() -> Arc<SharedSources> {
 }
 
 fn start(server: &TestServer, shared: &Arc<SharedSources>) -> TestSource {
-    TestSource::start(
-        SourceSettings::LaunchDarkly(server.settings(Delivery::Stream)),
-        shared,
-    )
+    TestSource::start(SourceSettings::LaunchDarkly(server.settings(Delivery::Stream)), shared)
 }
 
 async fn connected(source: &mut TestSource) {
     let event = source.event().await;
-    assert!(
-        matches!(&event, SourceEvent::Connected { environment_id: Some(id) } if &**id == "env-1"),
-        "{event:?}"
-    );
+    assert!(matches!(&event, SourceEvent::Connected { environment_id: Some(id) } if &**id == "env-1"), "{event:?}");
 }
 
 async fn payload(source: &mut TestSource) -> FullPayload {
@@ -59,10 +53,7 @@ async fn events_become_source_events_and_the_request_is_launchdarklys() {
         ("accept", "text/event-stream"),
         ("cache-control", "no-cache"),
         ("x-launchdarkly-tags", "application-id/flags"),
-        (
-            "x-launchdarkly-instance-id",
-            "00000000-0000-0000-0000-000000000000",
-        ),
+        ("x-launchdarkly-instance-id", "00000000-0000-0000-0000-000000000000"),
     ] {
         assert_eq!(exchange.header(name), Some(value), "{name}");
     }
@@ -71,16 +62,8 @@ async fn events_become_source_events_and_the_request_is_launchdarklys() {
     let mut body = exchange.open_stream();
     connected(&mut source).await;
     body.write(PUT).await;
-    assert_eq!(
-        payload(&mut source)
-            .await
-            .items()
-            .map(|item| item.key)
-            .collect::<Vec<_>>(),
-        ["a"]
-    );
-    body.write("event: patch\ndata: {\"path\":\"/flags/b\",\"data\":{\"key\":\"b\",")
-        .await;
+    assert_eq!(payload(&mut source).await.items().map(|item| item.key).collect::<Vec<_>>(), ["a"]);
+    body.write("event: patch\ndata: {\"path\":\"/flags/b\",\"data\":{\"key\":\"b\",").await;
     body.write("\"version\":2}}\n\n").await;
     let event = source.event().await;
     assert!(
@@ -88,15 +71,13 @@ async fn events_become_source_events_and_the_request_is_launchdarklys() {
             if &**key == "b" && &**body == br#"{"key":"b","version":2}"#),
         "{event:?}"
     );
-    body.write("event: delete\ndata: {\"path\":\"/segments/s\",\"version\":3}\n\n")
-        .await;
+    body.write("event: delete\ndata: {\"path\":\"/segments/s\",\"version\":3}\n\n").await;
     let event = source.event().await;
     assert!(
         matches!(&event, SourceEvent::Delete { kind: Kind::Segment, key, version: 3 } if &**key == "s"),
         "{event:?}"
     );
-    body.write("event: patch\ndata: {\"path\":\"/flags/b\",\"data\":7}\n\n")
-        .await;
+    body.write("event: patch\ndata: {\"path\":\"/flags/b\",\"data\":7}\n\n").await;
     assert!(matches!(source.event().await, SourceEvent::Rejected(_)));
     body.write("event: new\ndata: not json\n\n").await;
     assert!(matches!(source.event().await, SourceEvent::Alive));
@@ -129,20 +110,14 @@ async fn every_end_of_a_stream_is_followed_by_another_attempt() {
     drop(body);
     let (failure, retry_in) = interrupted(&mut source).await;
     assert_eq!(message(&failure), "the server ended the stream");
-    assert!(
-        (75..=150).contains(&retry_in.as_millis()),
-        "the server's retry counts: {retry_in:?}"
-    );
+    assert!((75..=150).contains(&retry_in.as_millis()), "the server's retry counts: {retry_in:?}");
 
     let exchange = server.request().await;
     assert_eq!(exchange.header("last-event-id"), Some("7"));
     let body = exchange.open_stream();
     connected(&mut source).await;
     body.cut().await;
-    assert!(matches!(
-        interrupted(&mut source).await.0,
-        SourceFailure::Network { .. }
-    ));
+    assert!(matches!(interrupted(&mut source).await.0, SourceFailure::Network { .. }));
 
     let mut body = server.request().await.open_stream();
     connected(&mut source).await;
@@ -151,19 +126,12 @@ async fn every_end_of_a_stream_is_followed_by_another_attempt() {
     assert!(matches!(failure, SourceFailure::Data { .. }), "{failure:?}");
     body.closed().await;
 
-    server
-        .request()
-        .await
-        .answer(200, &[("content-type", "text/html")], "<html>")
-        .await;
+    server.request().await.answer(200, &[("content-type", "text/html")], "<html>").await;
     let (failure, _) = interrupted(&mut source).await;
     assert!(message(&failure).contains("text/html"), "{failure:?}");
 
     server.request().await.answer(503, &[], "").await;
-    assert_eq!(
-        interrupted(&mut source).await.0,
-        SourceFailure::Http { status: 503 }
-    );
+    assert_eq!(interrupted(&mut source).await.0, SourceFailure::Http { status: 503 });
     connected_again(&mut server, &mut source).await;
 }
 
@@ -194,10 +162,7 @@ async fn a_refused_key_and_an_answer_without_content_are_tried_again_slowly() {
 
 #[tokio::test]
 async fn silence_ends_a_connection() {
-    let timeouts = SourceTimeouts {
-        read: Duration::from_secs(1),
-        ..SourceTimeouts::default()
-    };
+    let timeouts = SourceTimeouts { read: Duration::from_secs(1), ..SourceTimeouts::default() };
     let mut server = TestServer::start().await;
     let mut source = start(&server, &shared(1, timeouts));
     let mut body = server.request().await.open_stream();
@@ -220,10 +185,7 @@ async fn a_head_or_first_payload_that_does_not_come_ends_an_attempt() {
     let mut source = start(&server, &shared(1, timeouts));
     let unanswered = server.request().await;
     let (failure, _) = interrupted(&mut source).await;
-    assert!(
-        message(&failure).ends_with("did not answer within 1s"),
-        "{failure:?}"
-    );
+    assert!(message(&failure).ends_with("did not answer within 1s"), "{failure:?}");
     drop(unanswered);
     let mut body = server.request().await.open_stream();
     connected(&mut source).await;
@@ -238,9 +200,7 @@ async fn a_server_that_is_not_there_is_a_network_failure_that_names_it() {
     let server = TestServer::start().await;
     let mut settings = server.settings(Delivery::Stream);
     // A port that nobody listens on: it was just free, and nobody is told of it.
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a free port");
+    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = unused.local_addr().expect("bound");
     drop(unused);
     settings.stream_uri = format!("http://{address}").parse().expect("a URL");
@@ -255,19 +215,11 @@ async fn tls_that_fails_is_a_network_failure() {
     let server = TestServer::start().await;
     let mut settings = server.settings(Delivery::Stream);
     // The server speaks plain HTTP.
-    settings.stream_uri = server
-        .url
-        .as_str()
-        .replace("http://", "https://")
-        .parse()
-        .expect("a URL");
+    settings.stream_uri = server.url.as_str().replace("http://", "https://").parse().expect("a URL");
     let mut source = TestSource::start(SourceSettings::LaunchDarkly(settings), &patient());
     let (failure, retry_in) = interrupted(&mut source).await;
     assert!(matches!(failure, SourceFailure::Network { .. }), "{failure:?}");
-    assert!(
-        retry_in < Duration::from_secs(1),
-        "TLS belongs to the normal regime: {retry_in:?}"
-    );
+    assert!(retry_in < Duration::from_secs(1), "TLS belongs to the normal regime: {retry_in:?}");
 }
 
 #[tokio::test]
@@ -300,11 +252,7 @@ async fn redirects_are_followed_on_the_same_server_with_the_key() {
         (308, "/permanent#part", "/permanent"),
     ] {
         let mut source = start(&server, &patient());
-        server
-            .request()
-            .await
-            .answer(status, &[("location", location)], "")
-            .await;
+        server.request().await.answer(status, &[("location", location)], "").await;
         let exchange = server.request().await;
         assert_eq!(exchange.request.uri().to_string(), arrives);
         assert_eq!(exchange.header("authorization"), Some(KEY));
@@ -319,20 +267,13 @@ async fn a_redirect_never_carries_the_key_elsewhere_and_has_an_end() {
     let mut other = TestServer::start().await;
     for (location, complaint) in [
         (other.url.as_str(), "because the SDK key would go there"),
-        (
-            "http://localhost.invalid/all",
-            "because the SDK key would go there",
-        ),
+        ("http://localhost.invalid/all", "because the SDK key would go there"),
         ("", "without a usable Location"),
         ("http://", "without a usable Location"),
         ("ftp://x/", "without a usable Location"),
     ] {
         let mut source = start(&server, &patient());
-        server
-            .request()
-            .await
-            .answer(307, &[("location", location)], "")
-            .await;
+        server.request().await.answer(307, &[("location", location)], "").await;
         let (failure, _) = interrupted(&mut source).await;
         assert!(message(&failure).contains(complaint), "{location}: {failure:?}");
     }
@@ -340,11 +281,7 @@ async fn a_redirect_never_carries_the_key_elsewhere_and_has_an_end() {
 
     let mut source = start(&server, &patient());
     for _ in 0..=5 {
-        server
-            .request()
-            .await
-            .answer(302, &[("location", "/again")], "")
-            .await;
+        server.request().await.answer(302, &[("location", "/again")], "").await;
     }
     assert!(message(&interrupted(&mut source).await.0).ends_with("redirected more than 5 times"));
 }
@@ -389,19 +326,13 @@ async fn dropping_the_source_closes_its_connection() {
 async fn a_large_payload_is_read_and_one_above_the_limit_is_not() {
     let mut server = TestServer::start().await;
     let mut limited = shared(1, SourceTimeouts::default());
-    Arc::get_mut(&mut limited)
-        .expect("not shared yet")
-        .max_payload_bytes = 2 * MAX_PARSED_INLINE_BYTES;
+    Arc::get_mut(&mut limited).expect("not shared yet").max_payload_bytes = 2 * MAX_PARSED_INLINE_BYTES;
     let mut source = start(&server, &limited);
-    for (size, is_taken) in [
-        (MAX_PARSED_INLINE_BYTES, true),
-        (3 * MAX_PARSED_INLINE_BYTES, false),
-    ] {
+    for (size, is_taken) in [(MAX_PARSED_INLINE_BYTES, true), (3 * MAX_PARSED_INLINE_BYTES, false)] {
         let filler = "x".repeat(size);
         let mut body = server.request().await.open_stream();
         connected(&mut source).await;
-        body.write(PUT.replace("\"version\"", &format!("\"filler\":\"{filler}\",\"version\"")))
-            .await;
+        body.write(PUT.replace("\"version\"", &format!("\"filler\":\"{filler}\",\"version\""))).await;
         if is_taken {
             assert_eq!(payload(&mut source).await.items().count(), 1);
             drop(body);

@@ -56,10 +56,7 @@ impl Registry {
     fn tell(&self, prefix: Option<&str>, change: impl Fn(&mut StoreNews)) {
         let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         match prefix {
-            Some(prefix) => senders
-                .get(prefix)
-                .into_iter()
-                .for_each(|sender| sender.send_modify(&change)),
+            Some(prefix) => senders.get(prefix).into_iter().for_each(|sender| sender.send_modify(&change)),
             None => senders.values().for_each(|sender| sender.send_modify(&change)),
         }
     }
@@ -101,27 +98,13 @@ impl Drop for Link {
 
 impl Link {
     pub(super) fn open(url: &StoreUrl) -> Result<Self, StoreError> {
-        let client = client(url)
-            .map_err(|error| StoreError::NotDone(format!("the store's URL is not usable: {error}")))?;
+        let client =
+            client(url).map_err(|error| StoreError::NotDone(format!("the store's URL is not usable: {error}")))?;
         let (sender, current) = watch::channel(State::Starting);
         let (broken, registry) = (Arc::new(Notify::new()), Arc::new(Registry::default()));
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the task is owned by the link and ends with it"
-        )]
-        let keeper = tokio::spawn(keep(
-            client,
-            url.redacted(),
-            sender,
-            Arc::clone(&broken),
-            Arc::clone(&registry),
-        ));
-        Ok(Self {
-            current,
-            broken,
-            registry,
-            keeper,
-        })
+        #[expect(clippy::disallowed_methods, reason = "the task is owned by the link and ends with it")]
+        let keeper = tokio::spawn(keep(client, url.redacted(), sender, Arc::clone(&broken), Arc::clone(&registry)));
+        Ok(Self { current, broken, registry, keeper })
     }
 
     /// The connections, if there are any. Only the outcome of the very first attempt is waited for.
@@ -148,11 +131,7 @@ impl Link {
 
     /// News of a prefix.
     pub(super) fn news(&self, prefix: &Prefix) -> watch::Receiver<StoreNews> {
-        let mut senders = self
-            .registry
-            .senders
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut senders = self.registry.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|_, sender| sender.receiver_count() > 0);
         senders.entry(prefix.as_str().to_owned()).or_default().subscribe()
     }
@@ -161,10 +140,7 @@ impl Link {
 fn client(url: &StoreUrl) -> RedisResult<Client> {
     let info = url.expose().into_connection_info()?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(
-        info.set_redis_settings(settings)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true)),
-    )
+    Client::open(info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
 /// Connects, publishes the connections, waits until they fail, and so on for ever.
@@ -201,11 +177,7 @@ async fn keep(
     }
 }
 
-async fn connect(
-    client: &Client,
-    broken: &Arc<Notify>,
-    registry: &Arc<Registry>,
-) -> RedisResult<Connections> {
+async fn connect(client: &Client, broken: &Arc<Notify>, registry: &Arc<Registry>) -> RedisResult<Connections> {
     let base = || {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
@@ -222,25 +194,16 @@ async fn connect(
         Ok::<(), ()>(())
     };
     let tracked = base().set_response_timeout(Some(CALL)).set_push_sender(pushed);
-    let mut main = client
-        .get_multiplexed_async_connection_with_config(&tracked)
-        .await?;
+    let mut main = client.get_multiplexed_async_connection_with_config(&tracked).await?;
     for script in script::ALL {
         script.load().exec_async(&mut main).await?;
     }
     // Without tracking the paced looks find foreign writes, only later.
-    if let Err(error) = cmd("CLIENT")
-        .arg("TRACKING")
-        .arg("ON")
-        .arg("NOLOOP")
-        .exec_async(&mut main)
-        .await
-    {
+    if let Err(error) = cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(&mut main).await {
         tracing::warn!(error = %error, "the store refuses client tracking, foreign writes will be found later");
     }
-    let bulk = client
-        .get_multiplexed_async_connection_with_config(&base().set_response_timeout(Some(BULK_CALL)))
-        .await?;
+    let bulk =
+        client.get_multiplexed_async_connection_with_config(&base().set_response_timeout(Some(BULK_CALL))).await?;
     Ok(Connections { main, bulk })
 }
 

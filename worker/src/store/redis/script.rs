@@ -54,11 +54,7 @@ impl Script {
 
 /// The arguments of every writing script: the fence before and after.
 pub(super) fn step_arguments(call: &mut Cmd, step: &FenceStep) {
-    let seconds = if step.released {
-        RELEASED_FENCE.as_secs()
-    } else {
-        0
-    };
+    let seconds = if step.released { RELEASED_FENCE.as_secs() } else { 0 };
     call.arg(u8::from(step.expected.is_some()))
         .arg(step.expected.as_deref().unwrap_or_default())
         .arg(&step.next)
@@ -96,25 +92,16 @@ pub(super) fn stage_arguments(call: &mut Cmd, items: &[(Arc<str>, Arc<[u8]>)]) {
 
 /// Reads a script's answer. Anything but a known one is a failure.
 pub(super) fn outcome(answer: Value) -> Result<Outcome, StoreError> {
-    let malformed = |what: &str| {
-        StoreError::Unknown(format!(
-            "the store's answer to a script is not understood ({what})"
-        ))
-    };
+    let malformed =
+        |what: &str| StoreError::Unknown(format!("the store's answer to a script is not understood ({what})"));
     let Value::Array(parts) = answer else {
         return Err(malformed("no list"));
     };
     let text = |at: usize| {
-        parts
-            .get(at)
-            .and_then(|part| String::from_redis_value_ref(part).ok())
-            .ok_or_else(|| malformed("text"))
+        parts.get(at).and_then(|part| String::from_redis_value_ref(part).ok()).ok_or_else(|| malformed("text"))
     };
     let count = |at: usize| {
-        parts
-            .get(at)
-            .and_then(|part| u64::from_redis_value_ref(part).ok())
-            .ok_or_else(|| malformed("number"))
+        parts.get(at).and_then(|part| u64::from_redis_value_ref(part).ok()).ok_or_else(|| malformed("number"))
     };
     let found = || {
         Ok(match text(1)?.as_str() {
@@ -126,10 +113,7 @@ pub(super) fn outcome(answer: Value) -> Result<Outcome, StoreError> {
         })
     };
     match text(0)?.as_str() {
-        "done" => Ok(Outcome::Done {
-            flags: count(1)?,
-            segments: count(2)?,
-        }),
+        "done" => Ok(Outcome::Done { flags: count(1)?, segments: count(2)? }),
         "looked" => Ok(Outcome::Looked(Look {
             found: found()?,
             marker: count(3)? == 1,
@@ -142,9 +126,7 @@ pub(super) fn outcome(answer: Value) -> Result<Outcome, StoreError> {
             text(1)?
         ))),
         "unstaged" => Err(StoreError::NotDone("a staged hash is incomplete".to_owned())),
-        "malformed" => Err(StoreError::NotDone(
-            "a script's arguments do not add up".to_owned(),
-        )),
+        "malformed" => Err(StoreError::NotDone("a script's arguments do not add up".to_owned())),
         _ => Err(malformed("word")),
     }
 }
