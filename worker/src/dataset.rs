@@ -222,7 +222,7 @@ impl<'a> Comparison<'a> {
             Ok(at) => self.equal[kind as usize][at] = *items[at].1 == *value,
             // A field that is not UTF-8 is no key of LaunchDarkly's; it is left alone, as no reader asks for it by name.
             Err(_) => {
-                self.foreign.extend(std::str::from_utf8(field).ok().map(|key| ItemId { kind, key: key.into() }))
+                self.foreign.extend(std::str::from_utf8(field).ok().map(|key| ItemId { kind, key: key.into() }));
             }
         }
     }
