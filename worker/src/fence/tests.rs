@@ -31,7 +31,6 @@ fn verdict(found: &Found, expected: Option<&str>, take_over: Option<&TakeOver>) 
 
 /// Every row of the design's table, in its order, and what each admits.
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn the_table() {
     let with = |change: fn(&mut Fence)| {
         let mut fence = fence();
