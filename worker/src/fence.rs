@@ -42,8 +42,17 @@ pub struct Fence {
     pub flags: u64,
     /// Segments in the store after the write.
     pub segments: u64,
-    /// The environment was paused or removed: any grant of this epoch's successors may claim, of any uid.
-    pub released: bool,
+    /// Whether it still serves.
+    pub kind: FenceKind,
+}
+
+/// What a fence is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceKind {
+    /// It keeps everybody else out.
+    Serving,
+    /// The environment was paused or removed: a grant of a higher epoch may claim, whatever its uid.
+    Released,
 }
 
 impl fmt::Display for Lineage {
@@ -66,7 +75,10 @@ impl fmt::Display for Fence {
             self.write,
             self.flags,
             self.segments,
-            if self.released { "released" } else { "serving" },
+            match self.kind {
+                FenceKind::Serving => "serving",
+                FenceKind::Released => "released",
+            },
         )
     }
 }
@@ -89,15 +101,15 @@ impl Fence {
             write: word()?.parse().ok()?,
             flags: 0,
             segments: 0,
-            released: false,
+            kind: FenceKind::Serving,
         };
         let (flags, segments) = word()?.split_once('.')?;
-        let released = match word()? {
-            "released" => true,
-            "serving" => false,
+        let kind = match word()? {
+            "released" => FenceKind::Released,
+            "serving" => FenceKind::Serving,
             _ => return None,
         };
-        let fence = Self { flags: flags.parse().ok()?, segments: segments.parse().ok()?, released, ..fence };
+        let fence = Self { flags: flags.parse().ok()?, segments: segments.parse().ok()?, kind, ..fence };
         // Exactly what would be written, so that equal meaning is equal text.
         (words.next().is_none() && fence.to_string() == text).then_some(fence)
     }
@@ -195,7 +207,7 @@ pub fn judge(found: &Found, me: &Claimant<'_>) -> Verdict {
     let Some(fence) = Fence::parse(text) else {
         return foreign();
     };
-    if fence.fleet != *me.fleet || (fence.uid != *me.uid && !fence.released) {
+    if fence.fleet != *me.fleet || (fence.uid != *me.uid && fence.kind != FenceKind::Released) {
         return foreign();
     }
     if fence.epoch > me.grant.epoch {

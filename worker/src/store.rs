@@ -8,14 +8,14 @@ pub mod redis;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use flotilla_proto::{Prefix, StoreUrl};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::dataset::{ItemId, Snapshot};
-use crate::fence::Found;
+use crate::fence::{FenceKind, Found};
 use crate::source::Kind;
 
 /// Above this many bytes of keys and bodies, or [`SCRIPT_FIELDS`], a difference is staged rather than written by one script.
@@ -37,11 +37,20 @@ pub enum Op {
     /// Delete everything but the fence, which becomes a released one, if the fence is the expected one.
     Purge(FenceStep),
     /// Read both hashes and name the items that differ.
-    Compare(Arc<Snapshot>),
+    Compare { snapshot: Arc<Snapshot>, urgency: Urgency },
     /// Read the keys, versions and sizes of the items.
     List,
     /// Read one item.
     Read(ItemId),
+}
+
+/// Whether a comparison holds other work up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Nothing is written before it.
+    Now,
+    /// It verifies what should be known: if others are being compared, it can wait.
+    WhenIdle,
 }
 
 /// From one value of the fence to the next.
@@ -51,8 +60,8 @@ pub struct FenceStep {
     pub expected: Option<String>,
     /// What stands there afterwards.
     pub next: String,
-    /// The next value is a released one, and expires after [`RELEASED_FENCE`].
-    pub released: bool,
+    /// Of which kind the next value is. A released one expires after [`RELEASED_FENCE`].
+    pub kind: FenceKind,
 }
 
 /// A small change, written by one script.
@@ -81,13 +90,28 @@ pub struct Look {
     pub segments: u64,
 }
 
-/// An item as the store holds it.
+/// An item that the store holds, without its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredItem {
     /// Which.
     pub id: ItemId,
-    /// Its text.
-    pub body: Vec<u8>,
+    /// The version in its text; 0: there is none.
+    pub version: u64,
+    /// Bytes of its text.
+    pub bytes: u64,
+}
+
+impl StoredItem {
+    /// What a stored text is.
+    pub fn of(id: ItemId, body: &[u8]) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            #[serde(default)]
+            version: u64,
+        }
+        let version = serde_json::from_slice::<Versioned>(body).map_or(0, |item| item.version);
+        Self { id, version, bytes: body.len() as u64 }
+    }
 }
 
 /// The answer to an [`Op`].
@@ -106,6 +130,8 @@ pub enum Outcome {
     Refused(Found),
     /// To a comparison: the items that differ.
     Compared(Vec<ItemId>),
+    /// To a comparison that can wait: the store is busy with others, nothing was compared.
+    Busy,
     /// To a list.
     Listed(Vec<StoredItem>),
     /// To a read.
@@ -143,22 +169,31 @@ pub trait FlagStore: fmt::Debug + Send + Sync {
     fn news(&self, prefix: &Prefix) -> watch::Receiver<StoreNews>;
 }
 
-/// The stores of a worker, one per URL, shared by its environments.
-#[derive(Debug, Default)]
+/// The stores of a worker, one per URL, shared by its environments. A store lives for as long as one of them holds it.
+#[derive(Default)]
 pub struct Stores {
-    open: Mutex<HashMap<String, Arc<dyn FlagStore>>>,
+    /// By the whole URL, which may hold a password: never to be shown.
+    open: Mutex<HashMap<String, Weak<dyn FlagStore>>>,
 }
 
 impl Stores {
     /// The store behind a URL; connects in the background when it is new. An error names what is wrong with the URL.
     pub fn open(&self, url: &StoreUrl) -> Result<Arc<dyn FlagStore>, StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = open.get(url.expose()) {
-            return Ok(Arc::clone(store));
+        open.retain(|_, store| store.strong_count() > 0);
+        if let Some(store) = open.get(url.expose()).and_then(Weak::upgrade) {
+            return Ok(store);
         }
         let store: Arc<dyn FlagStore> = Arc::new(redis::RedisStore::connect(url)?);
-        open.insert(url.expose().to_owned(), Arc::clone(&store));
+        open.insert(url.expose().to_owned(), Arc::downgrade(&store));
         Ok(store)
+    }
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).len();
+        f.debug_struct("Stores").field("open", &open).finish_non_exhaustive()
     }
 }
 
@@ -167,5 +202,23 @@ pub fn hash_suffix(kind: Kind) -> &'static str {
     match kind {
         Kind::Flag => ":features",
         Kind::Segment => ":segments",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stores_are_shared_forgotten_and_never_shown() {
+        let url = |text| StoreUrl::parse("url", text).unwrap();
+        let stores = Stores::default();
+        let first = stores.open(&url("redis://:hunter2@127.0.0.1:1")).unwrap();
+        let same = stores.open(&url("redis://:hunter2@127.0.0.1:1")).unwrap();
+        assert!(Arc::ptr_eq(&first, &same));
+        assert_eq!(format!("{stores:?}"), "Stores { open: 1, .. }");
+        drop((first, same));
+        let _other = stores.open(&url("redis://:hunter2@127.0.0.1:1/2")).unwrap();
+        assert_eq!(format!("{stores:?}"), "Stores { open: 1, .. }", "the first was forgotten");
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use flotilla_proto::{Epoch, GrantId, Incarnation, Prefix, StoreUrl};
 use flotilla_tests::harness::{RedisServer, wait_until};
 use flotilla_worker::dataset::{ItemId, Snapshot};
-use flotilla_worker::fence::{Fence, Found, Lineage};
+use flotilla_worker::fence::{Fence, FenceKind, Found, Lineage};
 use flotilla_worker::source::Kind;
 use flotilla_worker::store::redis::RedisStore;
-use flotilla_worker::store::{FenceStep, FlagStore as _, Look, Op, Outcome, Write};
+use flotilla_worker::store::{FenceStep, FlagStore as _, Look, Op, Outcome, Urgency, Write};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, cmd};
 
@@ -71,7 +71,7 @@ fn flag(key: &str) -> ItemId {
 }
 
 fn step(expected: Option<&str>, next: &str) -> FenceStep {
-    FenceStep { expected: expected.map(Into::into), next: next.into(), released: false }
+    FenceStep { expected: expected.map(Into::into), next: next.into(), kind: FenceKind::Serving }
 }
 
 fn write(expected: Option<&str>, next: &str, set: &[(&str, &str)], remove: &[&str]) -> Op {
@@ -105,7 +105,7 @@ fn fence(change: impl FnOnce(&mut Fence)) -> String {
         write: 1,
         flags: 0,
         segments: 0,
-        released: false,
+        kind: FenceKind::Serving,
     };
     change(&mut fence);
     fence.to_string()
@@ -129,7 +129,7 @@ async fn every_row_of_the_fence_table_times_every_write() {
         Some(fence(|f| f.incarnation.start_counter = 9)),
         Some(fence(|f| f.grant = GrantId::parse("twin").unwrap())),
         Some(fence(|f| f.epoch = Epoch(4))),
-        Some(fence(|f| f.released = true)),
+        Some(fence(|f| f.kind = FenceKind::Released)),
     ];
     let everything = snapshot(&many(3, 10));
     let ops = |expected: Option<&str>| {
@@ -221,12 +221,12 @@ async fn a_comparison_names_what_differs() {
     let flags = many(1_000, 50);
     bench.run(Op::Load { step: step(None, "1"), snapshot: snapshot(&flags) }).await;
     assert!(
-        matches!(bench.run(Op::Compare(snapshot(&flags))).await, Outcome::Compared(differing) if differing.is_empty())
+        matches!(bench.run(Op::Compare { snapshot: snapshot(&flags), urgency: Urgency::Now }).await, Outcome::Compared(differing) if differing.is_empty())
     );
     let _: () = bench.other.hset("ld:test:features", "flag-00003", "other").await.unwrap();
     let _: () = bench.other.hdel("ld:test:features", "flag-00004").await.unwrap();
     let _: () = bench.other.hset("ld:test:features", "foreign", "{}").await.unwrap();
-    let Outcome::Compared(mut differing) = bench.run(Op::Compare(snapshot(&flags))).await else { panic!() };
+    let Outcome::Compared(mut differing) = bench.run(Op::Compare { snapshot: snapshot(&flags), urgency: Urgency::Now }).await else { panic!() };
     differing.sort();
     assert_eq!(differing, [flag("flag-00003"), flag("flag-00004"), flag("foreign")]);
 }
@@ -255,7 +255,7 @@ async fn a_wrong_type_is_named_and_nothing_is_written() {
 async fn a_released_fence_expires_and_a_claim_makes_it_stay() {
     let mut bench = Bench::start().await;
     bench.run(write(None, "1", &[("a", "A")], &[])).await;
-    bench.run(Op::Purge(FenceStep { released: true, ..step(Some("1"), "2") })).await;
+    bench.run(Op::Purge(FenceStep { kind: FenceKind::Released, ..step(Some("1"), "2") })).await;
     assert_eq!(bench.keys().await, ["ld:test:$flotilla"]);
     let ttl: i64 = bench.other.ttl("ld:test:$flotilla").await.unwrap();
     assert!((604_700..=604_800).contains(&ttl), "{ttl}");

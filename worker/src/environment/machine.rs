@@ -52,6 +52,8 @@ pub(super) struct Machine {
     news: StoreNews,
     /// Paced looks so far.
     checks: u32,
+    /// The last store operation failed.
+    store_fails: bool,
     /// The user changed where the data comes from: the next full payload's versions are not the old ones' successors.
     begins_lineage: bool,
     source_state: Option<SourceState>,
@@ -88,6 +90,7 @@ impl Machine {
             writer,
             news: StoreNews::default(),
             checks: 0,
+            store_fails: false,
             begins_lineage: false,
             source_state: None,
             environment_id: None,
@@ -140,8 +143,9 @@ impl Machine {
     /// The store has news.
     pub(super) fn store_news(&mut self, now: Timestamp, news: StoreNews) -> Vec<Action> {
         let old = std::mem::replace(&mut self.news, news);
-        // While there was no connection nobody told us of foreign writes.
-        if news != old {
+        if news.connection != old.connection {
+            self.writer.reconnected(now);
+        } else if news.touched != old.touched {
             self.writer.distrust(now);
         }
         self.after(now, Vec::new())
@@ -225,18 +229,12 @@ impl Machine {
             self.last_write = Some(now);
         }
         self.repairs += u64::from(effect.repair);
+        let failed_before = std::mem::replace(&mut self.store_fails, self.writer.error().is_some());
         if let Some(message) = self.writer.error() {
-            let known = self
-                .last_error
-                .as_ref()
-                .is_some_and(|error| error.kind == ErrorKind::Store && error.message == message);
-            if !known {
-                self.last_error = Some(LastError {
-                    kind: ErrorKind::Store,
-                    status: None,
-                    message: message.to_owned(),
-                    time: now,
-                });
+            let same = |error: &LastError| error.kind == ErrorKind::Store && error.message == message;
+            if !failed_before || !self.last_error.as_ref().is_some_and(same) {
+                let message = message.to_owned();
+                self.last_error = Some(LastError { kind: ErrorKind::Store, status: None, message, time: now });
             }
         }
         (effect, self.after(now, Vec::new()))
@@ -338,7 +336,7 @@ impl Machine {
     /// The environment is to be found in another store connection: nothing is known of it.
     pub(super) fn store_replaced(&mut self, now: Timestamp) -> Vec<Action> {
         let identity = identity(&self.fleet, &self.incarnation, &self.assignment, self.environment_id.as_deref());
-        self.writer.regrant(identity);
+        self.writer.move_to_other_store(identity);
         self.after(now, Vec::new())
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use flotilla_proto::session::{Answer, Question};
 use flotilla_proto::{Prefix, Reason, v1};
-use serde::Deserialize;
 
 use crate::dataset::ItemId;
 use crate::launchdarkly::{LaunchDarklySettings, SharedSources, prove_key};
@@ -52,6 +51,7 @@ fn store_failure(outcome: Outcome) -> v1::RequestFailure {
         | Outcome::Done { .. }
         | Outcome::Refused(_)
         | Outcome::Compared(_)
+        | Outcome::Busy
         | Outcome::Listed(_)
         | Outcome::Read(_) => failure(Reason::StoreUnavailable, "the store gave an answer to another question"),
     }
@@ -86,9 +86,9 @@ async fn get(subject: &Subject, request: &v1::GetItemRequest) -> Result<Answer, 
         .ok_or_else(|| failure(Reason::InvalidField, "kind: flag or segment is required"))?;
     let id = ItemId { kind, key: request.key.as_str().into() };
     match subject.store.execute(&subject.prefix, Op::Read(id.clone())).await {
-        Outcome::Read(Some(body)) => {
-            let item = StoredItem { id, body };
-            Ok(Answer::GetItem(v1::GetItemResponse { item: Some(summary(&item)), json: item.body }))
+        Outcome::Read(Some(json)) => {
+            let item = Some(summary(&StoredItem::of(id, &json)));
+            Ok(Answer::GetItem(v1::GetItemResponse { item, json }))
         }
         Outcome::Read(None) => Err(failure(
             Reason::ItemNotFound,
@@ -123,17 +123,11 @@ async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer
 }
 
 fn summary(item: &StoredItem) -> v1::ItemSummary {
-    #[derive(Deserialize)]
-    struct Versioned {
-        #[serde(default)]
-        version: u64,
-    }
-    let version = serde_json::from_slice::<Versioned>(&item.body).map_or(0, |item| item.version);
     let kind = match item.id.kind {
         Kind::Flag => v1::ItemKind::Flag,
         Kind::Segment => v1::ItemKind::Segment,
     };
-    v1::ItemSummary { kind: kind.into(), key: item.id.key.to_string(), version, bytes: item.body.len() as u64 }
+    v1::ItemSummary { kind: kind.into(), key: item.id.key.to_string(), version: item.version, bytes: item.bytes }
 }
 
 fn kind_from_proto(kind: v1::ItemKind) -> Option<Kind> {

@@ -10,7 +10,6 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::machine::{Action, Machine};
@@ -49,15 +48,15 @@ struct Task {
     instance_id: Uuid,
 }
 
-/// Starts the task. It ends, with the first unused write number, when the inputs' sender is dropped.
-pub(super) fn spawn(
+/// Makes the task, to be polled by the environment's handle. It ends when the inputs' sender is dropped.
+pub(super) fn prepare(
     assignment: Assignment,
     context: Arc<EnvironmentContext>,
     control: ControlState,
     inputs: mpsc::Receiver<EnvironmentInput>,
     updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
     first_write_number: u64,
-) -> Result<JoinHandle<u64>, StoreError> {
+) -> Result<impl Future<Output = ()> + Send + 'static, StoreError> {
     let store = context.stores.open(&assignment.store_url)?;
     let news = store.news(&assignment.spec.prefix);
     let now = context.clock.now();
@@ -84,9 +83,7 @@ pub(super) fn spawn(
         told_at: Timestamp::default(),
         instance_id,
     };
-    #[expect(clippy::disallowed_methods, reason = "the environment's handle owns the task and waits for its end")]
-    let handle = tokio::spawn(task.run(inputs, actions));
-    Ok(handle)
+    Ok(task.run(inputs, actions))
 }
 
 /// What happened next.
@@ -100,7 +97,7 @@ enum Happened {
 }
 
 impl Task {
-    async fn run(mut self, mut inputs: mpsc::Receiver<EnvironmentInput>, actions: Vec<Action>) -> u64 {
+    async fn run(mut self, mut inputs: mpsc::Receiver<EnvironmentInput>, actions: Vec<Action>) {
         self.act(actions).await;
         self.report().await;
         loop {
@@ -240,7 +237,7 @@ impl Task {
                 self.context.metrics.event_received(&self.name, now);
             }
             SourceEvent::Rejected(item) => {
-                tracing::warn!(environment = %self.name, item = %item.key, reason = %item.reason, "an item was not stored");
+                tracing::warn!(environment = %self.name, item = %item.shown_key(), reason = %item.reason, "an item was not stored");
             }
             SourceEvent::Alive => {}
         }
@@ -262,6 +259,7 @@ impl Task {
             Outcome::Looked(_)
             | Outcome::Done { .. }
             | Outcome::Compared(_)
+            | Outcome::Busy
             | Outcome::Listed(_)
             | Outcome::Read(_) => "ok",
         };
@@ -344,7 +342,7 @@ impl Task {
         }
     }
 
-    async fn end(mut self) -> u64 {
+    async fn end(mut self) {
         self.source = None;
         if let Some((_, operation)) = self.operation.take() {
             // What it does not finish is as good as a crash: the fence settles it.
@@ -353,7 +351,7 @@ impl Task {
             }
         }
         self.context.metrics.environment_removed(&self.name);
-        self.machine.next_write_number()
+        tracing::debug!(environment = %self.name, next_write_number = self.machine.next_write_number(), "ended");
     }
 }
 
@@ -363,7 +361,7 @@ fn operation_name(op: &Op) -> &'static str {
         Op::Write(_) => "write",
         Op::Load { .. } => "load",
         Op::Purge(_) => "purge",
-        Op::Compare(_) => "compare",
+        Op::Compare { .. } => "compare",
         Op::List => "list",
         Op::Read(_) => "read",
     }

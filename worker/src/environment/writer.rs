@@ -1,10 +1,12 @@
 //! Decides what to ask of the store, and what its answers mean. Pure.
 //!
 //! Claim, then read, then write the difference; from then on write what changes. At most one operation is under way.
-//! `dirty` names the items of which the store may hold something else than the data set, as long as `content` is known;
-//! when it is not, a comparison finds them. A write whose outcome is unknown becomes an *attempt*: the next look tells
-//! whether it was done, and an empty write then kills whatever of it is still on its way.
+//! `dirty` names the items of which the store may hold something else than the data set, as long as [`Content`] is
+//! known; when it is not, a comparison finds them. A write whose outcome is unknown becomes an *attempt*: the next look
+//! tells whether it was done, and an empty write then kills whatever of it is still on its way.
 
+// How well the store does what it is asked.
+mod health;
 // What the store's answers mean.
 mod outcomes;
 
@@ -15,17 +17,17 @@ use std::time::Duration;
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::{FleetId, Grant, GrantState, Incarnation, Intent, Marker, Timestamp, Uid};
 
+use self::health::Health;
 use super::ControlState;
 use crate::dataset::{Dataset, ItemId};
-use crate::fence::{Fence, Lineage};
+use crate::fence::{Fence, FenceKind, Lineage};
 use crate::source::Kind;
-use crate::store::{FenceStep, Op, SCRIPT_BYTES, SCRIPT_FIELDS, Write};
+use crate::store::{FenceStep, Op, SCRIPT_BYTES, SCRIPT_FIELDS, Urgency, Write};
 
-/// Pause after a failure: the first, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Pause before asking control once more about a grant that it did not confirm.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// Shortest time between two comparisons that foreign writes cause.
+/// Shortest time between two looks, and two comparisons, that foreign writes cause.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const COMPARE_AGAIN: Duration = Duration::from_secs(1);
 /// A grant that control has not confirmed for so long is not claimed where nothing stands.
 const UNCONFIRMED_LIMIT: Duration = Duration::from_hours(6 * 24);
@@ -49,9 +51,9 @@ enum Standing {
     /// To be looked at.
     Unknown,
     /// Nothing there. Control is to confirm the grant first.
-    Absent { since: Timestamp, asked: bool, confirmed: bool },
-    /// May be claimed over this value; `None`: over nothing.
-    Claimable(Option<String>),
+    Absent(Confirmation),
+    /// May be claimed over this value.
+    Claimable(String),
     /// Ours: `expected` stands there.
     Held,
     /// Somebody else's.
@@ -62,12 +64,33 @@ enum Standing {
     Ended,
 }
 
+/// Whether control has said that a grant is still ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Confirmation {
+    /// It has not been asked.
+    Wanted,
+    /// It has been asked.
+    Asked,
+    /// It has said so.
+    Given,
+}
+
+/// What is known of the store's items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Nothing: compare everything before anything is written.
+    Unknown,
+    /// Compared under this grant; the write that closes the comparison is due.
+    Compared,
+    /// The comparison's last write is acknowledged: the data set, but for what is dirty.
+    InLine,
+}
+
 /// A write that was sent and whose outcome nobody knows.
 #[derive(Debug)]
 struct Attempt {
     value: String,
     carried: BTreeSet<ItemId>,
-    closes_comparison: bool,
     /// What the store holds if it was done; `None`: what it held before.
     counts: Option<[u64; 2]>,
 }
@@ -83,13 +106,12 @@ enum Under {
     Write {
         value: String,
         carried: BTreeSet<ItemId>,
-        closes_comparison: bool,
         /// What the store holds afterwards; `None`: only the fence was advanced.
         counts: Option<[u64; 2]>,
     },
-    End {
-        value: String,
-    },
+    End,
+    /// It belongs to an earlier grant: what it did, the coming look tells.
+    Outdated,
 }
 
 /// What to do next.
@@ -116,40 +138,34 @@ pub(super) struct Effect {
 
 /// The writer of one environment.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own, and all combinations occur")]
 pub(super) struct Writer {
     me: Identity,
     standing: Standing,
+    /// The last value of ours that stood in the fence, while nothing else was seen there.
     expected: Option<String>,
     attempts: Vec<Attempt>,
+    /// A write of ours may still be on its way: advance the fence first.
     must_advance: bool,
     next_number: u64,
-    content_known: bool,
+    content: Content,
     dirty: BTreeSet<ItemId>,
-    /// A comparison is done and its closing write is due.
-    closing_due: bool,
-    synchronized: bool,
     /// A full payload, or a comparison, brought changes that are not written yet.
     is_behind_payload: bool,
-    /// The store lost what had been synchronized: the next comparison's differences are repairs.
-    is_refilling: bool,
+    /// The store was in line under this grant: differences found from then on are repairs.
+    was_in_line: bool,
     /// When to compare although the content should be known.
     verify_at: Option<Timestamp>,
-    established: bool,
+    /// When to look although the fence should be known.
+    look_at: Option<Timestamp>,
     under: Option<Under>,
-    /// The operation under way belongs to an earlier grant: its outcome tells nothing.
-    outdated: bool,
     counts: [u64; 2],
     marker: Marker,
-    available: Option<bool>,
-    error: Option<String>,
-    failures: u32,
-    /// Writes fail although looks may succeed: an answered look does not count as recovery.
-    writes_fail: bool,
-    /// The last write was refused by the fence.
-    refused_before: bool,
-    retry_at: Option<Timestamp>,
+    health: Health,
+    looked_at: Option<Timestamp>,
     compared_at: Option<Timestamp>,
+    /// Since when nothing has stood in the fence, look after look.
+    absent_since: Option<Timestamp>,
+    /// When the store last acknowledged a write, or a look found it as it should be.
     last_good: Option<Timestamp>,
 }
 
@@ -162,43 +178,34 @@ impl Writer {
             attempts: Vec::new(),
             must_advance: false,
             next_number: first_number,
-            content_known: false,
+            content: Content::Unknown,
             dirty: BTreeSet::new(),
-            closing_due: false,
-            synchronized: false,
             is_behind_payload: false,
-            is_refilling: false,
+            was_in_line: false,
             verify_at: None,
-            established: false,
+            look_at: None,
             under: None,
-            outdated: false,
             counts: [0, 0],
             marker: Marker::Unknown,
-            available: None,
-            error: None,
-            failures: 0,
-            writes_fail: false,
-            refused_before: false,
-            retry_at: None,
+            health: Health::default(),
+            looked_at: None,
             compared_at: None,
+            absent_since: None,
             last_good: None,
         }
     }
 
     /// A new grant: everything that was known of the store is to be found out anew.
     pub(super) fn regrant(&mut self, me: Identity) {
-        let outdated = self.under.is_some();
-        let (marker, available, dirty) = (self.marker, self.available, std::mem::take(&mut self.dirty));
-        let under = self.under.take();
-        *self = Self {
-            marker,
-            available,
-            dirty,
-            under,
-            outdated,
-            last_good: self.last_good,
-            ..Self::new(me, self.next_number)
-        };
+        let old = std::mem::replace(self, Self::new(me, self.next_number));
+        self.under = old.under.map(|_| Under::Outdated);
+        (self.marker, self.health, self.last_good) = (old.marker, old.health, old.last_good);
+    }
+
+    /// Another store: nothing that was known holds there.
+    pub(super) fn move_to_other_store(&mut self, me: Identity) {
+        self.regrant(me);
+        (self.marker, self.health, self.last_good) = (Marker::Unknown, Health::default(), None);
     }
 
     /// The lineage changed, under the same grant.
@@ -225,25 +232,34 @@ impl Writer {
         self.dirty.extend(items);
     }
 
-    /// Look at the fence, the marker and the counts, now.
+    /// Look at the fence, the marker and the counts.
     pub(super) fn check(&mut self) {
-        if matches!(self.standing, Standing::Held | Standing::Absent { .. }) {
+        if matches!(self.standing, Standing::Held | Standing::Absent(_)) {
             self.standing = Standing::Unknown;
         }
-        self.retry_at = None;
     }
 
-    /// Somebody else may have touched our keys: look, and compare soon. Writing goes on meanwhile, the fence is ours.
+    /// Somebody else may have touched our keys: look, and compare soon. Writing goes on, the fence is ours. However
+    /// often somebody touches them, looks and comparisons keep their distance.
     pub(super) fn distrust(&mut self, now: Timestamp) {
-        let earliest = self.compared_at.map_or(now, |at| at.after(COMPARE_AGAIN));
-        self.verify_at = Some(self.verify_at.unwrap_or(earliest).min(earliest));
-        self.check();
+        let later = |last: Option<Timestamp>, pause| last.map_or(now, |at: Timestamp| at.after(pause)).max(now);
+        self.look_at.get_or_insert(later(self.looked_at, LOOK_AGAIN));
+        self.verify_at.get_or_insert(later(self.compared_at, COMPARE_AGAIN));
+        if matches!(self.standing, Standing::Absent(_)) {
+            self.check();
+        }
+    }
+
+    /// The connection was lost, or is a new one: nobody told of foreign writes meanwhile.
+    pub(super) fn reconnected(&mut self, now: Timestamp) {
+        self.health.retry_now();
+        self.distrust(now);
     }
 
     /// Compare everything, as the user asked.
     pub(super) fn resync(&mut self) {
-        self.synchronized = false;
-        self.content_known = false;
+        self.content = Content::Unknown;
+        self.compared_at = None;
         if matches!(self.standing, Standing::Conflict(_)) {
             self.standing = Standing::Unknown;
         }
@@ -252,9 +268,13 @@ impl Writer {
 
     /// Control's answer about the grant.
     pub(super) fn confirmed(&mut self, now: Timestamp, valid: bool) {
-        if let Standing::Absent { asked, confirmed, .. } = &mut self.standing {
-            (*asked, *confirmed) = (valid, valid);
-            self.retry_at = (!valid).then(|| now.after(ASK_AGAIN));
+        if let Standing::Absent(confirmation) = &mut self.standing {
+            if valid {
+                *confirmation = Confirmation::Given;
+            } else {
+                *confirmation = Confirmation::Wanted;
+                self.health.wait_until(now.after(ASK_AGAIN));
+            }
         }
     }
 
@@ -263,34 +283,44 @@ impl Writer {
         if self.under.is_some() || self.me.grant.intent == Intent::Warm {
             return Decision::Wait(None);
         }
-        if let Some(at) = self.retry_at.filter(|at| now < *at) {
+        if let Some(at) = self.health.pause(now) {
             return Decision::Wait(Some(at));
         }
         match &mut self.standing {
-            Standing::Unknown => self.run(Under::Look, Op::Look),
-            Standing::Absent { confirmed: true, .. } => self.claim(None),
-            Standing::Absent { since, asked, .. } => {
-                let since = *since;
-                if control.connected {
-                    return if std::mem::replace(asked, true) { Decision::Wait(None) } else { Decision::Confirm };
+            Standing::Unknown => self.look(),
+            Standing::Absent(Confirmation::Given) => self.claim(None),
+            Standing::Absent(confirmation) if control.connected => match confirmation {
+                Confirmation::Wanted => {
+                    *confirmation = Confirmation::Asked;
+                    Decision::Confirm
                 }
-                *asked = false;
-                self.claim_without_control(now, since, control)
+                Confirmation::Asked | Confirmation::Given => Decision::Wait(None),
+            },
+            Standing::Absent(confirmation) => {
+                *confirmation = Confirmation::Wanted;
+                self.claim_without_control(now, control)
             }
             Standing::Claimable(found) => {
                 let found = found.clone();
-                self.claim(found)
+                self.claim(Some(found))
             }
             Standing::Held => self.hold(now, data),
             Standing::Conflict(_) | Standing::Fenced(_) | Standing::Ended => Decision::Wait(None),
         }
     }
 
+    fn look(&mut self) -> Decision {
+        self.look_at = None;
+        self.run(Under::Look, Op::Look)
+    }
+
     /// Nothing stands there and control cannot be asked: only who wrote lately may be sure that nobody else has.
-    fn claim_without_control(&mut self, now: Timestamp, since: Timestamp, control: ControlState) -> Decision {
-        if now.since(control.confirmed_at) > UNCONFIRMED_LIMIT {
+    fn claim_without_control(&mut self, now: Timestamp, control: ControlState) -> Decision {
+        let confirmed_in_time = control.confirmed_at <= now && now.since(control.confirmed_at) <= UNCONFIRMED_LIMIT;
+        if !confirmed_in_time {
             return Decision::Wait(None);
         }
+        let since = *self.absent_since.get_or_insert(now);
         let wrote_lately = self.last_good.is_some_and(|at| now.since(at) < control.lease);
         if wrote_lately || now.since(since) >= control.lease {
             self.claim(None)
@@ -300,53 +330,58 @@ impl Writer {
     }
 
     fn claim(&mut self, found: Option<String>) -> Decision {
-        if matches!(self.me.grant.intent, Intent::Release | Intent::Purge) {
+        if self.is_ending() {
             return self.end(found);
         }
-        let value = self.next_value(self.counts, false);
-        let step = FenceStep { expected: found, next: value.clone(), released: false };
-        self.run(
-            Under::Claim { value },
-            Op::Write(Write { step, set: Vec::new(), remove: Vec::new(), marker: false }),
-        )
+        let value = self.next_value(self.counts, FenceKind::Serving);
+        let step = FenceStep { expected: found, next: value.clone(), kind: FenceKind::Serving };
+        let claim = Write { step, set: Vec::new(), remove: Vec::new(), marker: false };
+        self.run(Under::Claim { value }, Op::Write(claim))
     }
 
     fn hold(&mut self, now: Timestamp, data: Option<&Dataset>) -> Decision {
-        if matches!(self.me.grant.intent, Intent::Release | Intent::Purge) {
+        if self.is_ending() {
             return self.end(self.expected.clone());
         }
         if self.must_advance {
             return self.write(BTreeSet::new(), None);
         }
-        let Some(data) = data else {
-            return Decision::Wait(None);
-        };
-        if !self.content_known {
+        if self.look_at.is_some_and(|at| at <= now) {
+            return self.look();
+        }
+        let Some(data) = data else { return Decision::Wait(self.look_at) };
+        if self.content == Content::Unknown {
+            // Under one claim foreign fields may come again and again: the comparisons keep their distance then.
+            let earliest = self.compared_at.filter(|_| self.was_in_line).map(|at| at.after(COMPARE_AGAIN));
+            if let Some(at) = earliest.filter(|at| now < *at) {
+                return Decision::Wait(Some(at));
+            }
             // Whatever differs now, the comparison finds; what changes from here on becomes dirty by itself.
             self.dirty.clear();
-            return self.compare(now, data);
+            return self.compare(now, data, Urgency::Now);
         }
-        if self.closing_due || !self.dirty.is_empty() {
+        if self.content == Content::Compared || !self.dirty.is_empty() || self.marker == Marker::Absent {
             let carried = std::mem::take(&mut self.dirty);
             return self.write(carried, Some(data));
         }
         match self.verify_at {
-            Some(at) if at <= now => self.compare(now, data),
-            at => Decision::Wait(at),
+            Some(at) if at <= now => self.compare(now, data, Urgency::WhenIdle),
+            at => Decision::Wait(at.into_iter().chain(self.look_at).min()),
         }
     }
 
-    fn compare(&mut self, now: Timestamp, data: &Dataset) -> Decision {
+    fn compare(&mut self, now: Timestamp, data: &Dataset, urgency: Urgency) -> Decision {
         self.compared_at = Some(now);
         self.verify_at = None;
-        self.run(Under::Compare, Op::Compare(Arc::new(data.snapshot())))
+        self.run(Under::Compare, Op::Compare { snapshot: Arc::new(data.snapshot()), urgency })
     }
 
     /// Writes the items carried; without data, only the fence.
     fn write(&mut self, carried: BTreeSet<ItemId>, data: Option<&Dataset>) -> Decision {
         let counts = data.map(|data| [data.count(Kind::Flag), data.count(Kind::Segment)]);
-        let value = self.next_value(counts.unwrap_or(self.counts), false);
-        let step = FenceStep { expected: self.expected.clone(), next: value.clone(), released: false };
+        let value = self.next_value(counts.unwrap_or(self.counts), FenceKind::Serving);
+        let step =
+            FenceStep { expected: self.expected.clone(), next: value.clone(), kind: FenceKind::Serving };
         let (mut set, mut remove, mut bytes) = (Vec::new(), Vec::new(), 0);
         for id in &carried {
             bytes += id.key.len();
@@ -364,21 +399,20 @@ impl Writer {
             }
             Some(_) | None => Op::Write(Write { step, set, remove, marker: data.is_some() }),
         };
-        let closes_comparison = data.is_some() && self.closing_due;
-        self.run(Under::Write { value, carried, closes_comparison, counts }, op)
+        self.run(Under::Write { value, carried, counts }, op)
     }
 
     /// Releases or purges, over the value found.
     fn end(&mut self, found: Option<String>) -> Decision {
         let purge = self.me.grant.intent == Intent::Purge;
-        let value = self.next_value(if purge { [0, 0] } else { self.counts }, true);
-        let step = FenceStep { expected: found, next: value.clone(), released: true };
+        let next = self.next_value(if purge { [0, 0] } else { self.counts }, FenceKind::Released);
+        let step = FenceStep { expected: found, next, kind: FenceKind::Released };
         let op = if purge {
             Op::Purge(step)
         } else {
             Op::Write(Write { step, set: Vec::new(), remove: Vec::new(), marker: false })
         };
-        self.run(Under::End { value }, op)
+        self.run(Under::End, op)
     }
 
     fn run(&mut self, under: Under, op: Op) -> Decision {
@@ -386,13 +420,17 @@ impl Writer {
         Decision::Run(op)
     }
 
-    fn next_value(&mut self, counts: [u64; 2], released: bool) -> String {
+    fn is_ending(&self) -> bool {
+        matches!(self.me.grant.intent, Intent::Release | Intent::Purge)
+    }
+
+    fn next_value(&mut self, counts: [u64; 2], kind: FenceKind) -> String {
         let write = self.next_number;
         self.next_number += 1;
         let Identity { fleet, uid, incarnation, grant, lineage, .. } = self.me.clone();
         let [flags, segments] = counts;
         let (epoch, grant) = (grant.epoch, grant.id);
-        Fence { fleet, uid, lineage, epoch, grant, incarnation, write, flags, segments, released }.to_string()
+        Fence { fleet, uid, lineage, epoch, grant, incarnation, write, flags, segments, kind }.to_string()
     }
 
     /// How far the grant is.
@@ -401,12 +439,13 @@ impl Writer {
             Standing::Conflict(_) => GrantState::Conflict,
             Standing::Fenced(_) => GrantState::Fenced,
             Standing::Ended => GrantState::Established,
-            Standing::Unknown | Standing::Absent { .. } | Standing::Claimable(_) | Standing::Held => {
-                let ending = matches!(self.me.grant.intent, Intent::Release | Intent::Purge);
-                match (self.established && !ending, self.is_in_line()) {
-                    (true, true) => GrantState::Synchronized,
-                    (true, false) => GrantState::Established,
-                    (false, _) => GrantState::Pending,
+            Standing::Unknown | Standing::Absent(_) | Standing::Claimable(_) | Standing::Held => {
+                if self.expected.is_none() || self.is_ending() {
+                    GrantState::Pending
+                } else if self.is_in_line() {
+                    GrantState::Synchronized
+                } else {
+                    GrantState::Established
                 }
             }
         }
@@ -414,16 +453,17 @@ impl Writer {
 
     /// Whether the store holds what the last full payload, and the last comparison, said.
     fn is_in_line(&self) -> bool {
-        let whole = self.content_known && !self.is_behind_payload;
-        self.synchronized && whole && self.available != Some(false)
+        self.content == Content::InLine && !self.is_behind_payload && self.health.available() != Some(false)
     }
 
     /// Why the grant is pending, one word; empty: nothing special.
     pub(super) fn pending_reason(&self) -> &'static str {
-        match (&self.standing, self.available) {
-            (_, Some(false)) => "StoreUnavailable",
-            (Standing::Absent { .. }, _) => "AwaitingConfirmation",
-            (_, _) => "",
+        if self.health.available() == Some(false) {
+            "StoreUnavailable"
+        } else if matches!(self.standing, Standing::Absent(_)) {
+            "AwaitingConfirmation"
+        } else {
+            ""
         }
     }
 
@@ -432,7 +472,7 @@ impl Writer {
         match &self.standing {
             Standing::Conflict(found) | Standing::Fenced(found) => Some(found),
             Standing::Unknown
-            | Standing::Absent { .. }
+            | Standing::Absent(_)
             | Standing::Claimable(_)
             | Standing::Held
             | Standing::Ended => None,
@@ -444,14 +484,14 @@ impl Writer {
         self.marker
     }
 
-    /// Whether the store answered last time.
+    /// Whether the store did what was asked last; `None`: nothing was asked.
     pub(super) fn available(&self) -> Option<bool> {
-        self.available
+        self.health.available()
     }
 
-    /// What was wrong with the store last time.
+    /// What is wrong with the store, if something is.
     pub(super) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+        self.health.error()
     }
 
     /// A write number that was never used.
@@ -459,9 +499,10 @@ impl Writer {
         self.next_number
     }
 
-    /// Whether changes wait to be written.
+    /// Whether changes wait to be written to a store that is otherwise in line.
     pub(super) fn is_behind(&self) -> bool {
-        !self.dirty.is_empty() || matches!(self.under, Some(Under::Write { .. }))
+        let waits = !self.dirty.is_empty() || matches!(self.under, Some(Under::Write { .. }));
+        waits && self.content != Content::Unknown
     }
 }
 

@@ -18,7 +18,7 @@ fn fence() -> Fence {
         write: 11,
         flags: 2,
         segments: 1,
-        released: false,
+        kind: FenceKind::Serving,
     }
 }
 
@@ -43,7 +43,7 @@ fn the_table() {
         ("another fleet", with(|f| f.fleet = "other".parse().unwrap()), Verdict::Conflict),
         (
             "another fleet, released",
-            with(|f| (f.fleet, f.released) = ("other".parse().unwrap(), true)),
+            with(|f| (f.fleet, f.kind) = ("other".parse().unwrap(), FenceKind::Released)),
             Verdict::Conflict,
         ),
         ("unreadable", Found::Value("hello".to_owned()), Verdict::Conflict),
@@ -56,11 +56,11 @@ fn the_table() {
             Verdict::Conflict,
         ),
         ("higher epoch", with(|f| f.epoch = Epoch(6)), Verdict::Fenced),
-        ("higher epoch, released", with(|f| (f.epoch, f.released) = (Epoch(6), true)), Verdict::Fenced),
+        ("higher epoch, released", with(|f| (f.epoch, f.kind) = (Epoch(6), FenceKind::Released)), Verdict::Fenced),
         (
             "another uid, released, higher epoch",
             with(|f| {
-                (f.uid, f.released, f.epoch) = ("old".parse().unwrap(), true, Epoch(6));
+                (f.uid, f.kind, f.epoch) = ("old".parse().unwrap(), FenceKind::Released, Epoch(6));
             }),
             Verdict::Fenced,
         ),
@@ -75,11 +75,11 @@ fn the_table() {
         ("own grant, another directory", with(|f| f.incarnation = incarnation("other", 1, 7)), Verdict::Fenced),
         ("equal epoch, another grant", with(|f| f.grant = GrantId::parse("grant-2").unwrap()), Verdict::Fenced),
         ("lower epoch", with(|f| f.epoch = Epoch(4)), Verdict::Claimable),
-        ("lower epoch, released", with(|f| (f.epoch, f.released) = (Epoch(4), true)), Verdict::Claimable),
+        ("lower epoch, released", with(|f| (f.epoch, f.kind) = (Epoch(4), FenceKind::Released)), Verdict::Claimable),
         (
             "another uid, released, lower epoch",
             with(|f| {
-                (f.uid, f.released, f.epoch) = ("old".parse().unwrap(), true, Epoch(4));
+                (f.uid, f.kind, f.epoch) = ("old".parse().unwrap(), FenceKind::Released, Epoch(4));
             }),
             Verdict::Claimable,
         ),
@@ -119,7 +119,8 @@ proptest! {
     /// Any fence is read back as it was written, and nothing else is taken for it.
     #[test]
     fn a_fence_survives_the_store(epoch in 1u64.., write: u64, start: u64, random: u64, flags: u64, released: bool, noise in ".{0,3}") {
-        let fence = Fence { epoch: Epoch(epoch), write, flags, released, incarnation: incarnation("d-1", start, random), ..fence() };
+        let kind = if released { FenceKind::Released } else { FenceKind::Serving };
+        let fence = Fence { epoch: Epoch(epoch), write, flags, kind, incarnation: incarnation("d-1", start, random), ..fence() };
         let text = fence.to_string();
         prop_assert_eq!(Fence::parse(&text), Some(fence.clone()));
         if !noise.is_empty() {

@@ -9,21 +9,24 @@ mod connection;
 mod script;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flotilla_proto::{Prefix, StoreUrl};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value, cmd};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use self::connection::Link;
-use super::{FenceStep, FlagStore, Op, Outcome, StoreError, StoreNews, StoredItem, hash_suffix};
+use self::connection::{Connections, Link};
+use super::{FenceStep, FlagStore, Op, Outcome, StoreError, StoreNews, StoredItem, Urgency, hash_suffix};
 use crate::dataset::{Comparison, ItemId, Snapshot};
 use crate::source::Kind;
 
 /// Comparisons and loads under way at once on one store, so that a thousand environments do not make a storm.
 const HEAVY_AT_ONCE: usize = 8;
+/// How long one of them waits for its turn.
+const TURN: Duration = Duration::from_secs(30);
 /// Fields asked for at a time when a hash is read: few enough that Redis answers others in between.
 const PAGE: usize = 100;
 /// Items, and bytes, that are staged by one script.
@@ -40,6 +43,7 @@ pub struct RedisStore {
 struct Shared {
     link: Link,
     heavy: Semaphore,
+    listing: Semaphore,
 }
 
 /// The keys of a prefix.
@@ -65,7 +69,11 @@ impl Keys {
 impl RedisStore {
     /// Opens a store; the connections are made in the background and made anew for ever.
     pub fn connect(url: &StoreUrl) -> Result<Self, StoreError> {
-        Ok(Self { shared: Arc::new(Shared { link: Link::open(url)?, heavy: Semaphore::new(HEAVY_AT_ONCE) }) })
+        Ok(Self { shared: Arc::new(Shared {
+                link: Link::open(url)?,
+                heavy: Semaphore::new(HEAVY_AT_ONCE),
+                listing: Semaphore::new(1),
+            }) })
     }
 }
 
@@ -98,7 +106,7 @@ impl Shared {
                 .await
             }
             Op::Load { step, snapshot } => self.load(keys, &step, &snapshot).await,
-            Op::Compare(snapshot) => self.compare(keys, &snapshot).await,
+            Op::Compare { snapshot, urgency } => self.compare(keys, &snapshot, urgency).await,
             Op::List => self.list(keys).await,
             Op::Read(id) => {
                 let mut bulk = self.link.connections().await?.bulk;
@@ -143,38 +151,68 @@ impl Shared {
         }
     }
 
+    /// Waits for its turn among what takes long.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let turn = tokio::time::timeout(TURN, self.heavy.acquire()).await;
+        turn.ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| StoreError::NotDone("too many comparisons and loads of the store are under way".to_owned()))
+    }
+
     /// Stages both hashes under names of their own and renames them into place in one step.
     async fn load(&self, keys: &Keys, step: &FenceStep, snapshot: &Snapshot) -> Result<Outcome, StoreError> {
-        let _permit = self.heavy.acquire().await;
-        let connections = self.link.connections().await?;
-        let (mut main, mut bulk) = (connections.main, connections.bulk);
+        let _turn = self.turn().await?;
         // The fence's next value is never used twice, and so neither are the names made of it.
         let nonce = crate::fence::digest(step.next.as_bytes());
         let staged = |part: &str| format!("{}:$flotilla:stage:{nonce}:{part}", keys.prefix);
-        for (part, items) in [("features", &snapshot.flags), ("segments", &snapshot.segments)] {
-            for chunk in chunks(items) {
-                let answer = self
-                    .call(&mut bulk, &script::STAGE, &[staged(part)], |call| {
-                        script::stage_arguments(call, chunk);
-                    })
-                    .await;
-                // Nothing of the environment itself was touched yet.
-                answer.map_err(|error| StoreError::NotDone(error.to_string()))?;
+        let names = ["features", "segments"].map(staged);
+        let outcome = match self.stage(&names, snapshot).await {
+            Ok(()) => {
+                let mut all = keys.all();
+                all.extend(names.clone());
+                all.extend(["old-features", "old-segments"].map(staged));
+                let counts = [snapshot.flags.len(), snapshot.segments.len()];
+                self.script(&script::LOAD, &all, |call| script::load_arguments(call, step, counts)).await
             }
+            Err(error) => Err(error),
+        };
+        if !matches!(outcome, Ok(Outcome::Done { .. })) {
+            self.unstage(&names).await;
         }
-        let mut all = keys.all();
-        all.extend(["features", "segments", "old-features", "old-segments"].map(staged));
-        let counts = [snapshot.flags.len(), snapshot.segments.len()];
-        script::outcome(
-            self.call(&mut main, &script::LOAD, &all, |call| {
-                script::load_arguments(call, step, counts);
-            })
-            .await?,
-        )
+        outcome
     }
 
-    async fn compare(&self, keys: &Keys, snapshot: &Snapshot) -> Result<Outcome, StoreError> {
-        let _permit = self.heavy.acquire().await;
+    async fn stage(&self, names: &[String; 2], snapshot: &Snapshot) -> Result<(), StoreError> {
+        let mut bulk = self.link.connections().await?.bulk;
+        for (name, items) in names.iter().zip([&snapshot.flags, &snapshot.segments]) {
+            for chunk in chunks(items) {
+                let key = std::slice::from_ref(name);
+                let staging = self.call(&mut bulk, &script::STAGE, key, |call| script::stage_arguments(call, chunk));
+                // Nothing of the environment itself was touched yet.
+                let answer = staging.await.map_err(|error| StoreError::NotDone(error.to_string()))?;
+                if !script::is_staged(&answer) {
+                    return Err(StoreError::NotDone("the store did not stage a chunk".to_owned()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what a load that came to nothing has left. What stays for all that expires by itself.
+    async fn unstage(&self, names: &[String; 2]) {
+        if let Ok(Connections { mut bulk, .. }) = self.link.connections().await {
+            let _ = cmd("UNLINK").arg(names).exec_async(&mut bulk).await;
+        }
+    }
+
+    async fn compare(&self, keys: &Keys, snapshot: &Snapshot, urgency: Urgency) -> Result<Outcome, StoreError> {
+        let _turn = match urgency {
+            Urgency::Now => self.turn().await?,
+            Urgency::WhenIdle => match self.heavy.try_acquire() {
+                Ok(turn) => turn,
+                Err(_) => return Ok(Outcome::Busy),
+            },
+        };
         let mut comparison = Comparison::new(snapshot);
         for kind in [Kind::Flag, Kind::Segment] {
             self.scan(keys, kind, |field, value| comparison.found(kind, field, value)).await?;
@@ -183,12 +221,13 @@ impl Shared {
     }
 
     async fn list(&self, keys: &Keys) -> Result<Outcome, StoreError> {
-        let _permit = self.heavy.acquire().await;
+        // People who look must not hold up workers who write.
+        let _turn = self.listing.acquire().await;
         let mut items = Vec::new();
         for kind in [Kind::Flag, Kind::Segment] {
             self.scan(keys, kind, |field, value| {
                 let id = ItemId { kind, key: String::from_utf8_lossy(field).into() };
-                items.push(StoredItem { id, body: value.to_vec() });
+                items.push(StoredItem::of(id, value));
             })
             .await?;
         }
@@ -228,6 +267,10 @@ impl Shared {
         match error.code() {
             // The server answered with an error: a script that is refused has not begun.
             Some(code) => {
+                if matches!(code, "READONLY" | "MASTERDOWN") {
+                    // It may be a master no more, and its name may lead elsewhere by now.
+                    self.link.demoted();
+                }
                 StoreError::NotDone(format!("the store answered {code}: {}", error.detail().unwrap_or_default()))
             }
             None if error.is_timeout() => StoreError::Unknown("the store did not answer in time".to_owned()),

@@ -42,7 +42,7 @@ impl Model {
                 model.marker = true;
             }),
             Op::Purge(step) => self.step(&step, |model| (model.items, model.marker) = (BTreeMap::new(), false)),
-            Op::Compare(snapshot) => {
+            Op::Compare { snapshot, urgency: _ } => {
                 let mut comparison = crate::dataset::Comparison::new(&snapshot);
                 for (id, body) in &self.items {
                     comparison.found(id.kind, id.key.as_bytes(), body);
@@ -131,7 +131,7 @@ fn a_first_load_claims_compares_and_writes() {
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     let ops = settle(&mut writer, &mut model, Some(&data), NOW);
     assert!(
-        matches!(&ops[..], [Op::Look, Op::Write(claim), Op::Compare(_), Op::Write(_)] if claim.set.is_empty() && !claim.marker),
+        matches!(&ops[..], [Op::Look, Op::Write(claim), Op::Compare { .. }, Op::Write(_)] if claim.set.is_empty() && !claim.marker),
         "{ops:?}"
     );
     assert_in_line(&writer, &model, &data);
@@ -191,7 +191,7 @@ fn an_unchanged_store_gets_a_fence_and_nothing_else() {
     let mut next = Writer::new(me(2, "g2", Intent::Serve), 1);
     let ops = settle(&mut next, &mut model, Some(&data), NOW);
     assert!(
-        matches!(&ops[..], [Op::Look, Op::Write(_), Op::Compare(_), Op::Write(last)] if last.set.is_empty() && last.remove.is_empty())
+        matches!(&ops[..], [Op::Look, Op::Write(_), Op::Compare { .. }, Op::Write(last)] if last.set.is_empty() && last.remove.is_empty())
     );
     assert_in_line(&next, &model, &data);
 }
@@ -265,7 +265,7 @@ fn a_release_keeps_the_data_and_a_purge_does_not() {
         settle(&mut writer, &mut model, None, NOW);
         assert_eq!(writer.grant_state(), GrantState::Established);
         assert_eq!((model.marker, !model.items.is_empty()), (kept, kept));
-        assert!(Fence::parse(model.fence.as_deref().unwrap()).unwrap().released);
+        assert_eq!(Fence::parse(model.fence.as_deref().unwrap()).unwrap().kind, FenceKind::Released);
         // Another environment may begin there, above the released epoch.
         let mut other = me(3, "g9", Intent::Serve);
         other.uid = "another".parse().unwrap();
@@ -287,7 +287,7 @@ fn a_late_twin_of_an_unknown_write_is_dead_after_the_advance() {
     let later = NOW.after(Duration::from_secs(5));
     let ops = settle(&mut writer, &mut model, Some(&data), later);
     assert!(
-        !ops.iter().any(|op| matches!(op, Op::Compare(_))),
+        !ops.iter().any(|op| matches!(op, Op::Compare { .. })),
         "the content is known, nothing is compared: {ops:?}"
     );
     assert_in_line(&writer, &model, &data);
@@ -306,7 +306,7 @@ fn an_old_value_put_back_leads_to_a_comparison() {
     model = old;
     writer.check();
     let ops = settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(5)));
-    assert!(ops.iter().any(|op| matches!(op, Op::Compare(_))));
+    assert!(ops.iter().any(|op| matches!(op, Op::Compare { .. })));
     assert_in_line(&writer, &model, &data);
 }
 
@@ -318,7 +318,7 @@ fn a_foreign_change_is_repaired_minimally() {
     model.items.insert(ItemId { kind: Kind::Flag, key: "a".into() }, b"foreign".to_vec());
     writer.distrust(NOW);
     let ops = settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(2)));
-    assert!(matches!(&ops[..], [Op::Look, Op::Compare(_), Op::Write(write)] if write.set.len() == 1), "{ops:?}");
+    assert!(matches!(&ops[..], [Op::Look, Op::Compare { .. }, Op::Write(write)] if write.set.len() == 1), "{ops:?}");
     assert_in_line(&writer, &model, &data);
 }
 
@@ -346,7 +346,7 @@ fn a_resync_during_a_write_is_not_forgotten() {
     writer.resync();
     writer.outcome(NOW, model.execute(op));
     let done = settle(&mut writer, &mut model, Some(&data), NOW);
-    assert!(done.iter().any(|op| matches!(op, Op::Compare(_))), "{done:?}");
+    assert!(done.iter().any(|op| matches!(op, Op::Compare { .. })), "{done:?}");
     assert_in_line(&writer, &model, &data);
 }
 
@@ -500,4 +500,86 @@ proptest! {
         }
         assert_in_line(&writer, &model, &data);
     }
+}
+
+#[test]
+fn however_often_the_store_is_checked_an_absent_fence_is_claimed_after_one_lease() {
+    let long = ControlState { lease: Duration::from_mins(5), ..OFFLINE };
+    let (mut writer, mut model) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default());
+    let mut now = NOW;
+    let end = NOW.after(long.lease + Duration::from_mins(1));
+    while model.fence.is_none() {
+        assert!(now < end, "{writer:?}");
+        while let Decision::Run(op) = writer.decide(now, None, long) {
+            writer.outcome(now, model.execute(op));
+        }
+        now = now.after(Duration::from_secs(20));
+        writer.check();
+        writer.distrust(now);
+    }
+    assert!(now >= NOW.after(long.lease));
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_no_confirmation() {
+    let ahead = ControlState { confirmed_at: NOW.after(Duration::from_hours(1)), ..OFFLINE };
+    let (mut writer, mut model) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default());
+    let Decision::Run(look) = writer.decide(NOW, None, ahead) else { panic!() };
+    writer.outcome(NOW, model.execute(look));
+    assert!(matches!(writer.decide(NOW.after(ahead.lease * 2), None, ahead), Decision::Wait(None)));
+}
+
+#[test]
+fn a_comparison_that_fails_is_tried_ever_less_often() {
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    let (mut now, mut comparisons) = (NOW, 0);
+    let end = NOW.after(Duration::from_secs(10));
+    while now < end {
+        match writer.decide(now, Some(&data), ONLINE) {
+            Decision::Run(Op::Compare { .. }) => {
+                comparisons += 1;
+                writer.outcome(now, Outcome::Failed(StoreError::NotDone("NOPERM".to_owned())));
+            }
+            Decision::Run(op) => drop(writer.outcome(now, model.execute(op))),
+            Decision::Confirm => writer.confirmed(now, true),
+            Decision::Wait(at) => now = at.unwrap_or(end),
+        }
+        assert!(comparisons == 0 || writer.available() == Some(false));
+    }
+    assert!((8..20).contains(&comparisons), "{comparisons} in 10 s");
+    settle(&mut writer, &mut model, Some(&data), now.after(Duration::from_secs(2)));
+    assert_in_line(&writer, &model, &data);
+}
+
+#[test]
+fn a_fence_that_is_in_the_way_is_no_fault_of_the_store() {
+    let mut model = Model::default();
+    let mut writer = Writer::new(me(1, "g1", Intent::Serve), 1);
+    settle(&mut writer, &mut model, None, NOW);
+    writer.check();
+    settle(&mut Writer::new(me(2, "g2", Intent::Serve), 1), &mut model, None, NOW);
+    let Decision::Run(Op::Look) = writer.decide(NOW, None, ONLINE) else { panic!() };
+    writer.outcome(NOW, Outcome::Failed(StoreError::Unknown("no answer".to_owned())));
+    let later = NOW.after(Duration::from_secs(2));
+    settle(&mut writer, &mut model, None, later);
+    assert_eq!((writer.grant_state(), writer.available(), writer.error()), (GrantState::Fenced, Some(true), None));
+}
+
+#[test]
+fn a_busy_foreign_writer_is_answered_at_a_distance() {
+    let (mut writer, mut model, data) =
+        (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
+    settle(&mut writer, &mut model, Some(&data), NOW);
+    let (mut looks, mut comparisons) = (0, 0);
+    for step in 0..1000 {
+        let now = NOW.after(Duration::from_millis(10 * step));
+        model.items.insert(ItemId { kind: Kind::Flag, key: format!("foreign-{step}").as_str().into() }, b"x".to_vec());
+        writer.distrust(now);
+        for op in settle(&mut writer, &mut model, Some(&data), now) {
+            looks += u32::from(matches!(op, Op::Look));
+            comparisons += u32::from(matches!(op, Op::Compare { .. }));
+        }
+    }
+    assert!((5..=25).contains(&comparisons) && looks <= 130, "{comparisons} comparisons and {looks} looks in 10 s");
 }

@@ -46,6 +46,13 @@ enum State {
     Down(String),
 }
 
+/// What calls tell the keeper of the connections.
+#[derive(Debug)]
+struct Hints {
+    broken: Arc<Notify>,
+    demoted: Arc<Notify>,
+}
+
 /// Who wants news of which prefix.
 #[derive(Debug, Default)]
 struct Registry {
@@ -86,6 +93,7 @@ impl Registry {
 pub(super) struct Link {
     current: watch::Receiver<State>,
     broken: Arc<Notify>,
+    demoted: Arc<Notify>,
     registry: Arc<Registry>,
     keeper: JoinHandle<()>,
 }
@@ -101,10 +109,12 @@ impl Link {
         let client =
             client(url).map_err(|error| StoreError::NotDone(format!("the store's URL is not usable: {error}")))?;
         let (sender, current) = watch::channel(State::Starting);
-        let (broken, registry) = (Arc::new(Notify::new()), Arc::new(Registry::default()));
+        let (broken, demoted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let registry = Arc::new(Registry::default());
+        let hints = Hints { broken: Arc::clone(&broken), demoted: Arc::clone(&demoted) };
         #[expect(clippy::disallowed_methods, reason = "the task is owned by the link and ends with it")]
-        let keeper = tokio::spawn(keep(client, url.redacted(), sender, Arc::clone(&broken), Arc::clone(&registry)));
-        Ok(Self { current, broken, registry, keeper })
+        let keeper = tokio::spawn(keep(client, url.redacted(), sender, hints, Arc::clone(&registry)));
+        Ok(Self { current, broken, demoted, registry, keeper })
     }
 
     /// The connections, if there are any. Only the outcome of the very first attempt is waited for.
@@ -129,6 +139,11 @@ impl Link {
         self.broken.notify_one();
     }
 
+    /// The server answers, but is no master: connect anew.
+    pub(super) fn demoted(&self) {
+        self.demoted.notify_one();
+    }
+
     /// News of a prefix.
     pub(super) fn news(&self, prefix: &Prefix) -> watch::Receiver<StoreNews> {
         let mut senders = self.registry.senders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,19 +163,19 @@ async fn keep(
     client: Client,
     shown: String,
     current: watch::Sender<State>,
-    broken: Arc<Notify>,
+    hints: Hints,
     registry: Arc<Registry>,
 ) {
     let mut pause = *RETRY.start();
     let mut told = false;
     loop {
-        match connect(&client, &broken, &registry).await {
+        match connect(&client, &hints.broken, &registry).await {
             Ok(connections) => {
                 tracing::info!(store = shown, "connected to the store");
                 (pause, told) = (*RETRY.start(), false);
                 current.send_replace(State::Up(connections.clone()));
                 registry.tell(None, |news| news.connection += 1);
-                let why = until_broken(connections, &broken).await;
+                let why = until_broken(connections, &hints).await;
                 tracing::warn!(store = shown, error = why, "lost the connection to the store");
                 current.send_replace(State::Down(why));
                 registry.tell(None, |news| news.connection += 1);
@@ -208,10 +223,15 @@ async fn connect(client: &Client, broken: &Arc<Notify>, registry: &Arc<Registry>
 }
 
 /// Returns when a connection is dead, with the reason.
-async fn until_broken(mut connections: Connections, broken: &Notify) -> String {
+async fn until_broken(mut connections: Connections, hints: &Hints) -> String {
     loop {
         tokio::select! {
-            () = broken.notified() => {}
+            () = hints.broken.notified() => {}
+            () = hints.demoted.notified() => {
+                // Not in a tight loop, for a server that refuses writes may be the right one all the same.
+                tokio::time::sleep(*RETRY.end()).await;
+                return "the server refuses writes, it is no master".to_owned();
+            }
             () = tokio::time::sleep(HEARTBEAT) => {}
         }
         for connection in [&mut connections.main, &mut connections.bulk] {

@@ -42,6 +42,7 @@ local function finish()
     redis.call('SET', fence, ARGV[3], 'EX', ARGV[4])
   end
   local counts = {'done', redis.call('HLEN', features), redis.call('HLEN', segments)}
+  redis.call('EXISTS', marker)
   redis.call('GET', fence)
   return counts
 end

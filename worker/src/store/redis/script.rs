@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use redis::{Cmd, FromRedisValue, Value, cmd};
 
 use super::super::{FenceStep, Look, Outcome, RELEASED_FENCE, StoreError, Write};
-use crate::fence::Found;
+use crate::fence::{FenceKind, Found};
 use crate::source::Kind;
 
 /// How long a staging key may outlive its last chunk.
@@ -54,7 +54,10 @@ impl Script {
 
 /// The arguments of every writing script: the fence before and after.
 pub(super) fn step_arguments(call: &mut Cmd, step: &FenceStep) {
-    let seconds = if step.released { RELEASED_FENCE.as_secs() } else { 0 };
+    let seconds = match step.kind {
+        FenceKind::Serving => 0,
+        FenceKind::Released => RELEASED_FENCE.as_secs(),
+    };
     call.arg(u8::from(step.expected.is_some()))
         .arg(step.expected.as_deref().unwrap_or_default())
         .arg(&step.next)
@@ -88,6 +91,12 @@ pub(super) fn stage_arguments(call: &mut Cmd, items: &[(Arc<str>, Arc<[u8]>)]) {
     for (key, body) in items {
         call.arg(key.as_bytes()).arg(&**body);
     }
+}
+
+/// Whether a chunk was staged.
+pub(super) fn is_staged(answer: &Value) -> bool {
+    let Value::Array(parts) = answer else { return false };
+    parts.first().and_then(|word| String::from_redis_value_ref(word).ok()).as_deref() == Some("staged")
 }
 
 /// Reads a script's answer. Anything but a known one is a failure.
