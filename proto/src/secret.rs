@@ -113,9 +113,13 @@ impl StoreUrl {
         self.0.as_str()
     }
 
-    /// The URL without user and password.
+    /// The URL without user and password. Of a query, which holds them in URLs of Unix sockets, the database stays.
     pub fn redacted(&self) -> String {
         let mut url = self.0.clone();
+        let database =
+            self.0.query_pairs().find(|(key, _)| key == "db").and_then(|(_, value)| value.parse::<u16>().ok());
+        url.set_query(database.map(|database| format!("db={database}")).as_deref());
+        url.set_fragment(None);
         // Setting fails only for URLs that cannot hold them, and then there is nothing to hide.
         let _ = url.set_username("");
         let _ = url.set_password(None);
@@ -180,5 +184,17 @@ mod tests {
         assert!(!format!("{url:?}").contains("hunter2"));
         let violation = StoreUrl::parse("url", "redis://user:hunter2@example.test:1/x3").unwrap_err();
         assert!(!violation.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_password_in_a_query_or_fragment_is_not_shown() {
+        for (url, shown) in [
+            ("redis+unix:///run/redis.sock?user=u&pass=hunter2", "redis+unix:///run/redis.sock"),
+            ("redis+unix:///run/redis.sock?db=3&pass=hunter2#hunter2", "redis+unix:///run/redis.sock?db=3"),
+            ("unix:///run/redis.sock?pass=x&db=hunter2", "unix:///run/redis.sock"),
+            ("redis://example.test/1?pass=hunter2", "redis://example.test/1"),
+        ] {
+            assert_eq!(StoreUrl::parse("url", url).unwrap().redacted(), shown);
+        }
     }
 }

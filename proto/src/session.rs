@@ -5,11 +5,13 @@ mod wire;
 
 use std::time::Duration;
 
+use crate::error::Reason;
 use crate::grant::{Grant, GrantId, HeldGrant, Incarnation};
 use crate::names::{EnvironmentName, FleetId, Generation, Term, Uid, WorkerName};
 use crate::secret::{SdkKey, StoreUrl};
 use crate::spec::{EnvironmentSpec, Labels};
 use crate::status::EnvironmentReport;
+use crate::v1;
 
 /// The question of a request, as the API's own messages.
 pub use crate::v1::request::Question;
@@ -171,4 +173,11 @@ pub struct Rejection {
     pub generation: Generation,
     /// Why; never a secret.
     pub message: String,
+}
+
+impl v1::RequestFailure {
+    /// A failure for this reason; the message is for people and never a secret.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason: reason.as_str().to_owned(), message: message.into(), status: 0 }
+    }
 }

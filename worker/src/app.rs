@@ -86,7 +86,8 @@ impl App {
         let (listener, http_addr) = listen(settings.http_listen).await?;
         let incarnation = directory.begin_incarnation()?;
         let cache_file = directory.file(assignment_cache::FILE);
-        let memory = assignment_cache::read(&cache_file).unwrap_or_else(|error| {
+        let profile = profile(&settings, incarnation.clone());
+        let memory = assignment_cache::read(&cache_file, profile.file_sources).unwrap_or_else(|error| {
             tracing::warn!(%error, "the assignments of the last run are lost; control will give them again");
             None
         });
@@ -102,7 +103,7 @@ impl App {
         let clock = Clock::start();
         let control = settings.control.clone();
         let name = settings.name.clone();
-        let session = Session::new(profile(&settings, incarnation.clone()), memory, clock.now());
+        let session = Session::new(profile, memory, clock.now());
         let environments = FromLaunchDarkly::new(clock, incarnation, Arc::clone(&metrics), settings);
         let channels = Channels { link, memory: memory_sender, progress, leave: leave.clone() };
 
@@ -231,7 +232,7 @@ impl Environments for FromLaunchDarkly {
     type Running = EnvironmentHandle;
 
     fn start(&mut self, start: Start) -> Result<EnvironmentHandle, StoreError> {
-        let Start { assignment, fleet, control, updates, first_write_number } = start;
-        EnvironmentHandle::start(assignment, self.context(fleet), control, updates, first_write_number)
+        let Start { assignment, fleet, control, updates, first_write_number, ended } = start;
+        EnvironmentHandle::start(assignment, self.context(fleet), control, updates, first_write_number, ended)
     }
 }

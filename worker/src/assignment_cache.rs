@@ -15,7 +15,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::session::Memory;
+use crate::session::{FileSources, Memory, check};
 use crate::state_file;
 
 /// Name of the file in the state directory.
@@ -53,9 +53,9 @@ struct CacheFile {
     assignments: Vec<v1::Assignment>,
 }
 
-/// Reads what an earlier process left; `None`: nothing. An assignment that cannot be read is left out: control
-/// will give it again.
-pub(crate) fn read(path: &Path) -> Result<Option<Memory>, CacheError> {
+/// Reads what an earlier process left; `None`: nothing. An assignment that cannot be carried out here is set aside, and
+/// stays in the file until control has spoken: an older or otherwise started process may know what to do with it.
+pub(crate) fn read(path: &Path, files: FileSources) -> Result<Option<Memory>, CacheError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -66,6 +66,24 @@ pub(crate) fn read(path: &Path) -> Result<Option<Memory>, CacheError> {
     if file.format != FORMAT {
         return Err(damaged(format!("its format is {}, expected {FORMAT}", file.format)));
     }
+    let (mut assignments, mut unusable) = (Vec::new(), Vec::new());
+    for message in file.assignments {
+        let checked = Assignment::try_from(&message).and_then(|assignment| {
+            check(&assignment, files)?;
+            Ok(assignment)
+        });
+        match checked {
+            Ok(assignment) => assignments.push(Arc::new(assignment)),
+            Err(rejection) => {
+                tracing::warn!(
+                    environment = rejection.environment,
+                    reason = rejection.message,
+                    "an assignment of the last run cannot be carried out, and waits for control"
+                );
+                unusable.push(message);
+            }
+        }
+    }
     Ok(Some(Memory {
         fleet: file.fleet_id.parse().map_err(|_| damaged("it names no fleet".to_owned()))?,
         highest_term: Term(file.highest_term),
@@ -75,12 +93,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Memory>, CacheError> {
             .and_then(duration_from_proto)
             .ok_or_else(|| damaged("it names no lease".to_owned()))?,
         last_confirmed: Timestamp(file.last_confirmed),
-        assignments: file
-            .assignments
-            .iter()
-            .filter_map(|assignment| Assignment::try_from(assignment).ok())
-            .map(Arc::new)
-            .collect(),
+        assignments,
+        unusable,
     }))
 }
 
@@ -91,7 +105,12 @@ pub(crate) fn write(path: &Path, memory: &Memory) -> io::Result<()> {
         highest_term: memory.highest_term.0,
         lease: Some(duration_to_proto(memory.lease)),
         last_confirmed: memory.last_confirmed.0,
-        assignments: memory.assignments.iter().map(|assignment| assignment.as_ref().into()).collect(),
+        assignments: memory
+            .assignments
+            .iter()
+            .map(|assignment| assignment.as_ref().into())
+            .chain(memory.unusable.iter().cloned())
+            .collect(),
     };
     state_file::replace(path, &file.encode_to_vec())
 }
@@ -137,11 +156,29 @@ mod tests {
     fn what_is_written_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
-        assert!(read(&path).unwrap().is_none());
+        assert!(read(&path, FileSources::Unavailable).unwrap().is_none());
         let memory = memory(vec![assignment("a", "u1", 3), assignment("b", "u2", 9)]);
         write(&path, &memory).unwrap();
-        assert_eq!(read(&path).unwrap(), Some(memory));
+        assert_eq!(read(&path, FileSources::Unavailable).unwrap(), Some(memory));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_set_aside_and_written_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let mut file = assignment("f", "u2", 1);
+        file.spec.source = flotilla_proto::Source::File { path: "flags.json".to_owned() };
+        let unreadable = v1::Assignment { environment: "x".to_owned(), ..v1::Assignment::default() };
+        let usable = assignment("a", "u1", 3);
+        let left = Memory { unusable: vec![(&file).into(), unreadable.clone()], ..memory(vec![usable.clone()]) };
+        write(&path, &left).unwrap();
+        let found = read(&path, FileSources::Unavailable).unwrap().unwrap();
+        assert_eq!(found, left);
+        write(&path, &found).unwrap();
+        let found = read(&path, FileSources::Available).unwrap().unwrap();
+        assert_eq!(found.assignments, [Arc::new(usable), Arc::new(file)], "now it can be");
+        assert_eq!(found.unusable, [unreadable]);
     }
 
     #[test]
@@ -150,7 +187,7 @@ mod tests {
         let path = directory.path().join(FILE);
         for content in [b"sdk-secret".as_slice(), b"", b"\x08\x02"] {
             fs::write(&path, content).unwrap();
-            let error = read(&path).unwrap_err().to_string();
+            let error = read(&path, FileSources::Unavailable).unwrap_err().to_string();
             assert!(error.contains(FILE) && !error.contains("secret"), "{error}");
         }
     }
@@ -169,6 +206,6 @@ mod tests {
             drop(sender);
         };
         tokio::join!(writer, changes);
-        assert_eq!(read(&path).unwrap(), Some(last));
+        assert_eq!(read(&path, FileSources::Unavailable).unwrap(), Some(last));
     }
 }

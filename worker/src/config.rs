@@ -115,6 +115,14 @@ impl Options {
                 self.http_listen
             )));
         }
+        // Refused here, for the parser's errors show the value.
+        if self.control.iter().any(|url| !url.username().is_empty() || url.password().is_some()) {
+            return Err(refuse(
+                "the address in '--control <URL>' must not have a user or a password, for it is shown in logs; \
+                 expected http://HOST:PORT"
+                    .to_owned(),
+            ));
+        }
         let name = match &self.name {
             Some(name) => name.clone(),
             None => name_of_host(&rustix::system::uname().nodename().to_string_lossy()).map_err(refuse)?,
@@ -227,6 +235,8 @@ mod tests {
         for (arguments, words) in [
             (["--control", "ftp://a"], ["--control", "http://HOST:PORT"]),
             (["--control", "http://a/path"], ["--control", "http://HOST:PORT"]),
+            (["--control", "http://user@a:1"], ["--control", "http://HOST:PORT"]),
+            (["--control", "http://:hunter2@a:1"], ["--control", "password"]),
             (["--name", "W 1"], ["--name", "a-z"]),
             (["--capacity", "0"], ["--capacity", "from 1"]),
             (["--label", "zone"], ["--label", "KEY=VALUE"]),
@@ -240,6 +250,7 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{arguments:?}");
             let text = error.to_string();
             assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: {text}");
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 

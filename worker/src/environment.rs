@@ -12,6 +12,7 @@ mod questions;
 // Does: the task that drives the machine.
 mod task;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use flotilla_proto::process::Clock;
 use flotilla_proto::session::{Answer, Assignment, Question};
 use flotilla_proto::{EnvironmentName, EnvironmentReport, FleetId, HeldGrant, Incarnation, Timestamp};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::launchdarkly::SharedSources;
 use crate::metrics::Metrics;
@@ -95,34 +96,44 @@ const INPUT_QUEUE: usize = 16;
 #[derive(Debug)]
 pub struct EnvironmentHandle {
     inputs: mpsc::Sender<EnvironmentInput>,
-    task: JoinHandle<u64>,
+    /// The one task, which is aborted when this is dropped.
+    task: JoinSet<()>,
 }
 
 impl EnvironmentHandle {
-    /// Starts an environment. `first_write_number` is above every number that an earlier task of this process has used
-    /// for the environment. An error names what makes the store's URL unusable.
+    /// Starts an environment. `first_write_number` is above every number that an earlier task of this process may have
+    /// used for the environment. `ended` is dropped when the task ends, also by a fault of its own. An error names what
+    /// makes the store's URL unusable.
     pub fn start(
         assignment: Assignment,
         context: Arc<EnvironmentContext>,
         control: ControlState,
         updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
         first_write_number: u64,
+        ended: oneshot::Sender<Infallible>,
     ) -> Result<Self, StoreError> {
         let (inputs, receiver) = mpsc::channel(INPUT_QUEUE);
-        let task = task::spawn(assignment, context, control, receiver, updates, first_write_number)?;
+        let running = task::prepare(assignment, context, control, receiver, updates, first_write_number)?;
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let _ended = ended;
+            running.await;
+        });
         Ok(Self { inputs, task })
     }
 
     /// Tells it something; waits while its queue is full. Without effect when the task has ended.
     pub async fn tell(&self, input: EnvironmentInput) {
-        // The task ends only by `stop`, so a closed queue means that nobody needs the input any more.
+        // A closed queue means that the task has failed. Its owner knows, and starts another with the present state.
         let _ = self.inputs.send(input).await;
     }
 
-    /// Stops it after the store operation under way, and returns the first write number that is still unused.
-    pub async fn stop(self) -> u64 {
-        let Self { inputs, task } = self;
+    /// Stops it after the store operation under way, which is given 1.5 s.
+    pub async fn stop(self) {
+        let Self { inputs, mut task } = self;
         drop(inputs);
-        task.await.unwrap_or(u64::MAX / 2)
+        if let Some(Err(error)) = task.join_next().await {
+            tracing::error!(%error, "an environment's task failed");
+        }
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use self::completion::{Format, complete};
 use crate::launchdarkly::event::parse_poll;
-use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure};
+use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure, shortened};
 
 /// The file's metadata is looked at this often, whatever the watch says.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -222,7 +222,9 @@ fn read_bounded(file: &File, limit: usize) -> io::Result<Vec<u8>> {
 fn parse(path: &Path, text: &[u8]) -> Result<FullPayload, SourceFailure> {
     let completed = std::str::from_utf8(text)
         .map_err(|error| error.to_string())
-        .and_then(|text| complete(text, Format::of(path, text)));
+        .and_then(|text| complete(text, Format::of(path, text)))
+        // It may quote what it stumbled over.
+        .map_err(|error| shortened(&error).into_owned());
     let message = match completed {
         Ok(json) => match parse_poll(&Bytes::from(json)) {
             Ok(payload) => return Ok(payload),

@@ -23,8 +23,9 @@ mod tests;
 use std::time::Duration;
 
 use flotilla_proto::session::{ControlMessage, GoAway, Hello, Update, Welcome, WorkerMessage};
-use flotilla_proto::{FleetId, Term, Timestamp};
+use flotilla_proto::{FleetId, Term, Timestamp, v1};
 
+pub(crate) use self::assignments::check;
 use self::assignments::{Assignments, Change};
 pub use self::boundary::Ended;
 pub(crate) use self::boundary::{CloseReason, Effect, FileSources, Input, Memory, Profile, SessionNumber};
@@ -80,6 +81,7 @@ pub(crate) struct Session {
     cache: Cache,
     leaving: Option<Duration>,
     assignments: Assignments,
+    unusable: Vec<v1::Assignment>,
     confirms: Confirms,
     reports: Reports,
 }
@@ -87,11 +89,11 @@ pub(crate) struct Session {
 impl Session {
     /// A session of a process that has just started, with what the last one left.
     pub(crate) fn new(profile: Profile, memory: Option<Memory>, now: Timestamp) -> Self {
-        let (fleet, highest_term, lease, last_confirmed, cached) = match memory {
-            Some(memory) => {
-                (Some(memory.fleet), memory.highest_term, memory.lease, memory.last_confirmed, memory.assignments)
+        let (fleet, highest_term, lease, last_confirmed, cached, unusable) = match memory {
+            Some(Memory { fleet, highest_term, lease, last_confirmed, assignments, unusable }) => {
+                (Some(fleet), highest_term, lease, last_confirmed, assignments, unusable)
             }
-            None => (None, Term::default(), DEFAULT_LEASE, Timestamp::default(), Vec::new()),
+            None => (None, Term::default(), DEFAULT_LEASE, Timestamp::default(), Vec::new(), Vec::new()),
         };
         Self {
             profile,
@@ -105,6 +107,7 @@ impl Session {
             number: SessionNumber::default(),
             leaving: None,
             assignments: Assignments::from_cache(cached),
+            unusable,
             confirms: Confirms::default(),
             reports: Reports::default(),
         }
@@ -191,6 +194,7 @@ impl Session {
             lease: self.lease,
             last_confirmed: self.last_confirmed,
             assignments: self.assignments.all(),
+            unusable: self.unusable.clone(),
         })
     }
 
@@ -256,7 +260,16 @@ impl Session {
     fn receive(&mut self, now: Timestamp, message: ControlMessage, effects: &mut Vec<Effect>) {
         let live = match (&mut self.phase, message) {
             // What was on its way when the stream was given up.
-            (Phase::Away, _) => return,
+            (
+                Phase::Away,
+                ControlMessage::Welcome(_)
+                | ControlMessage::Update(_)
+                | ControlMessage::InitialStateComplete
+                | ControlMessage::Confirmed { .. }
+                | ControlMessage::HeartbeatReply
+                | ControlMessage::Request { .. }
+                | ControlMessage::GoAway { .. },
+            ) => return,
             (Phase::Greeting { .. } | Phase::Live(_), ControlMessage::GoAway { reason, message }) => {
                 return self.go_away(reason, message, effects);
             }
@@ -280,6 +293,7 @@ impl Session {
             (_, ControlMessage::Update(update)) => self.update(update, effects),
             (_, ControlMessage::InitialStateComplete) => {
                 self.last_confirmed = now;
+                self.unusable.clear();
                 self.start_cached(effects);
                 self.save(effects);
             }
@@ -344,7 +358,11 @@ impl Session {
             changed |= self.apply(change, effects);
         }
         for assignment in update.assignments {
-            match assignment.and_then(|assignment| assignments::check(assignment, self.profile.file_sources)) {
+            let checked = assignment.and_then(|assignment| {
+                check(&assignment, self.profile.file_sources)?;
+                Ok(assignment)
+            });
+            match checked {
                 Ok(assignment) => {
                     let change = self.assignments.assign(assignment);
                     changed |= self.apply(change, effects);

@@ -3,6 +3,7 @@
 //! A source is one task per environment. It owns its connection, its back-off and its parsing, and sends
 //! [`SourceEvent`]s over a bounded channel; it never sees the store. Dropping the [`SourceHandle`] ends it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -42,6 +43,29 @@ pub struct RejectedItem {
     pub key: Box<str>,
     /// What is wrong with it, for a person.
     pub reason: Box<str>,
+}
+
+/// How much is shown of a text that may hold what a sender likes.
+const MAX_SHOWN_CHARS: usize = 200;
+
+impl RejectedItem {
+    /// A rejection, its reason cut to what can be shown. The key stays whole, for it says which good item stays.
+    pub(crate) fn new(kind: Kind, key: Box<str>, reason: &str) -> Self {
+        Self { kind, key, reason: shortened(reason).into() }
+    }
+
+    /// The key as it is shown.
+    pub(crate) fn shown_key(&self) -> Cow<'_, str> {
+        shortened(&self.key)
+    }
+}
+
+/// The text, or its beginning and an ellipsis if it has more than 200 characters.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
 }
 
 /// Where an item lies in the text of its payload. Offsets are bytes.

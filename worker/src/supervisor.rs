@@ -9,6 +9,7 @@ mod slot;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::slot::{Errand, Mail, Slot};
+use self::slot::{Ask, Errand, Mail, Run, Slot};
 use crate::environment::{ControlState, EnvironmentHandle, EnvironmentInput, EnvironmentUpdate};
 use crate::link::{Closed, Connection, LinkEvent};
 use crate::session::{CloseReason, Effect, Ended, Input, Memory, Session, SessionNumber};
@@ -30,6 +31,11 @@ use crate::store::StoreError;
 pub(crate) const UPDATE_QUEUE: usize = 1024;
 /// How many questions of control may be under way; more are refused.
 const QUESTIONS: usize = 256;
+/// How long an environment that ended by itself is left alone before it is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Write numbers that one start of an environment has to itself, so that none repeats even when nobody knows which were
+/// used. A thousand writes a second use them up in 34 years; 16 million starts use up all.
+const WRITE_NUMBERS_PER_RUN: u64 = 1 << 40;
 /// How long environments may move before this worker leaves. What has not moved by then moves at the goodbye.
 const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long store operations under way may take at the end.
@@ -44,8 +50,8 @@ type FromEnvironment = (EnvironmentName, EnvironmentUpdate);
 pub(crate) trait RunningEnvironment: Send + Sync + 'static {
     /// Tells it something; may take as long as it is busy.
     fn tell(&self, input: EnvironmentInput) -> impl Future<Output = ()> + Send;
-    /// Ends it, and returns the first write number that it has not used.
-    fn stop(self) -> impl Future<Output = u64> + Send;
+    /// Ends it, after the store operation under way.
+    fn stop(self) -> impl Future<Output = ()> + Send;
 }
 
 impl RunningEnvironment for EnvironmentHandle {
@@ -53,8 +59,8 @@ impl RunningEnvironment for EnvironmentHandle {
         Self::tell(self, input).await;
     }
 
-    async fn stop(self) -> u64 {
-        Self::stop(self).await
+    async fn stop(self) {
+        Self::stop(self).await;
     }
 }
 
@@ -77,8 +83,10 @@ pub(crate) struct Start {
     pub(crate) control: ControlState,
     /// Takes what it says.
     pub(crate) updates: mpsc::Sender<FromEnvironment>,
-    /// Above all that this process has used for an environment of that name.
+    /// Above all that this process may have used so far.
     pub(crate) first_write_number: u64,
+    /// To be dropped when the environment's task ends, however it ends.
+    pub(crate) ended: oneshot::Sender<Infallible>,
 }
 
 /// How far the worker is, for those who ask whether it is ready.
@@ -113,14 +121,16 @@ pub(crate) struct Supervisor<E: Environments> {
     session: Session,
     environments: E,
     slots: BTreeMap<EnvironmentName, Slot<E::Running>>,
-    /// The next write number of each environment that has run in this process.
-    write_numbers: BTreeMap<EnvironmentName, u64>,
+    /// Counts the starts of environments; each has write numbers of its own.
+    last_run: Run,
     errands: JoinSet<Errand<E::Running>>,
+    /// One for each environment, done when its task has ended.
+    watches: JoinSet<(EnvironmentName, Run)>,
     questions: JoinSet<(SessionNumber, u64, Answer)>,
     updates: mpsc::Receiver<FromEnvironment>,
     updates_sender: mpsc::Sender<FromEnvironment>,
     connection: Option<Connection>,
-    /// What could not be started, until control is told with the answer to an update.
+    /// What could not be started, until control is told.
     rejected: Vec<Rejection>,
     /// Why the last session that was never established was given up.
     last_close: Option<CloseReason>,
@@ -137,8 +147,9 @@ impl<E: Environments> Supervisor<E> {
             session,
             environments,
             slots: BTreeMap::new(),
-            write_numbers: BTreeMap::new(),
+            last_run: Run(0),
             errands: JoinSet::new(),
+            watches: JoinSet::new(),
             questions: JoinSet::new(),
             updates,
             updates_sender,
@@ -191,6 +202,10 @@ impl<E: Environments> Supervisor<E> {
                 Ok(errand) => self.errand_done(errand),
                 Err(error) => tracing::error!(%error, "a delivery to an environment failed"),
             },
+            Some(watch) = self.watches.join_next() => match watch {
+                Ok((environment, run)) => self.task_ended(&environment, run),
+                Err(error) => tracing::error!(%error, "a watch over an environment failed"),
+            },
             Some(answered) = self.questions.join_next() => match answered {
                 Ok((asked_by, id, answer)) => self.step(Input::Answered { asked_by, id, answer }),
                 Err(error) => tracing::error!(%error, "a question to an environment failed"),
@@ -218,6 +233,24 @@ impl<E: Environments> Supervisor<E> {
     }
 
     fn step(&mut self, input: Input) {
+        self.take(input);
+        self.disown_rejected();
+    }
+
+    /// Without an update to answer, control learns only from a new hello that something does not run here: it gives the
+    /// assignment again, and hears why not.
+    fn disown_rejected(&mut self) {
+        if self.rejected.is_empty() {
+            return;
+        }
+        self.rejected.clear();
+        if let Some(connection) = self.connection.take() {
+            tracing::warn!("giving the session up, so that control learns what could not be started");
+            connection.abort();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
         let now = self.clock.now();
         let had_session = self.session.is_live();
         let has_left = matches!(input, Input::Left);
@@ -311,16 +344,25 @@ impl<E: Environments> Supervisor<E> {
             tracing::error!(%environment, "an assignment without a fleet");
             return;
         };
+        self.last_run.0 += 1;
+        let run = self.last_run;
+        let (ended, watch) = oneshot::channel();
         let started = self.environments.start(Start {
             assignment: assignment.as_ref().clone(),
             fleet,
             control: self.session.control_state(now),
             updates: self.updates_sender.clone(),
-            first_write_number: self.write_numbers.get(&environment).copied().unwrap_or(1),
+            first_write_number: run.0 * WRITE_NUMBERS_PER_RUN,
+            ended,
         });
         match started {
             Ok(running) => {
-                self.slots.insert(environment.clone(), Slot::new(environment, running));
+                self.slots.insert(environment.clone(), Slot::new(run, assignment, running));
+                self.watches.spawn(async move {
+                    // Nothing is ever sent: this is the sender's end.
+                    let _ = watch.await;
+                    (environment, run)
+                });
             }
             Err(error) => {
                 tracing::error!(%environment, %error, "cannot be started");
@@ -330,7 +372,7 @@ impl<E: Environments> Supervisor<E> {
                     generation: assignment.generation,
                     message: error.to_string(),
                 });
-                self.step(Input::CannotStart(environment));
+                self.take(Input::CannotStart(environment));
             }
         }
     }
@@ -358,13 +400,22 @@ impl<E: Environments> Supervisor<E> {
             Errand::Delivered { environment, running } => {
                 self.with_slot(&environment, |slot| slot.came_back(running));
             }
-            Errand::Stopped { environment, next_write_number } => {
-                self.write_numbers.insert(environment.clone(), next_write_number);
+            Errand::Stopped { environment } => {
                 if let Some(assignment) = self.slots.remove(&environment).and_then(Slot::successor) {
                     self.start(self.clock.now(), assignment);
+                    self.disown_rejected();
                 }
             }
         }
+    }
+
+    /// Most have been stopped; one that has not is started again.
+    fn task_ended(&mut self, environment: &EnvironmentName, run: Run) {
+        self.with_slot(environment, |slot| {
+            if slot.failed(run, RESTART_PAUSE) {
+                tracing::error!(%environment, pause = ?RESTART_PAUSE, "ended unexpectedly and is started again");
+            }
+        });
     }
 
     fn ask(&mut self, asked_by: SessionNumber, id: u64, deadline: Duration, question: Question) {
@@ -373,13 +424,13 @@ impl<E: Environments> Supervisor<E> {
                 Some(slot) => {
                     let (answer, answered) = oneshot::channel();
                     self.questions.spawn(async move { (asked_by, id, wait_for_answer(deadline, answered).await) });
-                    slot.post(Mail::Ask(EnvironmentInput::Ask { question, deadline, answer }));
+                    slot.post(Mail::Ask(Ask { question, deadline, answer }));
                     slot.send_off(&mut self.errands);
                     return;
                 }
                 None => failure(Reason::NoWorker, "this worker does not hold the environment"),
             },
-            Ok(_) => failure(Reason::WorkerTimeout, "too many questions are under way"),
+            Ok(_) => too_many_questions(),
             Err(error) => failure(Reason::NoWorker, &error.to_string()),
         };
         self.step(Input::Answered { asked_by, id, answer: refusal });
@@ -461,10 +512,10 @@ async fn wait_for_answer(deadline: Duration, answer: oneshot::Receiver<Answer>) 
     }
 }
 
+fn too_many_questions() -> Answer {
+    failure(Reason::WorkerTimeout, "too many questions are under way")
+}
+
 fn failure(reason: Reason, message: &str) -> Answer {
-    Answer::Failure(v1::RequestFailure {
-        reason: reason.as_str().to_owned(),
-        message: message.to_owned(),
-        status: 0,
-    })
+    Answer::Failure(v1::RequestFailure::new(reason, message))
 }

@@ -81,6 +81,6 @@ async fn without_control_it_goes_on_with_what_it_had() {
     };
     timeout(BOUND, started).await.expect("the environment was not started");
     timeout(Duration::from_secs(5), worker.stop()).await.unwrap().unwrap();
-    let kept = assignment_cache::read(&cache).unwrap().unwrap();
+    let kept = assignment_cache::read(&cache, FileSources::Unavailable).unwrap().unwrap();
     assert_eq!(kept.assignments.len(), 1);
 }

@@ -154,3 +154,13 @@ fn what_is_no_file_or_too_large_is_unreadable() {
     std::fs::write(&path, b"\xff").expect("written");
     assert!(matches!(look_now(&path, None, 10), Look::Read(_, result) if result.is_err()));
 }
+
+#[test]
+fn a_complaint_does_not_quote_a_file_at_length() {
+    let text = format!("flags:\n  ? [{}]\n  : {{}}\n  {}: &x\n", "1,".repeat(10), "k".repeat(9000));
+    let failure = parse(Path::new("flags.yaml"), text.as_bytes()).expect_err("no flags").to_string();
+    assert!(failure.len() < 500, "{failure}");
+    let text = format!(r#"{{"flags":{{"a":{{"version":1}}}},"segments":"{}"}}"#, "x".repeat(9000));
+    let failure = parse(Path::new("flags.json"), text.as_bytes()).expect_err("no segments").to_string();
+    assert!(failure.len() < 500, "{failure}");
+}

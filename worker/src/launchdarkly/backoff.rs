@@ -122,7 +122,8 @@ impl Backoff {
                 self.regime = Regime::Extended;
                 self.failures = 0;
             }
-            (FailureClass::Unexpected, Regime::Extended) | (FailureClass::Normal, _) => {}
+            (FailureClass::Unexpected, Regime::Extended)
+            | (FailureClass::Normal, Regime::Normal | Regime::Extended) => {}
         }
         let (first, ceiling) = match self.regime {
             // A configured initial delay above the ceiling is what the user wants.

@@ -14,10 +14,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::source::{FullPayload, ItemSpan, Kind, RejectedItem};
-
-/// How much of a JSON error is shown: it may quote what it stumbled over.
-const MAX_REASON_CHARS: usize = 200;
+use crate::source::{FullPayload, ItemSpan, Kind, RejectedItem, shortened};
 
 /// What a stream event means for the data.
 #[derive(Debug)]
@@ -43,13 +40,9 @@ pub(crate) struct DataError {
 }
 
 impl DataError {
+    /// The reason may quote what it stumbled over, so it is cut to what can be shown.
     pub(crate) fn new(what: &'static str, reason: impl fmt::Display) -> Self {
-        let reason = reason.to_string();
-        let reason = match reason.char_indices().nth(MAX_REASON_CHARS) {
-            Some((end, _)) => format!("{}…", &reason[..end]),
-            None => reason,
-        };
-        Self { what, reason }
+        Self { what, reason: shortened(&reason.to_string()).into_owned() }
     }
 }
 
@@ -317,8 +310,11 @@ fn reject_repeated(items: &mut Vec<ItemSpan>, rejected: &mut Vec<RejectedItem>) 
     items.retain(|item| {
         let is_repeated = repeated.contains(&(item.kind, item.key.clone()));
         if is_repeated {
-            let reason = "it was sent more than once in one payload".into();
-            rejected.push(RejectedItem { kind: item.kind, key: item.key.clone(), reason });
+            rejected.push(RejectedItem::new(
+                item.kind,
+                item.key.clone(),
+                "it was sent more than once in one payload",
+            ));
         }
         !is_repeated
     });
@@ -352,7 +348,7 @@ fn check(entry: Entry<'_>, whole: &str) -> Result<ItemSpan, RejectedItem> {
             let body = place_within(entry.raw, whole);
             Ok(ItemSpan { kind: entry.kind, key: entry.key, body, version, deleted })
         }
-        Err(reason) => Err(RejectedItem { kind: entry.kind, key: entry.key, reason: reason.into_boxed_str() }),
+        Err(reason) => Err(RejectedItem::new(entry.kind, entry.key, &reason)),
     }
 }
 

@@ -101,7 +101,7 @@ impl SseParser {
                 continue;
             }
             let item = match self.place {
-                Place::Name => self.read_name(input),
+                Place::Name => self.read_name(input)?,
                 Place::ValueStart(field) => {
                     if byte == b' ' {
                         *input = &input[1..];
@@ -118,11 +118,11 @@ impl SseParser {
         Ok(None)
     }
 
-    fn read_name(&mut self, input: &mut &[u8]) -> Option<SseItem> {
+    fn read_name(&mut self, input: &mut &[u8]) -> Result<Option<SseItem>, SseError> {
         let Some(end) = memchr3(b':', b'\r', b'\n', input) else {
             keep_bounded(&mut self.small, input);
             *input = &[];
-            return None;
+            return Ok(None);
         };
         keep_bounded(&mut self.small, &input[..end]);
         let terminator = input[end];
@@ -137,16 +137,16 @@ impl SseParser {
         self.small.clear();
 
         if terminator == b':' {
-            self.begin_value(field);
+            self.begin_value(field)?;
             self.place = if is_blank { Place::Value(Field::Comment) } else { Place::ValueStart(field) };
-            return None;
+            return Ok(None);
         }
         self.after_carriage_return = terminator == b'\r';
         if is_blank {
-            return self.dispatch();
+            return Ok(self.dispatch());
         }
-        self.begin_value(field);
-        self.end_value(field)
+        self.begin_value(field)?;
+        Ok(self.end_value(field))
     }
 
     fn read_value(&mut self, field: Field, input: &mut &[u8]) -> Result<Option<SseItem>, SseError> {
@@ -167,15 +167,14 @@ impl SseParser {
         Ok(self.end_value(field))
     }
 
-    fn begin_value(&mut self, field: Field) {
+    fn begin_value(&mut self, field: Field) -> Result<(), SseError> {
         match field {
-            Field::Data => match &mut self.data {
-                Some(data) => data.push(b'\n'),
-                None => self.data = Some(Vec::new()),
-            },
+            Field::Data if self.data.is_some() => self.keep_data(b"\n")?,
+            Field::Data => self.data = Some(Vec::new()),
             Field::Event => self.event_name.clear(),
             Field::Id | Field::Retry | Field::Comment | Field::Unknown => {}
         }
+        Ok(())
     }
 
     fn keep_data(&mut self, value: &[u8]) -> Result<(), SseError> {
@@ -335,6 +334,8 @@ mod tests {
         assert_eq!(parse_in_pieces([fits.as_slice()]).map(|items| items.len()), Ok(1));
         let too_long = [b"data: ".as_slice(), &[b'x'; 60], b"\ndata: ", &[b'x'; 4]].concat();
         assert_eq!(parse_in_pieces(too_long.chunks(7)), Err(SseError::EventTooLarge { limit: 64 }));
+        let empty_lines = b"data\n".repeat(66);
+        assert_eq!(parse_in_pieces(empty_lines.chunks(7)), Err(SseError::EventTooLarge { limit: 64 }));
         let comment = [b":".as_slice(), &[b'x'; 5000], b"\n"].concat();
         assert_eq!(parse_in_pieces(comment.chunks(7)), Ok(vec![SseItem::Comment]), "nothing is kept of it");
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flotilla_proto::session::{Assignment, Rejection, Removal};
-use flotilla_proto::{EnvironmentName, GrantId, HeldGrant, Uid};
+use flotilla_proto::{EnvironmentName, GrantId, HeldGrant, Intent, Source, Uid};
 
 use super::FileSources;
 
@@ -31,16 +31,35 @@ pub(super) enum Change {
     Forget,
 }
 
-/// Whether this worker can carry the assignment out.
-pub(super) fn check(assignment: Assignment, files: FileSources) -> Result<Assignment, Rejection> {
-    match files {
-        FileSources::Unavailable if assignment.spec.is_file() => Err(Rejection {
+/// Whether this worker can carry the assignment out; if not, why.
+pub(crate) fn check(assignment: &Assignment, files: FileSources) -> Result<(), Rejection> {
+    let reject = |message: &str| {
+        Err(Rejection {
             environment: assignment.environment.to_string(),
             uid: assignment.uid.to_string(),
             generation: assignment.generation,
-            message: "the source is a file, and this worker was started without --file-source-dir".to_owned(),
-        }),
-        FileSources::Unavailable | FileSources::Available => Ok(assignment),
+            message: message.to_owned(),
+        })
+    };
+    match assignment.grant.intent {
+        Intent::Warm | Intent::Serve => {}
+        // Nothing is read for them.
+        Intent::Release | Intent::Purge => return Ok(()),
+    }
+    match (&assignment.spec.source, files) {
+        (Source::File { .. }, FileSources::Available) => Ok(()),
+        (Source::File { .. }, FileSources::Unavailable) => {
+            reject("the source is a file, and this worker was started without --file-source-dir")
+        }
+        (Source::Stream { .. } | Source::Poll { .. }, FileSources::Available | FileSources::Unavailable) => {
+            if assignment.sdk_key.is_none() {
+                return reject("the assignment has no SDK key");
+            }
+            if assignment.spec.stream_uri.is_none() || assignment.spec.base_uri.is_none() {
+                return reject("the assignment does not say where LaunchDarkly is");
+            }
+            Ok(())
+        }
     }
 }
 

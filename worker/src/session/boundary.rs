@@ -6,7 +6,7 @@ use std::time::Duration;
 use flotilla_proto::session::{Answer, Assignment, ControlMessage, GoAway, Question, Rejection, WorkerMessage};
 use flotilla_proto::{
     EnvironmentName, EnvironmentReport, FleetId, GrantId, HeldGrant, Incarnation, Labels, Term, Timestamp,
-    WorkerName,
+    WorkerName, v1,
 };
 
 /// What this worker says of itself in every hello.
@@ -48,6 +48,8 @@ pub(crate) struct Memory {
     pub(crate) last_confirmed: Timestamp,
     /// All assignments.
     pub(crate) assignments: Vec<Arc<Assignment>>,
+    /// Assignments of an earlier process that this one cannot carry out, kept as they are until control has spoken.
+    pub(crate) unusable: Vec<v1::Assignment>,
 }
 
 /// What happens to a session.

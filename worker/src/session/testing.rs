@@ -25,7 +25,12 @@ pub(crate) fn profile() -> Profile {
 }
 
 pub(crate) fn assignment(environment: &str, uid: &str, epoch: u64) -> Assignment {
-    let spec = v1::EnvironmentSpec { prefix: format!("p:{environment}"), ..v1::EnvironmentSpec::default() };
+    let spec = v1::EnvironmentSpec {
+        prefix: format!("p:{environment}"),
+        stream_uri: "https://stream.example.test".to_owned(),
+        base_uri: "https://sdk.example.test".to_owned(),
+        ..v1::EnvironmentSpec::default()
+    };
     Assignment {
         environment: environment.parse().unwrap(),
         uid: uid.parse().unwrap(),
@@ -50,6 +55,7 @@ pub(crate) fn memory(assignments: Vec<Assignment>) -> Memory {
         lease: Duration::from_secs(9),
         last_confirmed: Timestamp(1_000_000),
         assignments: assignments.into_iter().map(Arc::new).collect(),
+        unusable: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use flotilla_proto::session::{
     Assignment, ControlMessage, GoAway, Rejection, Removal, Update, Welcome, WorkerMessage,
 };
-use flotilla_proto::{GrantState, HeldGrant, Term, Timestamp, v1};
+use flotilla_proto::{GrantState, HeldGrant, Intent, Term, Timestamp, v1};
 
 use super::testing::{FLEET, assignment, memory, profile, report};
 use super::{CloseReason, Effect, Ended, Input, Memory, Session};
@@ -162,6 +162,40 @@ fn what_cannot_be_carried_out_is_rejected_and_delays_nobody() {
     let Some(Effect::AnswerUpdate { nonce: 8, rejections }) = effects.last() else { panic!("{effects:?}") };
     assert!(rejections[0].message.contains("--file-source-dir"));
     assert_eq!(rejections[1], unreadable);
+}
+
+#[test]
+fn what_lacks_a_key_or_an_address_is_rejected_unless_nothing_is_read_for_it() {
+    let lacking = |change: fn(&mut Assignment)| {
+        let mut lacking = assignment("a", "u1", 1);
+        change(&mut lacking);
+        lacking
+    };
+    for (assignment, rejections) in [
+        (lacking(|it| it.sdk_key = None), 1),
+        (lacking(|it| (it.sdk_key, it.grant.intent) = (None, Intent::Warm)), 1),
+        (lacking(|it| it.spec.stream_uri = None), 1),
+        (lacking(|it| it.spec.base_uri = None), 1),
+        (lacking(|it| (it.sdk_key, it.spec.base_uri, it.grant.intent) = (None, None, Intent::Release)), 0),
+        (lacking(|it| (it.sdk_key, it.spec.base_uri, it.grant.intent) = (None, None, Intent::Purge)), 0),
+    ] {
+        let mut worker = Worker::new(None);
+        worker.welcome();
+        let effects = worker.update(1, vec![assignment], vec![]);
+        assert_eq!(kinds(&effects).last(), Some(&format!("answer {rejections}")), "{effects:?}");
+    }
+}
+
+#[test]
+fn what_of_the_cache_is_unusable_is_kept_until_control_has_spoken() {
+    let left = v1::Assignment { environment: "x".to_owned(), ..v1::Assignment::default() };
+    let memory = Memory { unusable: vec![left.clone()], ..memory(vec![]) };
+    let mut worker = Worker::new(Some(memory));
+    worker.welcome_from(FLEET, 6);
+    let kept = |worker: &Worker| worker.session.memory().unwrap().unusable;
+    assert_eq!(kept(&worker), [left]);
+    assert!(worker.hear(ControlMessage::InitialStateComplete).contains(&Effect::Save));
+    assert!(kept(&worker).is_empty());
 }
 
 #[test]

@@ -6,15 +6,18 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
-use flotilla_proto::session::Assignment;
+use flotilla_proto::session::{Answer, Assignment, Question};
 use flotilla_proto::{EnvironmentName, GrantId};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-use super::RunningEnvironment;
+use super::{RunningEnvironment, too_many_questions};
 use crate::environment::{ControlState, EnvironmentInput};
 
-/// How many questions may wait for one environment. Those that find no room are answered as if it had ended.
+/// How many questions may wait for one environment. Those that find no room are answered so at once.
 const QUESTIONS: usize = 32;
 
 /// Something for an environment.
@@ -25,7 +28,18 @@ pub(super) enum Mail {
     /// Control's answer about a grant. Void when another grant has come since.
     Confirmed { grant: GrantId, valid: bool },
     /// A question; all count.
-    Ask(EnvironmentInput),
+    Ask(Ask),
+}
+
+/// A question, and where its answer goes.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// The question.
+    pub(super) question: Question,
+    /// How long an answer is of use.
+    pub(super) deadline: Duration,
+    /// Takes the answer.
+    pub(super) answer: oneshot::Sender<Answer>,
 }
 
 /// What was done away from the supervisor.
@@ -34,17 +48,27 @@ pub(super) enum Errand<R> {
     /// The mail is delivered.
     Delivered { environment: EnvironmentName, running: R },
     /// The environment has ended.
-    Stopped { environment: EnvironmentName, next_write_number: u64 },
+    Stopped { environment: EnvironmentName },
 }
 
 /// One environment; see the module.
 #[derive(Debug)]
 pub(super) struct Slot<R> {
     environment: EnvironmentName,
+    /// What it does, or is about to be told to do.
+    assignment: Arc<Assignment>,
+    /// Tells its task from an earlier one of the same name.
+    run: Run,
     whereabouts: Whereabouts<R>,
     then: Then,
+    /// What is waited for after its end, before anything follows.
+    pause: Duration,
     mailbox: Mailbox,
 }
+
+/// The number of a start of an environment in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run(pub(super) u64);
 
 #[derive(Debug)]
 enum Whereabouts<R> {
@@ -70,7 +94,7 @@ struct Mailbox {
     control: Option<ControlState>,
     assigned: Option<Arc<Assignment>>,
     confirmed: Option<(GrantId, bool)>,
-    questions: VecDeque<EnvironmentInput>,
+    questions: VecDeque<Ask>,
 }
 
 impl Mailbox {
@@ -80,26 +104,42 @@ impl Mailbox {
         let control = control.map(EnvironmentInput::Control);
         let assigned = assigned.map(|assignment| EnvironmentInput::Assigned(Box::new(assignment.as_ref().clone())));
         let confirmed = confirmed.map(|(_, valid)| EnvironmentInput::Confirmed { valid });
+        let questions = questions.into_iter().map(|Ask { question, deadline, answer }| EnvironmentInput::Ask {
+            question,
+            deadline,
+            answer,
+        });
         control.into_iter().chain(assigned).chain(confirmed).chain(questions).collect()
     }
 }
 
 impl<R: RunningEnvironment> Slot<R> {
     /// An environment that has just been started.
-    pub(super) fn new(environment: EnvironmentName, running: R) -> Self {
-        Self { environment, whereabouts: Whereabouts::Home(running), then: Then::GoOn, mailbox: Mailbox::default() }
+    pub(super) fn new(run: Run, assignment: Arc<Assignment>, running: R) -> Self {
+        Self {
+            environment: assignment.environment.clone(),
+            assignment,
+            run,
+            whereabouts: Whereabouts::Home(running),
+            then: Then::GoOn,
+            pause: Duration::ZERO,
+            mailbox: Mailbox::default(),
+        }
     }
 
     /// Something to tell.
     pub(super) fn post(&mut self, mail: Mail) {
         match (&self.then, mail) {
             // What follows is started with the present state, and nothing was asked about it yet.
-            (Then::End | Then::Replace(_), _) => {}
+            (Then::End | Then::Replace(_), Mail::Control(_) | Mail::Confirmed { .. } | Mail::Ask(_)) => {}
             (Then::GoOn, Mail::Control(control)) => self.mailbox.control = Some(control),
             (Then::GoOn, Mail::Confirmed { grant, valid }) => self.mailbox.confirmed = Some((grant, valid)),
-            (Then::GoOn, Mail::Ask(question)) => {
+            (Then::GoOn, Mail::Ask(ask)) => {
                 if self.mailbox.questions.len() < QUESTIONS {
-                    self.mailbox.questions.push_back(question);
+                    self.mailbox.questions.push_back(ask);
+                } else {
+                    // Nobody waits for the answer any more: then it is of no use.
+                    let _ = ask.answer.send(too_many_questions());
                 }
             }
         }
@@ -110,6 +150,7 @@ impl<R: RunningEnvironment> Slot<R> {
         match self.then {
             Then::GoOn => {
                 self.mailbox.confirmed.take_if(|(grant, _)| *grant != assignment.grant.id);
+                self.assignment = Arc::clone(&assignment);
                 self.mailbox.assigned = Some(assignment);
             }
             Then::End | Then::Replace(_) => self.then = Then::Replace(assignment),
@@ -126,6 +167,18 @@ impl<R: RunningEnvironment> Slot<R> {
     pub(super) fn end(&mut self) {
         self.mailbox = Mailbox::default();
         self.then = Then::End;
+    }
+
+    /// A task has ended unasked: if it is this one's, what it did is started again after a pause. Whether it is.
+    pub(super) fn failed(&mut self, run: Run, pause: Duration) -> bool {
+        match self.then {
+            Then::GoOn if self.run == run => {
+                self.pause = pause;
+                self.replace(Arc::clone(&self.assignment));
+                true
+            }
+            Then::GoOn | Then::End | Then::Replace(_) => false,
+        }
     }
 
     /// The handle is back from a delivery.
@@ -163,9 +216,11 @@ impl<R: RunningEnvironment> Slot<R> {
                 });
             }
             Then::End | Then::Replace(_) => {
+                let pause = self.pause;
                 errands.spawn(async move {
-                    let next_write_number = running.stop().await;
-                    Errand::Stopped { environment, next_write_number }
+                    running.stop().await;
+                    sleep(pause).await;
+                    Errand::Stopped { environment }
                 });
             }
         }

@@ -26,6 +26,8 @@ struct Notes {
     told: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
     /// A permit is needed to be told something, by the environments named "stuck".
     stuck: Arc<Semaphore>,
+    /// Dropping one is the end of its environment's task.
+    alive: Arc<Mutex<BTreeMap<String, oneshot::Sender<Infallible>>>>,
 }
 
 impl Notes {
@@ -52,7 +54,6 @@ impl Notes {
 struct Noting {
     name: String,
     notes: Notes,
-    first_write_number: u64,
 }
 
 impl RunningEnvironment for Noting {
@@ -72,9 +73,8 @@ impl RunningEnvironment for Noting {
         self.notes.add(&self.name, what);
     }
 
-    async fn stop(self) -> u64 {
+    async fn stop(self) {
         self.notes.add(&self.name, "stopped".to_owned());
-        self.first_write_number + 10
     }
 }
 
@@ -82,15 +82,17 @@ impl Environments for Notes {
     type Running = Noting;
 
     fn start(&mut self, start: Start) -> Result<Noting, StoreError> {
-        let Start { assignment, updates, first_write_number, .. } = start;
+        let Start { assignment, updates, first_write_number, ended, .. } = start;
         if assignment.environment.as_str() == "impossible" {
             return Err(StoreError::NotDone("no such store".to_owned()));
         }
         let name = assignment.environment.to_string();
-        self.add(&name, format!("started {} from {first_write_number}", assignment.uid));
+        let run = first_write_number / WRITE_NUMBERS_PER_RUN;
+        self.add(&name, format!("started {} as {run}", assignment.uid));
+        self.alive.lock().unwrap().insert(name.clone(), ended);
         let report = EnvironmentUpdate::Report(Box::new(report(&assignment)));
         updates.try_send((assignment.environment, report)).unwrap();
-        Ok(Noting { name, notes: self.clone(), first_write_number })
+        Ok(Noting { name, notes: self.clone() })
     }
 }
 
@@ -184,7 +186,7 @@ impl Bench {
         let server = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
-        let notes = Notes { told: Arc::default(), stuck: Arc::new(Semaphore::new(0)) };
+        let notes = Notes { told: Arc::default(), stuck: Arc::new(Semaphore::new(0)), alive: Arc::default() };
         let (events, link_events) = mpsc::channel(link::EVENT_QUEUE);
         let (memory_sender, memories) = watch::channel(None);
         let leave = CancellationToken::new();
@@ -230,8 +232,8 @@ async fn assignments_come_change_and_go() {
     bench.notes.wait_for("a", "epoch 2").await;
     let second = assignment("a", "u2", 3);
     control.update(3, vec![second.clone()], vec![removal(&first)]).await;
-    // Numbers go on where the environment of the same name, and thus maybe of the same prefix, left off.
-    bench.notes.wait_for("a", "started u2 from 11").await;
+    // The write numbers of this name, and thus maybe of this prefix, never repeat.
+    bench.notes.wait_for("a", "started u2 as 2").await;
     control.update(4, vec![], vec![removal(&second)]).await;
     let waiting = async {
         while bench.notes.of("a").iter().filter(|told| *told == "stopped").count() < 2 {
@@ -271,7 +273,56 @@ async fn one_that_cannot_be_started_is_rejected() {
         ("impossible", "no such store")
     );
     assert_eq!(control.update(2, vec![], vec![]).await, WorkerMessage::Ack { nonce: 2 });
-    assert_eq!(bench.notes.of("a"), ["started u1 from 1"]);
+    assert_eq!(bench.notes.of("a"), ["started u1 as 1"]);
+}
+
+#[tokio::test]
+async fn control_learns_at_once_of_what_of_the_cache_cannot_be_started() {
+    let cached = vec![assignment("a", "u1", 1), assignment("impossible", "u2", 1)];
+    let mut bench = Bench::start(Some(memory(cached)), None).await;
+    let control = bench.stream().await;
+    control.say(ControlMessage::InitialStateComplete).await;
+    let mut again = timeout(BOUND, bench.streams.recv()).await.expect("the session goes on").unwrap();
+    let WorkerMessage::Hello(hello) = again.hear().await else { panic!("no hello") };
+    let held: Vec<_> = hello.held.iter().map(|held| held.environment.as_str()).collect();
+    assert_eq!(held, ["a"], "control sees that the other is not held");
+    again.welcome().await;
+    let answer = again.update(1, vec![assignment("impossible", "u2", 1)], vec![]).await;
+    assert!(matches!(answer, WorkerMessage::Nack { .. }), "{answer:?}");
+}
+
+#[tokio::test]
+async fn one_whose_task_fails_is_started_again_with_what_it_last_had() {
+    let mut bench = Bench::start(None, None).await;
+    let mut control = bench.stream().await;
+    control.update(1, vec![assignment("a", "u1", 1), assignment("b", "u2", 1)], vec![]).await;
+    control.update(2, vec![assignment("a", "u1", 2)], vec![]).await;
+    bench.notes.wait_for("a", "epoch 2").await;
+    drop(bench.notes.alive.lock().unwrap().remove("a"));
+    bench.notes.wait_for("a", "started u1 as 3").await;
+    control.update(3, vec![assignment("a", "u1", 3)], vec![]).await;
+    bench.notes.wait_for("a", "epoch 3").await;
+    assert!(!bench.notes.of("b").contains(&"stopped".to_owned()));
+}
+
+#[tokio::test]
+async fn questions_that_find_no_room_are_told_so() {
+    let mut bench = Bench::start(None, None).await;
+    let mut control = bench.stream().await;
+    control.update(1, vec![assignment("stuck", "u1", 1)], vec![]).await;
+    // One is under way, 32 wait; the next finds no room.
+    for id in 1..=34 {
+        let question = Question::GetItem(v1::GetItemRequest {
+            environment: "stuck".to_owned(),
+            ..v1::GetItemRequest::default()
+        });
+        control.say(ControlMessage::Request { id, deadline: 4 * BOUND, question }).await;
+    }
+    let WorkerMessage::Reply { answer: Answer::Failure(failure), .. } = control.hear_decision().await else {
+        panic!("no failure")
+    };
+    assert_eq!(failure.reason, "WORKER_TIMEOUT");
+    assert!(failure.message.contains("too many"), "{}", failure.message);
 }
 
 #[tokio::test]
@@ -308,7 +359,7 @@ async fn a_lost_session_is_made_again_and_told_everything() {
     bench.notes.wait_for("a", "connected true").await;
     let WorkerMessage::Report(reports) = end.hear().await else { panic!("no report") };
     assert_eq!(reports[0].environment.as_str(), "a");
-    assert_eq!(bench.notes.of("a")[0], "started u1 from 1");
+    assert_eq!(bench.notes.of("a")[0], "started u1 as 1");
     assert!(!bench.notes.of("a").contains(&"stopped".to_owned()));
 }
 

@@ -144,6 +144,16 @@ fn a_patch_keeps_its_bytes_and_its_key_verbatim() {
 }
 
 #[test]
+fn what_is_shown_of_a_rejected_item_is_bounded_and_its_key_stays_whole() {
+    let key = "é".repeat(5000);
+    let text = format!(r#"{{"path":"/flags/{key}","data":{{"version":1,"key":"{}"}}}}"#, "x".repeat(5000));
+    let Ok(DataEvent::Rejected(rejected)) = parse("patch", &text) else { panic!("not rejected") };
+    assert_eq!(*rejected.key, key, "the last good item is found by it");
+    assert_eq!(rejected.shown_key().chars().count(), 201);
+    assert_eq!(rejected.reason.chars().count(), 201);
+}
+
+#[test]
 fn a_patch_with_a_bad_item_is_rejected_by_name() {
     let text = r#"{"path":"/flags/a","data":{"key":"b","version":1}}"#;
     let Ok(DataEvent::Rejected(rejected)) = parse("patch", text) else { panic!("not rejected") };
