@@ -106,7 +106,8 @@ pub enum Command {
     Worker(WorkerCommand),
     /// Sum the fleet up; exit status 1 if an environment that is not paused is not current
     #[command(
-        after_help = "Exit status: 0 all current, 1 not all current, 2 could not tell, 5 control unreachable.
+        after_help = "Exit status: 0 all current, 1 not all current, 2 could not tell, 5 control unreachable, 124 control did not
+answer in time.
 
 Examples:
   flotilla status
@@ -189,7 +190,9 @@ pub enum DataCommand {
 
 /// `flotilla dev`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "It is its own control: of the global options it takes --help only.
+
+Examples:
   flotilla dev
   flotilla dev --flags my-flags.json --workers 3
   flotilla dev --sdk-key-file key.txt --redis-url redis://127.0.0.1:6379")]

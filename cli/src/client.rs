@@ -20,7 +20,7 @@ const LONGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// A connection to control. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     url: String,
     channel: Channel,
     request_timeout: Duration,
@@ -28,7 +28,7 @@ pub struct Client {
 
 impl Client {
     /// Prepares a connection; it is established with the first call. Fails if the URL is malformed.
-    pub fn new(url: &str, request_timeout: Duration) -> Result<Self, Failure> {
+    pub(crate) fn new(url: &str, request_timeout: Duration) -> Result<Self, Failure> {
         let wrong = |what: &str| {
             Failure::usage(format!(
                 "--control: {url:?} {what}; expected http://HOST:PORT, such as http://127.0.0.1:7400"
@@ -49,44 +49,44 @@ impl Client {
     }
 
     /// Where control is.
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// How long a call may take.
-    pub fn request_timeout(&self) -> Duration {
+    pub(crate) fn request_timeout(&self) -> Duration {
         self.request_timeout
     }
 
     /// The service of environments.
-    pub fn environments(&self) -> EnvironmentServiceClient<Channel> {
+    pub(crate) fn environments(&self) -> EnvironmentServiceClient<Channel> {
         EnvironmentServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// The service of the fleet.
-    pub fn fleet(&self) -> FleetServiceClient<Channel> {
+    pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// The service of stored data.
-    pub fn data(&self) -> DataServiceClient<Channel> {
+    pub(crate) fn data(&self) -> DataServiceClient<Channel> {
         DataServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// A request with the deadline.
-    pub fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.request_timeout);
         request
     }
 
     /// What a call answered, or why it failed.
-    pub fn answer<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, Failure> {
+    pub(crate) fn answer<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, Failure> {
         answer.map(Response::into_inner).map_err(|status| self.failure(&status))
     }
 
     /// Why a call failed.
-    pub fn failure(&self, status: &Status) -> Failure {
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
         Failure::from_status(&self.url, status)
     }
 }

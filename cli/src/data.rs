@@ -14,7 +14,7 @@ use crate::session::Session;
 const PAGE_SIZE: u32 = 5000;
 
 /// Runs `flotilla data …`.
-pub async fn run(session: &mut Session, command: DataCommand) -> Result<ExitStatus, Failure> {
+pub(crate) async fn run(session: &mut Session, command: DataCommand) -> Result<ExitStatus, Failure> {
     match command {
         DataCommand::List { name } => list(session, name.as_str()).await?,
         DataCommand::Get { name, item } => get(session, name.as_str(), &item).await?,
@@ -42,10 +42,11 @@ async fn list(session: &mut Session, environment: &str) -> Result<(), Failure> {
     };
     if !session.wants_document() {
         if !initialized {
-            session.note("not initialized: the marker that SDKs look for is not in the store")?;
+            session.note("not initialized: the marker that SDKs look for is not in the store");
         }
         if items.is_empty() {
-            return session.note("no items");
+            session.note("no items");
+            return Ok(());
         }
     }
     session.show(&Shown {

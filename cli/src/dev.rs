@@ -27,7 +27,7 @@ use crate::sdk_key;
 use fleet::{Fleet, FleetOptions};
 use redis::OwnRedis;
 use seed::SeedSource;
-use text::{StartUp, start_up};
+use text::{StartUp, Titles, start_up};
 
 /// The environment that is there from the start.
 const ENVIRONMENT: &str = "dev";
@@ -37,7 +37,7 @@ const PREFIX: &str = "flotilla-dev";
 const DATA_DIRECTORY: &str = ".flotilla-dev";
 
 /// Runs `flotilla dev` until it is interrupted, which is success.
-pub async fn run(options: Dev) -> Result<ExitStatus, Failure> {
+pub(crate) async fn run(options: Dev) -> Result<ExitStatus, Failure> {
     LogOptions { log_format: LogFormat::Text, log_level: options.log_level }.start();
     raise_file_limit();
     let key = sdk_key::read(&options.key, io::stdin(), &mut io::stderr())?;
@@ -110,7 +110,8 @@ async fn say(
 ) -> Result<(), Failure> {
     let mut out = io::stdout();
     let bold = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    out.write_all(start_up(start_up_facts, bold).as_bytes())?;
+    let titles = if bold { Titles::Bold } else { Titles::Plain };
+    out.write_all(start_up(start_up_facts, titles).as_bytes())?;
     out.flush()?;
     let redis_ended = async {
         match own_redis {

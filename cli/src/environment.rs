@@ -3,13 +3,15 @@
 // From options to a spec: pure.
 mod spec;
 // Tables and pairs: pure.
-pub mod view;
+pub(crate) mod view;
 // add, update, pause, resume, resync, rotate-key.
 mod mutate;
 // remove.
 mod remove;
 // list, get, status, wait.
 mod read;
+
+use flotilla_proto::v1::Environment;
 
 use crate::arguments::EnvCommand;
 use crate::failure::{ExitStatus, Failure};
@@ -32,4 +34,9 @@ pub async fn run(session: &mut Session, command: EnvCommand) -> Result<ExitStatu
         EnvCommand::RotateKey(options) => mutate::rotate_key(session, &options).await,
     }?;
     Ok(ExitStatus::Done)
+}
+
+/// The environment that control sends with its answer.
+fn in_answer(environment: Option<Environment>) -> Result<Environment, Failure> {
+    environment.ok_or_else(|| Failure::new(ExitStatus::Failed, "control's answer holds no environment"))
 }

@@ -103,8 +103,9 @@ impl Failure {
     /// What control at `control` answered, or that it did not.
     pub fn from_status(control: &str, status: &Status) -> Self {
         let refusal = Refusal::from_status(status);
+        let origin = if status.source().is_some() { Origin::Here } else { Origin::Control };
         let code = if is_broken_off(status) { Code::Unavailable } else { status.code() };
-        let exit = exit_status(code, refusal.as_ref().map(|refusal| refusal.reason), status.source().is_some());
+        let exit = exit_status(code, refusal.as_ref().map(|refusal| refusal.reason), origin);
         if let Some(refusal) = refusal {
             return hints(Self::new(exit, refusal_message(&refusal)), &refusal);
         }
@@ -135,6 +136,7 @@ impl Failure {
     }
 }
 
+/// For writes to standard output only: elsewhere a broken pipe is no success.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -151,8 +153,17 @@ impl From<FieldViolation> for Failure {
     }
 }
 
-/// The exit status that goes with what a call ended in. `local`: the answer was made here, not by control.
-pub fn exit_status(code: Code, reason: Option<Reason>, local: bool) -> ExitStatus {
+/// Who made an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This side, because the call did not come to an end.
+    Here,
+    /// Control.
+    Control,
+}
+
+/// The exit status that goes with what a call ended in.
+fn exit_status(code: Code, reason: Option<Reason>, origin: Origin) -> ExitStatus {
     match code {
         Code::Ok => ExitStatus::Done,
         Code::InvalidArgument => ExitStatus::Usage,
@@ -165,7 +176,7 @@ pub fn exit_status(code: Code, reason: Option<Reason>, local: bool) -> ExitStatu
             Some(_) => ExitStatus::Failed,
         },
         // A broken or foreign connection: what answers there is not control.
-        Code::Unknown | Code::Internal if local => ExitStatus::Unreachable,
+        Code::Unknown | Code::Internal if origin == Origin::Here => ExitStatus::Unreachable,
         Code::Unknown
         | Code::Internal
         | Code::FailedPrecondition
@@ -251,6 +262,7 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
         | Reason::StoreUnavailable
         | Reason::UpstreamUnavailable
         | Reason::RevisionCompacted
+        | Reason::TooManyRequestIds
         | Reason::WorkerTimeout => return failure,
     };
     failure.hint(hint)
@@ -265,7 +277,7 @@ mod tests {
         let shown: Vec<String> = Reason::ALL
             .iter()
             .map(|reason| {
-                format!("{} {}", reason.as_str(), exit_status(reason.code(), Some(*reason), false).code())
+                format!("{} {}", reason.as_str(), exit_status(reason.code(), Some(*reason), Origin::Control).code())
             })
             .collect();
         insta::assert_snapshot!(shown.join("\n"));
@@ -273,16 +285,17 @@ mod tests {
 
     #[test]
     fn answers_made_here_are_told_from_those_of_control() {
-        let status = |code, local| exit_status(code, None, local).code();
-        assert_eq!(status(Code::Unavailable, true), 5);
-        assert_eq!(status(Code::Unavailable, false), 5);
-        assert_eq!(status(Code::Unknown, true), 5);
-        assert_eq!(status(Code::Unknown, false), 1);
-        assert_eq!(status(Code::DeadlineExceeded, false), 124);
-        assert_eq!(status(Code::Cancelled, true), 124);
-        assert_eq!(status(Code::PermissionDenied, false), 6);
-        assert_eq!(status(Code::Unauthenticated, false), 6);
-        assert_eq!(status(Code::FailedPrecondition, false), 1);
+        use Origin::{Control, Here};
+        let status = |code, origin| exit_status(code, None, origin).code();
+        assert_eq!(status(Code::Unavailable, Here), 5);
+        assert_eq!(status(Code::Unavailable, Control), 5);
+        assert_eq!(status(Code::Unknown, Here), 5);
+        assert_eq!(status(Code::Unknown, Control), 1);
+        assert_eq!(status(Code::DeadlineExceeded, Control), 124);
+        assert_eq!(status(Code::Cancelled, Here), 124);
+        assert_eq!(status(Code::PermissionDenied, Control), 6);
+        assert_eq!(status(Code::Unauthenticated, Control), 6);
+        assert_eq!(status(Code::FailedPrecondition, Control), 1);
     }
 
     #[test]

@@ -10,14 +10,14 @@ use crate::arguments::WorkerCommand;
 use crate::failure::{ExitStatus, Failure};
 use crate::output::document::{FleetDocument, WorkerDocument, WorkersDocument, worker_state_text};
 use crate::output::table::{Align, columns, pairs};
-use crate::output::text::{age, labels, or_dash, size};
+use crate::output::text::{age, ago, labels, or_dash, size};
 use crate::output::{Shown, Width};
 use crate::session::Session;
 
 const PAGE_SIZE: u32 = 500;
 
 /// Runs `flotilla worker …`.
-pub async fn worker(session: &mut Session, command: WorkerCommand) -> Result<ExitStatus, Failure> {
+pub(crate) async fn worker(session: &mut Session, command: WorkerCommand) -> Result<ExitStatus, Failure> {
     match command {
         WorkerCommand::List => list(session).await?,
         WorkerCommand::Get { name } => get(session, name.as_str()).await?,
@@ -39,7 +39,8 @@ async fn list(session: &mut Session) -> Result<(), Failure> {
         page_token = page.next_page_token;
     }
     if workers.is_empty() && !session.wants_document() {
-        return session.note("no workers\nhint: start one with `flotilla-worker --control URL`");
+        session.note("no workers\nhint: start one with `flotilla-worker --control URL`");
+        return Ok(());
     }
     let now = session.now();
     session.show(&Shown {
@@ -106,10 +107,6 @@ fn worker_table(workers: &[Worker], now: Timestamp, width: Width) -> String {
 }
 
 fn worker_pairs(worker: &Worker, now: Timestamp) -> String {
-    let ago = |time: Option<&prost_types::Timestamp>| match time {
-        Some(_) => format!("{} ago", age(now, time)),
-        None => "never".to_owned(),
-    };
     let mut text = pairs(
         0,
         &[
@@ -120,8 +117,8 @@ fn worker_pairs(worker: &Worker, now: Timestamp) -> String {
             ("Labels", labels(&worker.labels)),
             ("Capacity", capacity(worker)),
             ("Data", size(worker.bytes)),
-            ("Connected", ago(worker.connect_time.as_ref())),
-            ("Heard of", ago(worker.last_heartbeat_time.as_ref())),
+            ("Connected", ago(now, worker.connect_time.as_ref())),
+            ("Heard of", ago(now, worker.last_heartbeat_time.as_ref())),
             ("Environments", worker.environments.to_string()),
         ],
     );
@@ -134,7 +131,7 @@ fn worker_pairs(worker: &Worker, now: Timestamp) -> String {
 }
 
 /// `flotilla status`: the answer is no when an environment that is not paused is not current.
-pub async fn status(session: &mut Session) -> Result<ExitStatus, Failure> {
+pub(crate) async fn status(session: &mut Session) -> Result<ExitStatus, Failure> {
     let status = fetch_status(session).await?;
     let now = session.now();
     session.show(&Shown {
@@ -199,10 +196,10 @@ struct ControlVersion {
 }
 
 /// The version of this program.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `flotilla version`: control's is shown when it can be reached.
-pub async fn version(session: &mut Session) -> Result<ExitStatus, Failure> {
+pub(crate) async fn version(session: &mut Session) -> Result<ExitStatus, Failure> {
     let url = session.client.url().to_owned();
     let (control, line) = match fetch_status(session).await {
         Ok(status) => {

@@ -11,30 +11,31 @@ pub mod arguments;
 // Why a command failed, and the exit status that goes with it.
 pub mod failure;
 // SDK keys, never shown.
-pub mod sdk_key;
+mod sdk_key;
 // The way to control.
-pub mod client;
+mod client;
 // Changes, across lost connections.
-pub mod watch;
+mod watch;
 // Waiting for a state.
-pub mod wait;
+mod wait;
 // Documents and tables.
-pub mod output;
+mod output;
 // One run.
 pub mod session;
 // `flotilla env …`
 pub mod environment;
 // `flotilla worker …`, `status`, `version`
-pub mod fleet;
+mod fleet;
 // `flotilla data …`
-pub mod data;
+mod data;
 // `flotilla dev`
-pub mod dev;
+mod dev;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use arguments::{Cli, Command};
 use failure::{ExitStatus, Failure};
@@ -42,13 +43,35 @@ use session::Session;
 
 /// Runs the command line to its end; returns how the process shall end. Everything is said already.
 pub async fn run(arguments: Vec<OsString>) -> ExitStatus {
-    let cli = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches_from(&arguments).and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((cli, matches))
+    });
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error, &arguments),
     };
+    if let Err(failure) = check_dev(&cli, &matches) {
+        return report(&failure);
+    }
     match execute(cli).await {
         Ok(status) => status,
         Err(failure) => report(&failure),
+    }
+}
+
+/// `flotilla dev` is its own control: options that say where another is, or how results look, would do nothing.
+fn check_dev(cli: &Cli, matches: &ArgMatches) -> Result<(), Failure> {
+    let (Command::Dev(_), Some((_, dev))) = (&cli.command, matches.subcommand()) else {
+        return Ok(());
+    };
+    let is_given = |id: &&str| dev.value_source(id) == Some(ValueSource::CommandLine);
+    match ["control", "request_timeout", "output"].into_iter().find(is_given) {
+        None => Ok(()),
+        Some(id) => Err(Failure::usage(format!(
+            "--{} does nothing with `flotilla dev`, which is its own control",
+            id.replace('_', "-")
+        ))),
     }
 }
 

@@ -1,11 +1,11 @@
 //! How results are shown: documents for programs, tables for people. Data goes to standard output, the rest does not.
 
 // The CLI's own schema, which programs depend on.
-pub mod document;
+pub(crate) mod document;
 // Columns, and pairs of name and value.
-pub mod table;
+pub(crate) mod table;
 // Times, ages and sizes in words.
-pub mod text;
+pub(crate) mod text;
 
 use std::io::Write;
 
@@ -14,39 +14,60 @@ use serde::Serialize;
 use crate::arguments::OutputFormat;
 use crate::failure::{ExitStatus, Failure};
 
+/// How a document is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notation {
+    /// RFC 8259.
+    Json,
+    /// YAML 1.2.
+    Yaml,
+}
+
 /// Writes a document as JSON on several lines, or as YAML.
-pub fn write_document(out: &mut impl Write, yaml: bool, document: &impl Serialize) -> Result<(), Failure> {
-    let text = if yaml {
-        serde_norway::to_string(document).map_err(unserializable)?
-    } else {
-        let mut text = serde_json::to_string_pretty(document).map_err(unserializable)?;
-        text.push('\n');
-        text
+pub(crate) fn write_document(
+    out: &mut impl Write,
+    notation: Notation,
+    document: &impl Serialize,
+) -> Result<(), Failure> {
+    let text = match notation {
+        Notation::Yaml => serde_norway::to_string(document).map_err(unserializable)?,
+        Notation::Json => {
+            let mut text = serde_json::to_string_pretty(document).map_err(unserializable)?;
+            text.push('\n');
+            text
+        }
     };
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
 /// Writes one document of a stream: JSON on one line, or a YAML document with its separator.
-pub fn write_streamed(out: &mut impl Write, yaml: bool, document: &impl Serialize) -> Result<(), Failure> {
-    if yaml {
-        let text = serde_norway::to_string(document).map_err(unserializable)?;
-        write!(out, "---\n{text}")?;
-    } else {
-        let text = serde_json::to_string(document).map_err(unserializable)?;
-        writeln!(out, "{text}")?;
+pub(crate) fn write_streamed(
+    out: &mut impl Write,
+    notation: Notation,
+    document: &impl Serialize,
+) -> Result<(), Failure> {
+    match notation {
+        Notation::Yaml => {
+            let text = serde_norway::to_string(document).map_err(unserializable)?;
+            write!(out, "---\n{text}")?;
+        }
+        Notation::Json => {
+            let text = serde_json::to_string(document).map_err(unserializable)?;
+            writeln!(out, "{text}")?;
+        }
     }
     Ok(out.flush()?)
 }
 
 /// What a result looks like in each format.
-pub struct Shown<'a, D: Serialize> {
+pub(crate) struct Shown<'a, D: Serialize> {
     /// For programs.
-    pub document: &'a D,
+    pub(crate) document: &'a D,
     /// The names, one a line.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// For people.
-    pub table: &'a dyn Fn(Width) -> String,
+    pub(crate) table: &'a dyn Fn(Width) -> String,
 }
 
 impl<D: Serialize> std::fmt::Debug for Shown<'_, D> {
@@ -57,7 +78,7 @@ impl<D: Serialize> std::fmt::Debug for Shown<'_, D> {
 
 /// How many columns a table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Width {
+pub(crate) enum Width {
     /// The most important ones.
     Normal,
     /// All.
@@ -65,10 +86,14 @@ pub enum Width {
 }
 
 /// Writes a result in the format asked for.
-pub fn show<D: Serialize>(out: &mut impl Write, format: OutputFormat, shown: &Shown<'_, D>) -> Result<(), Failure> {
+pub(crate) fn show<D: Serialize>(
+    out: &mut impl Write,
+    format: OutputFormat,
+    shown: &Shown<'_, D>,
+) -> Result<(), Failure> {
     match format {
-        OutputFormat::Json => return write_document(out, false, shown.document),
-        OutputFormat::Yaml => return write_document(out, true, shown.document),
+        OutputFormat::Json => return write_document(out, Notation::Json, shown.document),
+        OutputFormat::Yaml => return write_document(out, Notation::Yaml, shown.document),
         OutputFormat::Name => {
             for name in &shown.names {
                 writeln!(out, "{name}")?;

@@ -11,13 +11,18 @@ use crate::failure::{ExitStatus, Failure};
 const LONGEST_INPUT: u64 = 16 * 1024;
 
 /// Reads the key, if one is given. `--sdk-key` is warned about on `warnings`.
-pub fn read(options: &KeyOptions, stdin: impl Read, warnings: &mut impl Write) -> Result<Option<SdkKey>, Failure> {
+pub(crate) fn read(
+    options: &KeyOptions,
+    stdin: impl Read,
+    warnings: &mut impl Write,
+) -> Result<Option<SdkKey>, Failure> {
     let (option, text) = if let Some(key) = &options.sdk_key {
-        writeln!(
+        // Best effort: a closed standard error does not stop what was asked for.
+        let _ = writeln!(
             warnings,
             "warning: --sdk-key shows the key in process lists and shell history; --sdk-key-file, --sdk-key-env and \
              --sdk-key-stdin do not"
-        )?;
+        );
         ("--sdk-key", key.clone())
     } else if let Some(path) = &options.sdk_key_file {
         let file = std::fs::File::open(path).and_then(read_text).map_err(|error| {
@@ -40,7 +45,11 @@ pub fn read(options: &KeyOptions, stdin: impl Read, warnings: &mut impl Write) -
 }
 
 /// Reads the key; it is an error if none is given.
-pub fn read_required(options: &KeyOptions, stdin: impl Read, warnings: &mut impl Write) -> Result<SdkKey, Failure> {
+pub(crate) fn read_required(
+    options: &KeyOptions,
+    stdin: impl Read,
+    warnings: &mut impl Write,
+) -> Result<SdkKey, Failure> {
     read(options, stdin, warnings)?.ok_or_else(|| {
         Failure::usage("an SDK key is needed")
             .hint("give it with --sdk-key-file FILE, --sdk-key-env VARIABLE or --sdk-key-stdin")
@@ -54,7 +63,7 @@ fn read_text(reader: impl Read) -> std::io::Result<String> {
 }
 
 /// Takes SDK keys out of a text that repeats the command line, as a usage error does.
-pub fn redact(text: &str, arguments: &[String]) -> String {
+pub(crate) fn redact(text: &str, arguments: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in secrets(arguments) {
         text = text.replace(secret, "********");
@@ -111,6 +120,21 @@ mod tests {
         assert_eq!(key.unwrap(), Some(expected));
         assert!(warnings.starts_with("warning:") && warnings.lines().count() == 1 && !warnings.contains(KEY));
         assert_eq!(read_from(&options(), "").0.unwrap(), None);
+    }
+
+    #[test]
+    fn a_closed_standard_error_does_not_lose_the_key() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let options = KeyOptions { sdk_key: Some(KEY.to_owned()), ..options() };
+        assert!(read(&options, std::io::empty(), &mut Closed).unwrap().is_some());
     }
 
     #[test]

@@ -8,19 +8,19 @@ use serde::Serialize;
 
 use crate::arguments::{Global, OutputFormat};
 use crate::client::Client;
-use crate::failure::Failure;
+use crate::failure::{ExitStatus, Failure};
 use crate::output::{Shown, show};
 
 /// One run of the command line.
 pub struct Session {
     /// The way to control.
-    pub client: Client,
+    pub(crate) client: Client,
     /// How results look.
-    pub format: OutputFormat,
+    pub(crate) format: OutputFormat,
     /// Where results go.
-    pub out: Box<dyn Write>,
+    pub(crate) out: Box<dyn Write>,
     /// Where the rest goes.
-    pub err: Box<dyn Write>,
+    pub(crate) err: Box<dyn Write>,
     clock: Clock,
 }
 
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// A run on the process's own standard output and error.
-    pub fn new(global: &Global) -> Result<Self, Failure> {
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         Ok(Self {
             client: Client::new(&global.control, global.request_timeout)?,
             format: global.output,
@@ -48,12 +48,12 @@ impl Session {
     }
 
     /// Now.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// Whether results are documents for programs.
-    pub fn wants_document(&self) -> bool {
+    pub(crate) fn wants_document(&self) -> bool {
         match self.format {
             OutputFormat::Json | OutputFormat::Yaml => true,
             OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => false,
@@ -61,27 +61,28 @@ impl Session {
     }
 
     /// Writes a result in the format asked for.
-    pub fn show<D: Serialize>(&mut self, shown: &Shown<'_, D>) -> Result<(), Failure> {
+    pub(crate) fn show<D: Serialize>(&mut self, shown: &Shown<'_, D>) -> Result<(), Failure> {
         show(&mut self.out, self.format, shown)
     }
 
-    /// Says something to the user that is no result.
-    pub fn note(&mut self, text: &str) -> Result<(), Failure> {
-        Ok(writeln!(self.err, "{text}")?)
+    /// Says something to the user that is no result. Best effort: a closed standard error stops nothing.
+    pub(crate) fn note(&mut self, text: &str) {
+        let _ = writeln!(self.err, "{text}");
     }
 
     /// Asks before something is lost. Only on a terminal; elsewhere it must have been answered by `--yes`.
-    pub fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
+    pub(crate) fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             return Err(Failure::usage(format!(
                 "this needs a yes ({question}), and there is no terminal to ask on"
             ))
             .hint("say --yes"));
         }
-        write!(self.err, "{question} [y/N] ")?;
-        self.err.flush()?;
         let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
+        let asked = write!(self.err, "{question} [y/N] ").and_then(|()| self.err.flush());
+        asked
+            .and_then(|()| io::stdin().read_line(&mut answer))
+            .map_err(|error| Failure::new(ExitStatus::Failed, format!("cannot ask: {error}")))?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 }

@@ -5,24 +5,25 @@ mod progress;
 // What keeps an environment from a state, in words: pure.
 mod obstacle;
 
-pub use obstacle::{RotationState, blocking_condition, obstacle, rotation_state, state_word, truth_word};
-pub use progress::{Goal, Outcome, Progress};
+pub(crate) use obstacle::{RotationState, blocking_condition, rotation_state, state_word, truth_word};
+pub(crate) use progress::{Goal, Waited};
 
 use std::time::Duration;
 
-use flotilla_proto::v1::{Environment, EnvironmentFilter};
+use flotilla_proto::v1::EnvironmentFilter;
+use progress::{Outcome, Progress};
 
 use crate::client::Client;
 use crate::failure::{ExitStatus, Failure};
 use crate::watch::EnvironmentWatch;
 
-/// Waits until the named environments (all, when empty) have reached the goal. Returns them as they are then.
-pub async fn wait(
+/// Waits until the named environments (all, when empty) have reached the goal. Returns what was waited for.
+pub(crate) async fn wait(
     client: &Client,
     names: Vec<String>,
     goal: Goal,
     timeout: Duration,
-) -> Result<Vec<Environment>, Failure> {
+) -> Result<Waited, Failure> {
     let filter = EnvironmentFilter { names: names.clone(), ..EnvironmentFilter::default() };
     let mut watch = EnvironmentWatch::new(client, filter);
     let mut progress = Progress::new(names, goal);
@@ -36,16 +37,16 @@ pub async fn wait(
         }
     };
     match tokio::time::timeout(timeout, follow).await {
-        Ok(result) => result.map(|()| progress.into_environments()),
+        Ok(result) => result.map(|()| progress.finish()),
         Err(_) => Err(progress.time_ran_out(client.url(), timeout)),
     }
 }
 
 /// Most names that one watch follows.
-pub const MOST_NAMES: usize = 1000;
+pub(crate) const MOST_NAMES: usize = 1000;
 
 /// Refuses more names than one watch can follow.
-pub fn check_names(names: &[String]) -> Result<(), Failure> {
+pub(crate) fn check_names(names: &[String]) -> Result<(), Failure> {
     if names.len() > MOST_NAMES {
         return Err(Failure::new(
             ExitStatus::Usage,

@@ -5,5 +5,5 @@ mod cursor;
 // The stream itself.
 mod stream;
 
-pub use cursor::{Cursor, Event};
-pub use stream::EnvironmentWatch;
+pub(crate) use cursor::{Departure, Event};
+pub(crate) use stream::EnvironmentWatch;

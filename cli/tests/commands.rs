@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use clap::Parser as _;
-use fake::{Fake, changed, environment, removed, synced};
+use fake::{Fake, changed, environment, removed, synced, unmatched};
 use flotilla::arguments::{Cli, Command};
 use flotilla::failure::Failure;
 use flotilla::session::Session;
@@ -204,6 +204,56 @@ async fn a_rotation_is_followed_to_its_outcome() {
         assert_eq!(out.contains("key rotated"), expected == 0);
         assert_eq!(err.contains("because"), expected == 1);
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_in_force_already_is_told_from_one_that_was_replaced() {
+    let before = Environment { generation: 3, ..rotation(ConditionStatus::True, "Replaced") };
+    let after = Environment { generation: 4, ..before.clone() };
+    for options in ["", " --force", " --no-wait", " --dry-run"] {
+        let suffix = if options == " --dry-run" { " (dry run)" } else { "" };
+        let fake = Fake::with_watches(Vec::new());
+        *fake.environment.lock().unwrap() = before.clone();
+        let line = format!("rotate-key a --sdk-key sdk-x1{options}");
+        let url = fake.serve().await;
+        let (_, out, err) = env(&url, &line).await;
+        assert_eq!(out, format!("environment/a key is in force already{suffix}\n"), "{err}");
+        *fake.rotated.lock().unwrap() = Some(after.clone());
+        let (_, out, err) = env(&url, &line).await;
+        assert_eq!(out, format!("environment/a key rotated{suffix}\n"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_watched_list_tells_only_of_those_that_it_showed_and_why_they_left() {
+    let a = environment("a", Initialization::Current);
+    let end = Some(Status::permission_denied("enough"));
+    let fake = Fake::with_watches(vec![(
+        vec![
+            changed(a.clone(), "r1"),
+            synced("r1"),
+            removed("x", "r2"),
+            unmatched("a", "r3"),
+            unmatched("x", "r4"),
+        ],
+        end,
+    )]);
+    let url = fake.serve().await;
+    let (_, out, _) = env(&url, "list -w -l team=a -o json").await;
+    let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!(lines[1], serde_json::json!({"name": "a", "uid": "a-1", "removed": false, "matches": false}));
+    let messages = vec![changed(a, "r1"), synced("r1"), unmatched("a", "r2")];
+    fake.watches.lock().unwrap().push_back((messages, Some(Status::permission_denied("enough"))));
+    let (_, out, _) = env(&url, "list -w -l team=a").await;
+    assert!(out.contains("no longer matches") && !out.contains("removed"), "{out}");
+}
+
+#[tokio::test]
+async fn waiting_for_all_of_nothing_says_so() {
+    let fake = Fake::with_watches(vec![(vec![synced("r1")], None)]);
+    let (status, out, err) = env(&fake.serve().await, "wait --all --for current").await;
+    assert_eq!((status, out.as_str(), err.as_str()), (0, "", "no environments\n"));
 }
 
 /// An environment whose key is being rotated.

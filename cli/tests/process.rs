@@ -54,6 +54,8 @@ fn usage_errors_are_2_and_show_no_key() {
         "env rotate-key a --sdk-key-file /nonexistent/key".to_owned(),
         "env remove a".to_owned(),
         "data get a new-checkout".to_owned(),
+        "-o json dev".to_owned(),
+        "dev --control http://127.0.0.1:1".to_owned(),
     ] {
         let (status, out, err) = run(&line);
         assert_eq!(status, 2, "{line}: {err}");

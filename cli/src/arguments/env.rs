@@ -14,10 +14,14 @@ use super::value::{LabelChange, SourceOption, parse_label, parse_label_change, p
 #[derive(Debug, Subcommand)]
 pub enum EnvCommand {
     /// Add an environment
-    #[command(after_help = "Examples:
+    #[command(
+        after_help = "Defaults: --source stream, --initial-retry-delay 1s, --poll-interval 30s, --guard confirm.
+
+Examples:
   flotilla env add spree-production --prefix ld:spree:production --sdk-key-file key.txt --wait
   flotilla env add spree-test --prefix ld:spree:test --sdk-key-env SPREE_TEST_SDK_KEY
-  flotilla env add local --prefix local --source file:flags.json")]
+  flotilla env add local --prefix local --source file:flags.json"
+    )]
     Add(Box<Add>),
     /// Remove an environment; its data stays in the store unless --purge
     #[command(
@@ -28,11 +32,14 @@ pub enum EnvCommand {
     )]
     Remove(Remove),
     /// Change an environment; what is not named stays as it is
-    #[command(after_help = "Prefix and store cannot be changed: remove the environment and add it again.
+    #[command(
+        after_help = "An empty value unsets: --display-name, --filter, --stream-uri, --base-uri, --application-id, --application-version.
+Prefix and store cannot be changed: remove the environment and add it again.
 
 Examples:
   flotilla env update spree-production --display-name 'Spree' --label team=spree
-  flotilla env update spree-production --filter '' --label team-")]
+  flotilla env update spree-production --filter '' --label team-"
+    )]
     Update(Box<Update>),
     /// List environments
     #[command(
@@ -61,11 +68,14 @@ Examples:
         name: Option<EnvironmentName>,
     },
     /// Wait until environments have reached a state
-    #[command(after_help = "Exit status: 0 reached, 3 unknown name, 124 time ran out.
+    #[command(
+        after_help = "Exit status: 0 reached, 1 cannot be reached (paused or being removed), 3 unknown name, 5 control unreachable,
+124 time ran out.
 
 Examples:
   flotilla env wait spree-production --for current
-  flotilla env wait --all --for initialized --timeout 5m")]
+  flotilla env wait --all --for initialized --timeout 5m"
+    )]
     Wait(Wait),
     /// Stop streaming and writing; the data stays in the store
     #[command(after_help = "Examples:
@@ -121,19 +131,19 @@ pub struct Changes {
     /// Key of a LaunchDarkly payload filter
     #[arg(long, value_name = "KEY")]
     pub filter: Option<String>,
-    /// Where the data comes from: stream, poll or file:PATH (below the workers' --file-source-dir) [default: stream]
+    /// Where the data comes from: stream, poll or file:PATH (below the workers' --file-source-dir)
     #[arg(long, value_name = "SOURCE", value_parser = parse_source)]
     pub source: Option<SourceOption>,
-    /// Base of LaunchDarkly's streaming service; without it, the fleet's
+    /// Base of LaunchDarkly's streaming service; unset: the fleet's
     #[arg(long, value_name = "URL")]
     pub stream_uri: Option<String>,
-    /// Base of LaunchDarkly's polling service; without it, the fleet's
+    /// Base of LaunchDarkly's polling service; unset: the fleet's
     #[arg(long, value_name = "URL")]
     pub base_uri: Option<String>,
-    /// Delay before the first reconnect of a stream, 100ms to 30s [default: 1s]
+    /// Delay before the first reconnect of a stream, 100ms to 30s
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub initial_retry_delay: Option<Duration>,
-    /// Time between polls, at least 30s unless the base URI is on loopback [default: 30s]
+    /// Time between polls, at least 30s unless the base URI is on loopback
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub poll_interval: Option<Duration>,
     /// Sent to LaunchDarkly as application-id
@@ -142,7 +152,7 @@ pub struct Changes {
     /// Sent to LaunchDarkly as application-version
     #[arg(long, value_name = "VERSION")]
     pub application_version: Option<String>,
-    /// What a payload that would remove more than half of the items meets [default: confirm]
+    /// What a payload that would remove more than half of the items shall meet; recorded, acted upon in a later version
     #[arg(long, value_name = "POLICY")]
     pub guard: Option<GuardOption>,
 }
@@ -328,9 +338,9 @@ pub struct RotateKey {
 /// What a payload that would remove much meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GuardOption {
-    /// It is held until a second one says the same
+    /// To be held until a second one says the same
     Confirm,
-    /// It is applied at once
+    /// To be applied at once
     Off,
 }
 

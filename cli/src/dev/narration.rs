@@ -11,9 +11,9 @@ use flotilla_proto::v1::{
 
 use super::ENVIRONMENT;
 use crate::client::Client;
-use crate::environment::view::state;
+use crate::environment::view::{data, state};
 use crate::failure::Failure;
-use crate::output::text::{count, printable, size};
+use crate::output::text::printable;
 use crate::wait::blocking_condition;
 use crate::watch::{EnvironmentWatch, Event};
 
@@ -102,8 +102,7 @@ impl Narrator {
         let status = environment.status.clone().unwrap_or_default();
         let state = state(environment);
         let (key, details) = if status.initialization() == Initialization::Current {
-            let (flags, segments) = (count(status.flags, "flag"), count(status.segments, "segment"));
-            let data = format!("{flags}, {segments}, {}", size(status.bytes));
+            let data = data(&status);
             (data.clone(), format!(": {data} in Redis, served by {}", status.worker))
         } else {
             match blocking_condition(&status.conditions) {
@@ -141,9 +140,9 @@ mod tests {
         let status = EnvironmentStatus {
             initialization: initialization.into(),
             worker: "dev-1".to_owned(),
-            flags: 4,
-            segments: 1,
-            bytes: 3000,
+            flags: Some(4),
+            segments: Some(1),
+            bytes: Some(3000),
             ..EnvironmentStatus::default()
         };
         Environment { name: name.to_owned(), status: Some(status), ..Environment::default() }

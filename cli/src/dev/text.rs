@@ -23,9 +23,21 @@ pub(super) struct StartUp {
 
 const DEFAULT_CONTROL: &str = "http://127.0.0.1:7400";
 
-/// The start-up text; titles in bold where the terminal can show it.
-pub(super) fn start_up(facts: &StartUp, bold: bool) -> String {
-    let title = |text: &str| if bold { format!("\u{1b}[1m{text}\u{1b}[0m\n\n") } else { format!("{text}\n\n") };
+/// How titles look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Titles {
+    /// In bold, on a terminal that can show it.
+    Bold,
+    /// Like the rest.
+    Plain,
+}
+
+/// The start-up text.
+pub(super) fn start_up(facts: &StartUp, titles: Titles) -> String {
+    let title = |text: &str| match titles {
+        Titles::Bold => format!("\u{1b}[1m{text}\u{1b}[0m\n\n"),
+        Titles::Plain => format!("{text}\n\n"),
+    };
     let flags = match &facts.flags {
         Some(path) => format!("{path}  (edit it, and Redis follows within a second)"),
         None => "streamed from LaunchDarkly".to_owned(),
@@ -103,7 +115,7 @@ mod tests {
             status: "http://127.0.0.1:7401/status".to_owned(),
             workers: vec![("dev-1".to_owned(), "http://127.0.0.1:7402".to_owned())],
         };
-        insta::assert_snapshot!("with_a_flag_file", start_up(&facts, false).replace(VERSION, "VERSION"));
+        insta::assert_snapshot!("with_a_flag_file", start_up(&facts, Titles::Plain).replace(VERSION, "VERSION"));
         let facts = StartUp {
             redis_version: None,
             flags: None,
@@ -114,7 +126,7 @@ mod tests {
             ],
             ..facts
         };
-        insta::assert_snapshot!("with_launchdarkly", start_up(&facts, false).replace(VERSION, "VERSION"));
-        assert!(start_up(&facts, true).contains("\u{1b}[1m"));
+        insta::assert_snapshot!("with_launchdarkly", start_up(&facts, Titles::Plain).replace(VERSION, "VERSION"));
+        assert!(start_up(&facts, Titles::Bold).contains("\u{1b}[1m"));
     }
 }

@@ -8,9 +8,9 @@ use flotilla_proto::v1::{
 };
 
 use super::spec::{changed_spec, needs_present, new_spec};
-use super::view;
+use super::{in_answer, view};
 use crate::arguments::{Add, Pause, Resync, RotateKey, Update, WaitGoal};
-use crate::failure::{ExitStatus, Failure};
+use crate::failure::Failure;
 use crate::output::Shown;
 use crate::output::document::EnvironmentDocument;
 use crate::sdk_key;
@@ -20,14 +20,27 @@ use crate::wait::{Goal, RotationState, rotation_state, wait};
 /// How often an update is made anew because somebody else changed the environment between reading and writing.
 const UPDATE_ATTEMPTS: u32 = 5;
 
+/// Whether a mutation is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// It is.
+    Real,
+    /// It is only checked: `--dry-run`.
+    Dry,
+}
+
+impl From<bool> for Run {
+    fn from(dry_run: bool) -> Self {
+        if dry_run { Self::Dry } else { Self::Real }
+    }
+}
+
 /// What is said of a mutation: on one line, or the document as it is afterwards.
-pub(super) fn tell(
-    session: &mut Session,
-    environment: &Environment,
-    done: &str,
-    dry_run: bool,
-) -> Result<(), Failure> {
-    let suffix = if dry_run { " (dry run)" } else { "" };
+fn tell(session: &mut Session, environment: &Environment, done: &str, run: Run) -> Result<(), Failure> {
+    let suffix = match run {
+        Run::Real => "",
+        Run::Dry => " (dry run)",
+    };
     let name = format!("environment/{}", environment.name);
     let line = format!("{name} {done}{suffix}\n");
     session.show(&Shown {
@@ -35,11 +48,6 @@ pub(super) fn tell(
         names: vec![name],
         table: &|_| line.clone(),
     })
-}
-
-/// Control always sends the environment with these answers.
-fn expect(environment: Option<Environment>) -> Result<Environment, Failure> {
-    environment.ok_or_else(|| Failure::new(ExitStatus::Failed, "control's answer holds no environment"))
 }
 
 pub(super) async fn add(session: &mut Session, options: &Add) -> Result<(), Failure> {
@@ -54,26 +62,22 @@ pub(super) async fn add(session: &mut Session, options: &Add) -> Result<(), Fail
         validate_only: options.dry_run,
     });
     let answer = session.client.environments().create_environment(request).await;
-    let environment = expect(session.client.answer(answer)?.environment)?;
+    let environment = in_answer(session.client.answer(answer)?.environment)?;
     let Some(goal) = options.wait.filter(|_| !options.dry_run) else {
-        return tell(session, &environment, "created", options.dry_run);
+        return tell(session, &environment, "created", options.dry_run.into());
     };
     // One document only, and then that of the end.
     if !session.wants_document() {
-        tell(session, &environment, "created", false)?;
+        tell(session, &environment, "created", Run::Real)?;
     }
-    let goal = match WaitGoal::from(goal) {
-        WaitGoal::Initialized => Goal::Initialized,
-        WaitGoal::Current => Goal::Current,
-        WaitGoal::Removed => Goal::Removed,
-    };
-    let environments = wait(&session.client, vec![environment.name.clone()], goal, options.timeout).await?;
-    let environment = environments.into_iter().next().unwrap_or(environment);
+    let goal = Goal::from(WaitGoal::from(goal));
+    let waited = wait(&session.client, vec![environment.name.clone()], goal, options.timeout).await?;
+    let environment = waited.environments.into_iter().next().unwrap_or(environment);
     if session.format == crate::arguments::OutputFormat::Name {
         return Ok(());
     }
     let state = view::state(&environment);
-    tell(session, &environment, &state, false)
+    tell(session, &environment, &state, Run::Real)
 }
 
 pub(super) async fn update(session: &mut Session, options: &Update) -> Result<(), Failure> {
@@ -106,8 +110,8 @@ pub(super) async fn update(session: &mut Session, options: &Update) -> Result<()
                 attempt += 1;
             }
             answer => {
-                let environment = expect(session.client.answer(answer)?.environment)?;
-                return tell(session, &environment, "updated", options.dry_run);
+                let environment = in_answer(session.client.answer(answer)?.environment)?;
+                return tell(session, &environment, "updated", options.dry_run.into());
             }
         }
     }
@@ -120,8 +124,8 @@ pub(super) async fn pause(session: &mut Session, options: &Pause) -> Result<(), 
         ..PauseEnvironmentRequest::default()
     });
     let answer = session.client.environments().pause_environment(request).await;
-    let environment = expect(session.client.answer(answer)?.environment)?;
-    tell(session, &environment, "paused", options.dry_run)
+    let environment = in_answer(session.client.answer(answer)?.environment)?;
+    tell(session, &environment, "paused", options.dry_run.into())
 }
 
 pub(super) async fn resume(session: &mut Session, options: &Pause) -> Result<(), Failure> {
@@ -131,8 +135,8 @@ pub(super) async fn resume(session: &mut Session, options: &Pause) -> Result<(),
         ..ResumeEnvironmentRequest::default()
     });
     let answer = session.client.environments().resume_environment(request).await;
-    let environment = expect(session.client.answer(answer)?.environment)?;
-    tell(session, &environment, "resumed", options.dry_run)
+    let environment = in_answer(session.client.answer(answer)?.environment)?;
+    tell(session, &environment, "resumed", options.dry_run.into())
 }
 
 pub(super) async fn resync(session: &mut Session, options: &Resync) -> Result<(), Failure> {
@@ -143,12 +147,13 @@ pub(super) async fn resync(session: &mut Session, options: &Resync) -> Result<()
         ..ResyncEnvironmentRequest::default()
     });
     let answer = session.client.environments().resync_environment(request).await;
-    let environment = expect(session.client.answer(answer)?.environment)?;
-    tell(session, &environment, "resync started", options.dry_run)
+    let environment = in_answer(session.client.answer(answer)?.environment)?;
+    tell(session, &environment, "resync started", options.dry_run.into())
 }
 
 pub(super) async fn rotate_key(session: &mut Session, options: &RotateKey) -> Result<(), Failure> {
     let key = sdk_key::read_required(&options.key, io::stdin(), &mut session.err)?;
+    let before = super::read::fetch(session, options.name.as_str()).await?;
     let request = session.client.request(RotateSdkKeyRequest {
         name: options.name.to_string(),
         sdk_key: key.expose().to_owned(),
@@ -158,19 +163,45 @@ pub(super) async fn rotate_key(session: &mut Session, options: &RotateKey) -> Re
         validate_only: options.dry_run,
     });
     let answer = session.client.environments().rotate_sdk_key(request).await;
-    let environment = expect(session.client.answer(answer)?.environment)?;
-    if options.no_wait || options.dry_run {
-        return tell(session, &environment, "key rotation started", options.dry_run);
+    let environment = in_answer(session.client.answer(answer)?.environment)?;
+    let run = Run::from(options.dry_run);
+    match at_once(&before, &environment, run) {
+        AtOnce::Rotated => return tell(session, &environment, "key rotated", run),
+        AtOnce::InForce => return tell(session, &environment, "key is in force already", run),
+        AtOnce::Begun if options.no_wait || options.dry_run => {
+            return tell(session, &environment, "key rotation started", run);
+        }
+        AtOnce::Begun => {}
     }
-    match rotation_state(&environment) {
-        RotationState::Pending => {}
-        // By force, or because the old key is being refused.
-        RotationState::Done => return tell(session, &environment, "key rotated", false),
-        // That was an earlier rotation: this one had nothing to do.
-        RotationState::Rejected { .. } => return tell(session, &environment, "key is in force already", false),
+    let goal = Goal::KeyRotated { begun_at: environment.generation };
+    let waited = wait(&session.client, vec![environment.name.clone()], goal, options.timeout).await?;
+    let environment = waited.environments.into_iter().next().unwrap_or(environment);
+    tell(session, &environment, "key rotated", run)
+}
+
+/// What is true as soon as control has answered the request for a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtOnce {
+    /// The new key is to be proved.
+    Begun,
+    /// The new key is in force: by `--force`, or because the old one was being refused.
+    Rotated,
+    /// There was nothing to do.
+    InForce,
+}
+
+/// A key that is put in force makes the generation grow. A dry run is answered with the rotation as it is, not as it
+/// would be; there the etag tells whether anything would change.
+fn at_once(before: &Environment, after: &Environment, run: Run) -> AtOnce {
+    let has_grown = after.generation > before.generation;
+    match (run, rotation_state(after)) {
+        (Run::Real, RotationState::Pending) => AtOnce::Begun,
+        (Run::Real | Run::Dry, _) if has_grown => AtOnce::Rotated,
+        (Run::Dry, RotationState::Pending) => AtOnce::Begun,
+        (Run::Dry, _) if before.etag != after.etag => AtOnce::Begun,
+        (
+            Run::Real | Run::Dry,
+            RotationState::Replaced | RotationState::Rejected { .. } | RotationState::Absent,
+        ) => AtOnce::InForce,
     }
-    let names = vec![environment.name.clone()];
-    let environments = wait(&session.client, names, Goal::KeyRotated, options.timeout).await?;
-    let environment = environments.into_iter().next().unwrap_or(environment);
-    tell(session, &environment, "key rotated", false)
 }

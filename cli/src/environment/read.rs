@@ -7,16 +7,16 @@ use flotilla_proto::v1::{
     Environment, EnvironmentFilter, GetEnvironmentRequest, Initialization, ListEnvironmentsRequest,
 };
 
-use super::view;
+use super::{in_answer, view};
 use crate::arguments::{List, OutputFormat, Wait, WaitGoal};
 use crate::client::Client;
 use crate::failure::{ExitStatus, Failure};
 use crate::output::document::{EnvironmentDocument, EnvironmentsDocument, RemovedDocument};
 use crate::output::table::GrowingTable;
-use crate::output::{Shown, Width, write_streamed};
+use crate::output::{Notation, Shown, Width, write_streamed};
 use crate::session::Session;
-use crate::wait::{Goal, check_names};
-use crate::watch::{EnvironmentWatch, Event};
+use crate::wait::{Goal, Waited, check_names};
+use crate::watch::{Departure, EnvironmentWatch, Event};
 
 const PAGE_SIZE: u32 = 500;
 
@@ -25,7 +25,7 @@ pub(super) async fn fetch(session: &Session, name: &str) -> Result<Environment, 
     let request = session.client.request(GetEnvironmentRequest { name: name.to_owned() });
     let answer = session.client.environments().get_environment(request).await;
     let environment = session.client.answer(answer)?.environment;
-    environment.ok_or_else(|| Failure::new(ExitStatus::Failed, "control's answer holds no environment"))
+    in_answer(environment)
 }
 
 /// All environments that match, page by page.
@@ -59,11 +59,12 @@ pub(super) async fn list(session: &mut Session, options: &List) -> Result<(), Fa
     let any = filter == EnvironmentFilter::default();
     let environments = list_all(&session.client, filter).await?;
     if environments.is_empty() && !session.wants_document() {
-        return session.note(if any {
+        session.note(if any {
             "no environments\nhint: add one with `flotilla env add NAME --prefix PREFIX --sdk-key-file FILE`"
         } else {
             "no environment matches"
         });
+        return Ok(());
     }
     let now = session.now();
     session.show(&Shown {
@@ -97,15 +98,17 @@ pub(super) async fn wait(session: &mut Session, options: &Wait) -> Result<(), Fa
     names.sort_unstable();
     names.dedup();
     check_names(&names)?;
-    let (goal, word) = match options.goal {
-        WaitGoal::Initialized => (Goal::Initialized, "initialized"),
-        WaitGoal::Current => (Goal::Current, "current"),
-        WaitGoal::Removed => (Goal::Removed, "removed"),
+    let word = match options.goal {
+        WaitGoal::Initialized => "initialized",
+        WaitGoal::Current => "current",
+        WaitGoal::Removed => "removed",
     };
-    let removed = goal == Goal::Removed;
-    let environments = crate::wait::wait(&session.client, names.clone(), goal, options.timeout).await?;
-    if !removed {
-        names = environments.iter().map(|one| one.name.clone()).collect();
+    let goal = Goal::from(options.goal);
+    let Waited { names, environments } = crate::wait::wait(&session.client, names, goal, options.timeout).await?;
+    match (names.is_empty(), environments.is_empty()) {
+        (true, true) => session.note("no environments"),
+        (true, false) => session.note("no environments but paused ones"),
+        (false, _) => {}
     }
     let lines: Vec<String> = names.iter().map(|name| format!("environment/{name} {word}\n")).collect();
     session.show(&Shown {
@@ -117,7 +120,7 @@ pub(super) async fn wait(session: &mut Session, options: &Wait) -> Result<(), Fa
 
 /// Shows what there is, and then every change, until the reader or the user has enough.
 async fn watch(session: &mut Session, filter: EnvironmentFilter) -> Result<(), Failure> {
-    let mut watch = EnvironmentWatch::new(&session.client, filter);
+    let mut watch = EnvironmentWatch::new(&session.client, filter.clone());
     let mut table = None;
     // The uids of those that the reader has been shown and not been told to be gone.
     let mut shown = BTreeMap::new();
@@ -126,11 +129,14 @@ async fn watch(session: &mut Session, filter: EnvironmentFilter) -> Result<(), F
             Event::Snapshot(mut environments) => {
                 environments.sort_unstable_by(|one, other| one.name.cmp(&other.name));
                 let present = environments.iter().map(|one| (one.name.clone(), one.uid.clone())).collect();
-                // A snapshot that is not the first ends a gap, in which some were perhaps removed.
+                // A snapshot that is not the first ends a gap, in which some perhaps left.
                 for (name, uid) in std::mem::replace(&mut shown, present) {
-                    if shown.get(&name) != Some(&uid) {
-                        show_removal(session, name, uid, table.as_ref())?;
-                    }
+                    let departure = match shown.get(&name) {
+                        Some(present) if *present == uid => continue,
+                        Some(_) => Departure::Gone,
+                        None => departure_of(session, &filter, &name, &uid).await,
+                    };
+                    show_departure(session, Left { name, uid, departure }, table.as_ref())?;
                 }
                 show_snapshot(session, &environments, &mut table)?;
             }
@@ -138,12 +144,34 @@ async fn watch(session: &mut Session, filter: EnvironmentFilter) -> Result<(), F
                 shown.insert(environment.name.clone(), environment.uid.clone());
                 show_change(session, &environment, table.as_ref())?;
             }
-            Event::Removed { name, uid } => {
-                shown.remove(&name);
-                show_removal(session, name, uid, table.as_ref())?;
+            // After a gap it may be one that was never shown.
+            Event::Removed { name, uid, departure } => {
+                if shown.remove(&name).is_some() {
+                    show_departure(session, Left { name, uid, departure }, table.as_ref())?;
+                }
             }
         }
         session.out.flush()?;
+    }
+}
+
+/// An environment that the reader was shown, and that a watch tells no more of.
+struct Left {
+    name: String,
+    uid: String,
+    departure: Departure,
+}
+
+/// Why an environment is missing in a later snapshot. What is gone no longer matches either, so that is said in doubt.
+async fn departure_of(session: &Session, filter: &EnvironmentFilter, name: &str, uid: &str) -> Departure {
+    if *filter == EnvironmentFilter::default() {
+        return Departure::Gone;
+    }
+    match fetch(session, name).await {
+        Ok(present) if present.uid == uid => Departure::Unmatched,
+        Ok(_) => Departure::Gone,
+        Err(failure) if failure.status() == ExitStatus::NotFound => Departure::Gone,
+        Err(_) => Departure::Unmatched,
     }
 }
 
@@ -183,9 +211,11 @@ fn show_change(
     table: Option<&GrowingTable>,
 ) -> Result<(), Failure> {
     match session.format {
-        OutputFormat::Json | OutputFormat::Yaml => {
-            let yaml = session.format == OutputFormat::Yaml;
-            write_streamed(&mut session.out, yaml, &EnvironmentDocument::from(environment))?;
+        OutputFormat::Json => {
+            write_streamed(&mut session.out, Notation::Json, &EnvironmentDocument::from(environment))?;
+        }
+        OutputFormat::Yaml => {
+            write_streamed(&mut session.out, Notation::Yaml, &EnvironmentDocument::from(environment))?;
         }
         OutputFormat::Name => writeln!(session.out, "environment/{}", environment.name)?,
         OutputFormat::Table | OutputFormat::Wide => {
@@ -196,21 +226,18 @@ fn show_change(
     Ok(())
 }
 
-fn show_removal(
-    session: &mut Session,
-    name: String,
-    uid: String,
-    table: Option<&GrowingTable>,
-) -> Result<(), Failure> {
+fn show_departure(session: &mut Session, left: Left, table: Option<&GrowingTable>) -> Result<(), Failure> {
+    let Left { name, uid, departure } = left;
+    let document = |name| {
+        let removed = departure == Departure::Gone;
+        RemovedDocument { name, uid: Some(uid), removed, matches: Some(false) }
+    };
     match session.format {
-        OutputFormat::Json | OutputFormat::Yaml => {
-            let yaml = session.format == OutputFormat::Yaml;
-            let document = RemovedDocument { name, uid: Some(uid), removed: true };
-            write_streamed(&mut session.out, yaml, &document)?;
-        }
+        OutputFormat::Json => write_streamed(&mut session.out, Notation::Json, &document(name))?,
+        OutputFormat::Yaml => write_streamed(&mut session.out, Notation::Yaml, &document(name))?,
         OutputFormat::Name => writeln!(session.out, "environment/{name}")?,
         OutputFormat::Table | OutputFormat::Wide => {
-            let row = view::removed_row(&name, width_of(session.format));
+            let row = view::removed_row(&name, departure, width_of(session.format));
             write_row(session, &row, table)?;
         }
     }

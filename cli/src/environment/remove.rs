@@ -36,13 +36,16 @@ pub(super) async fn remove(session: &mut Session, options: &Remove) -> Result<()
         && status.code() == Code::NotFound
         && options.ignore_not_found
     {
-        return session.note(&format!("there is no environment {name:?}"));
+        session.note(&format!("there is no environment {name:?}"));
+        return Ok(());
     }
     let environment = session.client.answer(answer)?.environment;
     let uid = environment.as_ref().map(|environment| environment.uid.clone());
     let must_wait = environment.is_some() && !options.no_wait && !options.dry_run;
     if must_wait {
-        let waited = wait(&session.client, vec![name.to_owned()], Goal::Removed, options.timeout).await;
+        let uids = uid.iter().map(|uid| (name.to_owned(), uid.clone())).collect();
+        let goal = Goal::Removed { uids };
+        let waited = wait(&session.client, vec![name.to_owned()], goal, options.timeout).await;
         waited.map_err(|failure| match failure.status() {
             ExitStatus::TimedOut => failure.hint("the removal goes on; --abandon ends it without the store"),
             ExitStatus::Done
@@ -61,7 +64,7 @@ pub(super) async fn remove(session: &mut Session, options: &Remove) -> Result<()
         (false, false) => "removal started",
     };
     session.show(&Shown {
-        document: &RemovedDocument { name: name.to_owned(), uid, removed: gone && !options.dry_run },
+        document: &RemovedDocument { name: name.to_owned(), uid, removed: gone && !options.dry_run, matches: None },
         names: vec![format!("environment/{name}")],
         table: &|_| format!("environment/{name} {line}\n"),
     })

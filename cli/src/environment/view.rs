@@ -1,13 +1,14 @@
 //! Environments as tables and as pairs of name and value. No I/O.
 
 use flotilla_proto::Timestamp;
-use flotilla_proto::v1::{Environment, source::Kind};
+use flotilla_proto::v1::{Environment, EnvironmentStatus, source::Kind};
 
 use crate::output::Width;
 use crate::output::document::{duration, guard_text, source_text};
 use crate::output::table::{Align, columns, indented, pairs};
-use crate::output::text::{age, count, labels, or_dash, rfc3339, size};
+use crate::output::text::{age, ago, count, labels, or_dash, rfc3339, size};
 use crate::wait::{state_word, truth_word};
+use crate::watch::Departure;
 
 const NORMAL: [(&str, Align); 8] = [
     ("name", Align::Left),
@@ -31,7 +32,7 @@ const MORE: [(&str, Align); 8] = [
 ];
 
 /// The columns of a list.
-pub fn headers(width: Width) -> Vec<(&'static str, Align)> {
+pub(crate) fn headers(width: Width) -> Vec<(&'static str, Align)> {
     match width {
         Width::Normal => NORMAL.to_vec(),
         Width::Wide => NORMAL.into_iter().chain(MORE).collect(),
@@ -39,15 +40,15 @@ pub fn headers(width: Width) -> Vec<(&'static str, Align)> {
 }
 
 /// The row of an environment in a list.
-pub fn row(environment: &Environment, now: Timestamp, width: Width) -> Vec<String> {
+pub(crate) fn row(environment: &Environment, now: Timestamp, width: Width) -> Vec<String> {
     let status = environment.status.clone().unwrap_or_default();
     let spec = environment.spec.clone().unwrap_or_default();
     let mut row = vec![
         environment.name.clone(),
         state(environment),
         or_dash(&status.worker),
-        status.flags.to_string(),
-        status.segments.to_string(),
+        number(status.flags),
+        number(status.segments),
         age(now, status.last_byte_time.as_ref()),
         age(now, environment.create_time.as_ref()),
         spec.prefix,
@@ -57,7 +58,7 @@ pub fn row(environment: &Environment, now: Timestamp, width: Width) -> Vec<Strin
         Width::Wide => row.extend([
             spec.store,
             source_text(spec.source.as_ref()),
-            size(status.bytes),
+            status.bytes.map_or_else(|| "-".to_owned(), size),
             epoch(status.epoch),
             environment.generation.to_string(),
             or_dash(&environment.sdk_key_masked),
@@ -68,22 +69,39 @@ pub fn row(environment: &Environment, now: Timestamp, width: Width) -> Vec<Strin
     row
 }
 
-/// The row of an environment that is gone.
-pub fn removed_row(name: &str, width: Width) -> Vec<String> {
+/// The row of an environment that is gone, or no longer matches what is watched.
+pub(crate) fn removed_row(name: &str, departure: Departure, width: Width) -> Vec<String> {
     let mut row = vec!["-".to_owned(); headers(width).len()];
     name.clone_into(&mut row[0]);
-    "removed".clone_into(&mut row[1]);
+    match departure {
+        Departure::Gone => "removed",
+        Departure::Unmatched => "no longer matches",
+    }
+    .clone_into(&mut row[1]);
     row
 }
 
+/// What a worker holds: `4 flags, 1 segment, 3.7 KiB`; `-` when none has reported yet.
+pub(crate) fn data(status: &EnvironmentStatus) -> String {
+    match (status.flags, status.segments, status.bytes) {
+        (None, None, None) => "-".to_owned(),
+        (flags, segments, bytes) => format!(
+            "{}, {}, {}",
+            count(flags.unwrap_or_default(), "flag"),
+            count(segments.unwrap_or_default(), "segment"),
+            size(bytes.unwrap_or_default())
+        ),
+    }
+}
+
 /// A list.
-pub fn list(environments: &[Environment], now: Timestamp, width: Width) -> String {
+pub(crate) fn list(environments: &[Environment], now: Timestamp, width: Width) -> String {
     let rows: Vec<_> = environments.iter().map(|environment| row(environment, now, width)).collect();
     columns(&headers(width), &rows)
 }
 
 /// The state in a word, with what a user has done to it.
-pub fn state(environment: &Environment) -> String {
+pub(crate) fn state(environment: &Environment) -> String {
     let status = environment.status.clone().unwrap_or_default();
     let word = state_word(status.initialization());
     match (environment.removing, environment.paused) {
@@ -94,7 +112,7 @@ pub fn state(environment: &Environment) -> String {
 }
 
 /// What an environment shall be.
-pub fn spec(environment: &Environment) -> String {
+pub(crate) fn spec(environment: &Environment) -> String {
     let spec = environment.spec.clone().unwrap_or_default();
     let time = |time: Option<&prost_types::Timestamp>| time.map_or_else(|| "-".to_owned(), rfc3339);
     let mut all = vec![
@@ -125,7 +143,7 @@ pub fn spec(environment: &Environment) -> String {
         ("Application version", or_dash(&spec.application_version)),
         ("Labels", labels(&spec.labels)),
         ("Worker selector", labels(&spec.worker_selector)),
-        ("Guard", guard_text(spec.guard()).to_owned()),
+        ("Guard", format!("{} (not acted upon yet)", guard_text(spec.guard()))),
         ("Paused", if environment.paused { "yes" } else { "no" }.to_owned()),
         ("Uid", environment.uid.clone()),
         ("Generation", environment.generation.to_string()),
@@ -136,35 +154,23 @@ pub fn spec(environment: &Environment) -> String {
 }
 
 /// How an environment is doing.
-pub fn status(environment: &Environment, now: Timestamp) -> String {
+pub(crate) fn status(environment: &Environment, now: Timestamp) -> String {
     let status = environment.status.clone().unwrap_or_default();
     let prefix = environment.spec.clone().unwrap_or_default().prefix;
-    let ago = |time: Option<&prost_types::Timestamp>| match time {
-        Some(_) => format!("{} ago", age(now, time)),
-        None => "never".to_owned(),
-    };
     let mut all = vec![
         ("Name", environment.name.clone()),
         ("State", state(environment)),
         ("Prefix", prefix),
         ("Worker", or_dash(&status.worker)),
         ("Epoch", epoch(status.epoch)),
-        (
-            "Data",
-            format!(
-                "{}, {}, {}",
-                count(status.flags, "flag"),
-                count(status.segments, "segment"),
-                size(status.bytes)
-            ),
-        ),
-        ("Last event", ago(status.last_event_time.as_ref())),
-        ("Last byte", ago(status.last_byte_time.as_ref())),
-        ("Last write", ago(status.last_write_time.as_ref())),
+        ("Data", data(&status)),
+        ("Last event", ago(now, status.last_event_time.as_ref())),
+        ("Last byte", ago(now, status.last_byte_time.as_ref())),
+        ("Last write", ago(now, status.last_write_time.as_ref())),
     ];
     if let Some(error) = &status.last_error {
         let code = if error.status == 0 { String::new() } else { format!("HTTP {}: ", error.status) };
-        let text = format!("{code}{} ({})", error.message, ago(error.time.as_ref()));
+        let text = format!("{code}{} ({})", error.message, ago(now, error.time.as_ref()));
         all.push(("Last error", text));
     }
     let rows: Vec<Vec<String>> = status
@@ -193,6 +199,10 @@ pub fn status(environment: &Environment, now: Timestamp) -> String {
         text.push_str(&indented(&columns(&headers, &rows)));
     }
     text
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 fn epoch(epoch: u64) -> String {

@@ -12,9 +12,9 @@ use crate::wait::{state_word, truth_word};
 /// An environment.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct EnvironmentDocument {
+pub(crate) struct EnvironmentDocument {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     display_name: Option<String>,
     uid: String,
     prefix: String,
@@ -31,9 +31,10 @@ pub struct EnvironmentDocument {
     generation: u64,
     etag: String,
     conditions: Vec<ConditionDocument>,
-    flags: u64,
-    segments: u64,
-    bytes: u64,
+    /// `None`, as the two below: no worker has reported yet.
+    flags: Option<u64>,
+    segments: Option<u64>,
+    bytes: Option<u64>,
     last_event_time: Option<String>,
     last_byte_time: Option<String>,
     last_write_time: Option<String>,
@@ -73,26 +74,29 @@ struct LastErrorDocument {
 
 /// All environments.
 #[derive(Debug, Serialize)]
-pub struct EnvironmentsDocument {
+pub(crate) struct EnvironmentsDocument {
     /// Ordered by name.
-    pub environments: Vec<EnvironmentDocument>,
+    pub(crate) environments: Vec<EnvironmentDocument>,
 }
 
-/// An environment that is going or gone: what `env remove` and a watch tell.
+/// An environment that is going, gone, or out of a watch's sight: what `env remove` and a watch tell.
 #[derive(Debug, Serialize)]
-pub struct RemovedDocument {
+pub(crate) struct RemovedDocument {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its uid, where it is known.
-    pub uid: Option<String>,
-    /// Whether it is gone; otherwise its removal is under way.
-    pub removed: bool,
+    pub(crate) uid: Option<String>,
+    /// Whether it is gone. Otherwise its removal is under way or, in a watch, it no longer matches.
+    pub(crate) removed: bool,
+    /// Only in a watch, and false there: it no longer matches what is watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) matches: Option<bool>,
 }
 
 /// A worker.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WorkerDocument {
+pub(crate) struct WorkerDocument {
     name: String,
     state: &'static str,
     address: Option<String>,
@@ -110,15 +114,15 @@ pub struct WorkerDocument {
 
 /// All workers.
 #[derive(Debug, Serialize)]
-pub struct WorkersDocument {
+pub(crate) struct WorkersDocument {
     /// Ordered by name.
-    pub workers: Vec<WorkerDocument>,
+    pub(crate) workers: Vec<WorkerDocument>,
 }
 
 /// The fleet.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct FleetDocument {
+pub(crate) struct FleetDocument {
     fleet_id: String,
     term: u64,
     version: String,
@@ -154,16 +158,16 @@ struct OldestDocument {
 
 /// The items that the store holds of an environment.
 #[derive(Debug, Serialize)]
-pub struct ItemsDocument {
+pub(crate) struct ItemsDocument {
     /// Whether the marker that SDKs look for exists.
-    pub initialized: bool,
+    pub(crate) initialized: bool,
     /// Flags, then segments, each ordered by key.
-    pub items: Vec<ItemDocument>,
+    pub(crate) items: Vec<ItemDocument>,
 }
 
 /// One item.
 #[derive(Debug, Serialize)]
-pub struct ItemDocument {
+pub(crate) struct ItemDocument {
     kind: &'static str,
     key: String,
     version: Option<u64>,
@@ -179,13 +183,13 @@ fn time(time: Option<&prost_types::Timestamp>) -> Option<String> {
 }
 
 /// A duration as people write it.
-pub fn duration(message: Option<&prost_types::Duration>) -> Option<String> {
+pub(crate) fn duration(message: Option<&prost_types::Duration>) -> Option<String> {
     let duration = duration_from_proto(message?)?;
     Some(duration_text(duration))
 }
 
 /// The source as `--source` takes it.
-pub fn source_text(source: Option<&v1::Source>) -> String {
+pub(crate) fn source_text(source: Option<&v1::Source>) -> String {
     match source.and_then(|source| source.kind.as_ref()) {
         None | Some(v1::source::Kind::Stream(_)) => "stream".to_owned(),
         Some(v1::source::Kind::Poll(_)) => "poll".to_owned(),
@@ -194,7 +198,7 @@ pub fn source_text(source: Option<&v1::Source>) -> String {
 }
 
 /// The guard as `--guard` takes it.
-pub fn guard_text(guard: v1::GuardPolicy) -> &'static str {
+pub(crate) fn guard_text(guard: v1::GuardPolicy) -> &'static str {
     match guard {
         v1::GuardPolicy::Unspecified | v1::GuardPolicy::Confirm => "confirm",
         v1::GuardPolicy::Off => "off",
@@ -202,7 +206,7 @@ pub fn guard_text(guard: v1::GuardPolicy) -> &'static str {
 }
 
 /// The word for a kind of item, as in `flag/KEY`.
-pub fn kind_text(kind: v1::ItemKind) -> &'static str {
+pub(crate) fn kind_text(kind: v1::ItemKind) -> &'static str {
     match kind {
         v1::ItemKind::Unspecified => "item",
         v1::ItemKind::Flag => "flag",
@@ -211,7 +215,7 @@ pub fn kind_text(kind: v1::ItemKind) -> &'static str {
 }
 
 /// The word for a worker's state.
-pub fn worker_state_text(state: v1::WorkerState) -> &'static str {
+pub(crate) fn worker_state_text(state: v1::WorkerState) -> &'static str {
     match state {
         v1::WorkerState::Unspecified => "unknown",
         v1::WorkerState::Connected => "connected",
@@ -302,7 +306,7 @@ impl From<&v1::LastError> for LastErrorDocument {
 
 impl WorkerDocument {
     /// One worker with the names of its environments.
-    pub fn with_environments(worker: &v1::Worker) -> Self {
+    pub(crate) fn with_environments(worker: &v1::Worker) -> Self {
         Self { environment_names: Some(worker.environment_names.clone()), ..worker.into() }
     }
 }

@@ -6,7 +6,7 @@ use super::text::printable;
 
 /// How a column is aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
+pub(crate) enum Align {
     /// Words.
     Left,
     /// Numbers.
@@ -14,7 +14,7 @@ pub enum Align {
 }
 
 /// Rows in aligned columns under upper-case headers.
-pub fn columns(headers: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+pub(crate) fn columns(headers: &[(&str, Align)], rows: &[Vec<String>]) -> String {
     finish(&table(headers, rows))
 }
 
@@ -36,7 +36,7 @@ fn table(headers: &[(&str, Align)], rows: &[Vec<String>]) -> Table {
 }
 
 /// Lines of `Name:  value`; `indent` spaces before each.
-pub fn pairs(indent: usize, pairs: &[(&str, String)]) -> String {
+pub(crate) fn pairs(indent: usize, pairs: &[(&str, String)]) -> String {
     let longest = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, value) in pairs {
@@ -49,7 +49,7 @@ pub fn pairs(indent: usize, pairs: &[(&str, String)]) -> String {
 }
 
 /// Every line moved to the right.
-pub fn indented(text: &str) -> String {
+pub(crate) fn indented(text: &str) -> String {
     text.lines().fold(String::new(), |mut all, line| {
         all.push_str("  ");
         all.push_str(line);
@@ -60,14 +60,14 @@ pub fn indented(text: &str) -> String {
 
 /// A table that grows at its end: later rows keep the widths that the first ones had.
 #[derive(Debug)]
-pub struct GrowingTable {
+pub(crate) struct GrowingTable {
     headers: Vec<(&'static str, Align)>,
     widths: Vec<usize>,
 }
 
 impl GrowingTable {
     /// Begins with some rows; returns their text, headers included.
-    pub fn begin(headers: &[(&'static str, Align)], rows: &[Vec<String>]) -> (Self, String) {
+    pub(crate) fn begin(headers: &[(&'static str, Align)], rows: &[Vec<String>]) -> (Self, String) {
         let table = table(headers, rows);
         let widths = table.column_max_content_widths().into_iter().map(usize::from).collect();
         let growing = Self { headers: headers.to_vec(), widths };
@@ -75,7 +75,7 @@ impl GrowingTable {
     }
 
     /// One more row.
-    pub fn row(&self, cells: &[String]) -> String {
+    pub(crate) fn row(&self, cells: &[String]) -> String {
         let cells = cells.iter().zip(&self.widths).zip(&self.headers);
         let line: Vec<String> = cells
             .map(|((cell, width), (_, align))| match align {

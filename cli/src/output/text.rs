@@ -6,17 +6,17 @@ use std::time::Duration;
 use flotilla_proto::Timestamp;
 
 /// A time as RFC 3339 in UTC with milliseconds.
-pub fn rfc3339(time: &prost_types::Timestamp) -> String {
+pub(crate) fn rfc3339(time: &prost_types::Timestamp) -> String {
     humantime::format_rfc3339_millis(Timestamp::from_proto(time).into()).to_string()
 }
 
 /// A duration as options take it: `1m30s`.
-pub fn duration_text(duration: Duration) -> String {
+pub(crate) fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
 /// How long ago a time was, in its largest unit or two: `42s`, `3m`, `5h`, `12d`. `-` for no time.
-pub fn age(now: Timestamp, time: Option<&prost_types::Timestamp>) -> String {
+pub(crate) fn age(now: Timestamp, time: Option<&prost_types::Timestamp>) -> String {
     let Some(time) = time else {
         return "-".to_owned();
     };
@@ -29,8 +29,16 @@ pub fn age(now: Timestamp, time: Option<&prost_types::Timestamp>) -> String {
     }
 }
 
+/// How long ago a time was, in a sentence: `42s ago`; `never` for no time.
+pub(crate) fn ago(now: Timestamp, time: Option<&prost_types::Timestamp>) -> String {
+    match time {
+        Some(_) => format!("{} ago", age(now, time)),
+        None => "never".to_owned(),
+    }
+}
+
 /// A number of bytes with a unit, in steps of 1024.
-pub fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -45,23 +53,23 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// A number with its noun: `1 flag`, `2 flags`.
-pub fn count(number: u64, noun: &str) -> String {
+pub(crate) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 /// `k=v,k=v`; `-` for none.
-pub fn labels(labels: &BTreeMap<String, String>) -> String {
+pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     or_dash(&pairs.join(","))
 }
 
 /// The text, or `-` when it is empty.
-pub fn or_dash(text: &str) -> String {
+pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
 /// Makes a text from elsewhere safe for a terminal: control characters are shown as escapes.
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return text.to_owned();
     }
@@ -75,7 +83,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// As [`printable`], but line ends stay.
-pub fn printable_lines(text: &str) -> String {
+pub(crate) fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 

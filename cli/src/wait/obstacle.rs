@@ -5,7 +5,7 @@ use flotilla_proto::v1::{Condition, ConditionStatus, Environment, Initialization
 use super::progress::Goal;
 
 /// The word for an initialization.
-pub fn state_word(initialization: Initialization) -> &'static str {
+pub(crate) fn state_word(initialization: Initialization) -> &'static str {
     match initialization {
         // Unspecified is never sent; an older or newer control may still do so, and then nobody knows.
         Initialization::Unspecified | Initialization::Unknown => "unknown",
@@ -16,7 +16,7 @@ pub fn state_word(initialization: Initialization) -> &'static str {
 }
 
 /// Conditions that should hold, in the order in which an environment comes up, and then those that should not.
-const EXPECTED: [(&str, ConditionStatus); 11] = [
+const EXPECTED: [(&str, ConditionStatus); 10] = [
     ("Accepted", ConditionStatus::True),
     ("Removing", ConditionStatus::False),
     ("Conflict", ConditionStatus::False),
@@ -24,25 +24,24 @@ const EXPECTED: [(&str, ConditionStatus); 11] = [
     ("StoreAvailable", ConditionStatus::True),
     ("Connected", ConditionStatus::True),
     ("PayloadHeld", ConditionStatus::False),
-    ("PayloadRegressed", ConditionStatus::False),
     ("Initialized", ConditionStatus::True),
     ("Current", ConditionStatus::True),
     ("ItemsRejected", ConditionStatus::False),
 ];
 
 /// What an environment is still waiting for: its state, and the first condition that keeps it from the goal.
-pub fn obstacle(environment: &Environment, goal: &Goal) -> String {
+pub(crate) fn obstacle(environment: &Environment, goal: &Goal) -> String {
     let status = environment.status.clone().unwrap_or_default();
     let word = state_word(status.initialization());
     let condition = match goal {
-        Goal::Removed => find(&status.conditions, "Removing"),
-        Goal::KeyRotated => find(&status.conditions, "KeyRotation"),
+        Goal::Removed { .. } => find(&status.conditions, "Removing"),
+        Goal::KeyRotated { .. } => find(&status.conditions, "KeyRotation"),
         Goal::Initialized | Goal::Current => blocking_condition(&status.conditions),
     };
     let state = match goal {
-        Goal::Removed if environment.removing => "being removed",
-        Goal::Removed => "not being removed",
-        Goal::KeyRotated => "key not yet proved",
+        Goal::Removed { .. } if environment.removing => "being removed",
+        Goal::Removed { .. } => "not being removed",
+        Goal::KeyRotated { .. } => "key not yet proved",
         Goal::Initialized | Goal::Current => word,
     };
     match (condition, status.last_error) {
@@ -53,14 +52,14 @@ pub fn obstacle(environment: &Environment, goal: &Goal) -> String {
             condition.reason,
             condition.message
         ),
-        (None, Some(error)) if *goal != Goal::Removed => format!("{state}: {}", error.message),
+        (None, Some(error)) if !matches!(goal, Goal::Removed { .. }) => format!("{state}: {}", error.message),
         (None, Some(_) | None) => state.to_owned(),
     }
 }
 
 /// The first condition, in the order in which an environment comes up, that keeps it from being current. What is known
 /// to be wrong says more than what nobody knows yet.
-pub fn blocking_condition(conditions: &[Condition]) -> Option<&Condition> {
+pub(crate) fn blocking_condition(conditions: &[Condition]) -> Option<&Condition> {
     let contrary = || {
         EXPECTED.iter().filter_map(|(kind, expected)| {
             find(conditions, kind).filter(|condition| condition.status() != *expected)
@@ -74,7 +73,7 @@ pub fn blocking_condition(conditions: &[Condition]) -> Option<&Condition> {
 }
 
 /// The word for a condition's status.
-pub fn truth_word(status: ConditionStatus) -> &'static str {
+pub(crate) fn truth_word(status: ConditionStatus) -> &'static str {
     match status {
         ConditionStatus::True => "true",
         ConditionStatus::False => "false",
@@ -84,7 +83,7 @@ pub fn truth_word(status: ConditionStatus) -> &'static str {
 
 /// How a rotation of the SDK key stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RotationState {
+pub(crate) enum RotationState {
     /// The new key is not proved yet.
     Pending,
     /// The old key stays.
@@ -94,22 +93,24 @@ pub enum RotationState {
         /// Why, a sentence.
         message: String,
     },
-    /// Nothing is pending.
-    Done,
+    /// The new key is in force.
+    Replaced,
+    /// Nothing is said of one.
+    Absent,
 }
 
 /// How a rotation of the environment's SDK key stands.
-pub fn rotation_state(environment: &Environment) -> RotationState {
+pub(crate) fn rotation_state(environment: &Environment) -> RotationState {
     let status = environment.status.as_ref();
     let Some(condition) = status.and_then(|status| find(&status.conditions, "KeyRotation")) else {
-        return RotationState::Done;
+        return RotationState::Absent;
     };
     match condition.status() {
         ConditionStatus::False => {
             RotationState::Rejected { reason: condition.reason.clone(), message: condition.message.clone() }
         }
         ConditionStatus::Unknown | ConditionStatus::Unspecified => RotationState::Pending,
-        ConditionStatus::True => RotationState::Done,
+        ConditionStatus::True => RotationState::Replaced,
     }
 }
 

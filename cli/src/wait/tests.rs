@@ -3,8 +3,9 @@ use std::time::Duration;
 use flotilla_proto::v1::{Condition, ConditionStatus, Environment, EnvironmentStatus, Initialization};
 
 use super::{Goal, Outcome, Progress};
+use crate::arguments::WaitGoal;
 use crate::failure::Failure;
-use crate::watch::Event;
+use crate::watch::{Departure, Event};
 
 fn environment(name: &str, initialization: Initialization) -> Environment {
     Environment {
@@ -80,7 +81,7 @@ fn unknown_and_paused_names_fail_at_once() {
 fn removed_meanwhile_is_not_found() {
     let mut progress = named(Goal::Current, &["a"]);
     progress.receive(Event::Snapshot(vec![environment("a", Initialization::Unknown)]));
-    let removed = Event::Removed { name: "a".to_owned(), uid: "a-1".to_owned() };
+    let removed = Event::Removed { name: "a".to_owned(), uid: "a-1".to_owned(), departure: Departure::Gone };
     let failed = failure(progress.receive(removed));
     assert_eq!(failed.status().code(), 3);
     assert!(failed.to_string().contains("removed meanwhile"));
@@ -88,30 +89,73 @@ fn removed_meanwhile_is_not_found() {
 
 #[test]
 fn removal_is_met_by_unknown_names_and_by_successors() {
-    let unknown = named(Goal::Removed, &["a"]).receive(Event::Snapshot(Vec::new()));
+    let removed = || Goal::from(WaitGoal::Removed);
+    let unknown = named(removed(), &["a"]).receive(Event::Snapshot(Vec::new()));
     assert!(matches!(unknown, Outcome::Reached));
-    let mut progress = named(Goal::Removed, &["a"]);
+    let mut progress = named(removed(), &["a"]);
     let first = progress.receive(Event::Snapshot(vec![environment("a", Initialization::Current)]));
     assert!(matches!(first, Outcome::Pending));
     let mut successor = environment("a", Initialization::Unknown);
     successor.uid = "a-2".to_owned();
-    assert!(matches!(progress.receive(Event::Snapshot(vec![successor])), Outcome::Reached));
+    assert!(matches!(progress.receive(Event::Snapshot(vec![successor.clone()])), Outcome::Reached));
+    // The one whose removal was asked for is known: its successor is not waited for, even if nothing else was seen.
+    let known = Goal::Removed { uids: [("a".to_owned(), "a-1".to_owned())].into() };
+    let outcome = named(known.clone(), &["a"]).receive(Event::Snapshot(vec![successor]));
+    assert!(matches!(outcome, Outcome::Reached), "{outcome:?}");
+    let outcome = named(known, &["a"]).receive(Event::Snapshot(vec![environment("a", Initialization::Current)]));
+    assert!(matches!(outcome, Outcome::Pending), "{outcome:?}");
+}
+
+#[test]
+fn a_wait_for_all_names_those_that_it_meant() {
+    let mut paused = environment("p", Initialization::Stale);
+    paused.paused = true;
+    let all = vec![environment("a", Initialization::Current), paused];
+    let mut progress = Progress::new(Vec::new(), Goal::Current);
+    assert!(matches!(progress.receive(Event::Snapshot(all.clone())), Outcome::Reached));
+    let waited = progress.finish();
+    assert_eq!((waited.names, waited.environments.len()), (vec!["a".to_owned()], 2));
+    let mut progress = Progress::new(Vec::new(), Goal::from(WaitGoal::Removed));
+    progress.receive(Event::Snapshot(all));
+    assert!(matches!(progress.receive(Event::Snapshot(Vec::new())), Outcome::Reached));
+    assert_eq!(progress.finish().names, ["a", "p"]);
+}
+
+fn rotated(environment: Environment) -> Outcome {
+    named(Goal::KeyRotated { begun_at: 3 }, &["a"]).receive(Event::Snapshot(vec![environment]))
+}
+
+fn rotating(status: ConditionStatus, reason: &str) -> Environment {
+    with_condition(environment("a", Initialization::Current), "KeyRotation", status, reason)
 }
 
 #[test]
 fn a_rotation_ends_with_proof_or_rejection() {
-    let rotation = |status, reason| {
-        let environment = environment("a", Initialization::Current);
-        let snapshot = Event::Snapshot(vec![with_condition(environment, "KeyRotation", status, reason)]);
-        named(Goal::KeyRotated, &["a"]).receive(snapshot)
-    };
-    assert!(matches!(rotation(ConditionStatus::Unknown, "Pending"), Outcome::Pending));
-    assert!(matches!(rotation(ConditionStatus::True, "Proved"), Outcome::Reached));
-    let failed = failure(rotation(ConditionStatus::False, "Rejected"));
+    assert!(matches!(rotated(rotating(ConditionStatus::Unknown, "Proving")), Outcome::Pending));
+    assert!(matches!(rotated(rotating(ConditionStatus::True, "Replaced")), Outcome::Reached));
+    let failed = failure(rotated(rotating(ConditionStatus::False, "KeyRejected")));
     assert!(failed.to_string().contains("message of KeyRotation"));
-    let gone =
-        named(Goal::KeyRotated, &["a"]).receive(Event::Snapshot(vec![environment("a", Initialization::Current)]));
-    assert!(matches!(gone, Outcome::Reached));
+}
+
+#[test]
+fn without_a_word_only_a_grown_generation_shows_that_a_rotation_succeeded() {
+    let silent = |generation| Environment { generation, ..environment("a", Initialization::Current) };
+    let failed = failure(rotated(silent(3)));
+    assert_eq!(failed.status().code(), 1);
+    assert!(failed.to_string().contains("called off"), "{failed}");
+    assert!(matches!(rotated(silent(4)), Outcome::Reached));
+}
+
+#[test]
+fn a_rotation_of_a_paused_environment_is_not_waited_for() {
+    let mut paused = rotating(ConditionStatus::Unknown, "Waiting");
+    paused.paused = true;
+    let Failure::Reported { message, hints, status } = failure(rotated(paused)) else {
+        panic!("reported");
+    };
+    assert_eq!(status.code(), 1);
+    assert!(message.contains("the new key is kept and tried when the environment is resumed"), "{message}");
+    assert!(hints[0].contains("flotilla env resume a"), "{hints:?}");
 }
 
 #[test]

@@ -3,9 +3,18 @@
 use flotilla_proto::v1::watch_environments_response::Event as Message;
 use flotilla_proto::v1::{Environment, WatchEnvironmentsResponse};
 
+/// Why a watch tells no more of an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// It no longer exists.
+    Gone,
+    /// It no longer matches the filter.
+    Unmatched,
+}
+
 /// What a watch tells.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// All that exists now; replaces what was told before.
     Snapshot(Vec<Environment>),
     /// It was created or changed.
@@ -16,12 +25,14 @@ pub enum Event {
         name: String,
         /// Its uid.
         uid: String,
+        /// Which of the two.
+        departure: Departure,
     },
 }
 
 /// How far a watch is.
 #[derive(Debug, Default)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     revision: String,
     /// The snapshot so far; `None` when it is complete.
     snapshot: Option<Vec<Environment>>,
@@ -29,18 +40,18 @@ pub struct Cursor {
 
 impl Cursor {
     /// Prepares for a new stream; returns the revision from which to ask. Empty: a snapshot first.
-    pub fn connect(&mut self) -> String {
+    pub(crate) fn connect(&mut self) -> String {
         self.snapshot = self.revision.is_empty().then(Vec::new);
         self.revision.clone()
     }
 
     /// Forgets the revision: the next stream begins with a snapshot.
-    pub fn list_again(&mut self) {
+    pub(crate) fn list_again(&mut self) {
         self.revision.clear();
     }
 
     /// Takes the next message of the stream.
-    pub fn receive(&mut self, message: WatchEnvironmentsResponse) -> Option<Event> {
+    pub(crate) fn receive(&mut self, message: WatchEnvironmentsResponse) -> Option<Event> {
         let revision = message.revision;
         let event = match (message.event?, &mut self.snapshot) {
             (Message::Changed(environment), Some(snapshot)) => {
@@ -53,7 +64,10 @@ impl Cursor {
             }
             (Message::Synced(_), snapshot) => snapshot.take().map(Event::Snapshot),
             (Message::Changed(environment), None) => Some(Event::Changed(Box::new(environment))),
-            (Message::Removed(removed), None) => Some(Event::Removed { name: removed.name, uid: removed.uid }),
+            (Message::Removed(removed), None) => {
+                let departure = if removed.gone { Departure::Gone } else { Departure::Unmatched };
+                Some(Event::Removed { name: removed.name, uid: removed.uid, departure })
+            }
         };
         if !revision.is_empty() {
             self.revision = revision;
@@ -86,8 +100,11 @@ mod tests {
         assert!(matches!(event, Some(Event::Snapshot(all)) if all.len() == 1));
         assert!(matches!(cursor.receive(message(changed("b"), "r2")), Some(Event::Changed(_))));
         assert_eq!(cursor.connect(), "r2");
-        let removed = Message::Removed(EnvironmentRemoved { name: "a".to_owned(), uid: String::new() });
-        assert!(matches!(cursor.receive(message(removed, "r3")), Some(Event::Removed { .. })));
+        for (gone, expected) in [(true, Departure::Gone), (false, Departure::Unmatched)] {
+            let removed = Message::Removed(EnvironmentRemoved { name: "a".to_owned(), uid: String::new(), gone });
+            let event = cursor.receive(message(removed, "r3"));
+            assert!(matches!(event, Some(Event::Removed { departure, .. }) if departure == expected));
+        }
         assert_eq!(cursor.receive(message(Message::Synced(WatchSynced {}), "r3")), None);
         cursor.list_again();
         assert_eq!(cursor.connect(), "");

@@ -15,7 +15,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 /// A watch of environments. The first connection must succeed; later ones are tried for as long as somebody listens.
 #[derive(Debug)]
-pub struct EnvironmentWatch {
+pub(crate) struct EnvironmentWatch {
     client: Client,
     filter: EnvironmentFilter,
     cursor: Cursor,
@@ -26,7 +26,7 @@ pub struct EnvironmentWatch {
 
 impl EnvironmentWatch {
     /// Prepares a watch of what matches `filter`.
-    pub fn new(client: &Client, filter: EnvironmentFilter) -> Self {
+    pub(crate) fn new(client: &Client, filter: EnvironmentFilter) -> Self {
         Self {
             client: client.clone(),
             filter,
@@ -38,7 +38,7 @@ impl EnvironmentWatch {
     }
 
     /// The next event. The first is a snapshot.
-    pub async fn next(&mut self) -> Result<Event, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Event, Failure> {
         loop {
             let received = match self.stream.as_mut() {
                 Some(stream) => stream.message().await,

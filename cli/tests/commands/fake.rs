@@ -20,6 +20,8 @@ pub(crate) struct Fake {
     pub resumed_from: Arc<Mutex<Vec<String>>>,
     /// What is there.
     pub environment: Arc<Mutex<Environment>>,
+    /// What a rotation answers, if it changes anything.
+    pub rotated: Arc<Mutex<Option<Environment>>>,
     /// Etags of updates to refuse first.
     pub refuse_updates: Arc<Mutex<u32>>,
     /// The last update.
@@ -52,7 +54,12 @@ pub(crate) fn synced(revision: &str) -> WatchEnvironmentsResponse {
 }
 
 pub(crate) fn removed(name: &str, revision: &str) -> WatchEnvironmentsResponse {
-    let removed = EnvironmentRemoved { name: name.to_owned(), uid: format!("{name}-1") };
+    let removed = EnvironmentRemoved { name: name.to_owned(), uid: format!("{name}-1"), gone: true };
+    message(Event::Removed(removed), revision)
+}
+
+pub(crate) fn unmatched(name: &str, revision: &str) -> WatchEnvironmentsResponse {
+    let removed = EnvironmentRemoved { name: name.to_owned(), uid: format!("{name}-1"), gone: false };
     message(Event::Removed(removed), revision)
 }
 
@@ -178,7 +185,8 @@ impl EnvironmentService for Fake {
     }
 
     async fn rotate_sdk_key(&self, _: Request<RotateSdkKeyRequest>) -> Answer<RotateSdkKeyResponse> {
-        let environment = Some(self.present());
+        let rotated = self.rotated.lock().unwrap().clone();
+        let environment = Some(rotated.unwrap_or_else(|| self.present()));
         Ok(Response::new(RotateSdkKeyResponse { environment }))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_proto::session::Assignment;
-use flotilla_proto::{EnvironmentName, EnvironmentReport, Source, Timestamp};
+use flotilla_proto::{EnvironmentName, EnvironmentReport, GrantState, Intent, Source, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -43,6 +43,10 @@ struct Task {
     next_check: Timestamp,
     /// When the oldest change that is not written was received.
     behind_since: Option<Instant>,
+    /// The source has a connection.
+    is_connected: bool,
+    /// Why the source was interrupted, as it was logged last.
+    told_failure: Option<SourceFailure>,
     told: Option<EnvironmentReport>,
     told_at: Timestamp,
     instance_id: Uuid,
@@ -79,6 +83,8 @@ pub(super) fn prepare(
         restart_source_at: None,
         next_check: now.after(CHECK + spread),
         behind_since: None,
+        is_connected: false,
+        told_failure: None,
         told: None,
         told_at: Timestamp::default(),
         instance_id,
@@ -219,22 +225,30 @@ impl Task {
     fn take_event(&mut self, event: SourceEvent) -> Vec<Action> {
         let now = self.now();
         match &event {
-            SourceEvent::Connected { .. } => self.context.metrics.upstream_connect("ok"),
+            SourceEvent::Connected { .. } => {
+                self.is_connected = true;
+                self.told_failure = None;
+                self.context.metrics.upstream_connect("ok");
+            }
             SourceEvent::Interrupted { failure, retry_in } => {
-                let result = match failure {
-                    SourceFailure::Network { .. } => "network",
-                    SourceFailure::Http { .. } => "http",
-                    SourceFailure::Auth { .. } => "auth",
-                    SourceFailure::Data { .. } => "data",
-                };
-                self.context.metrics.upstream_connect(result);
-                tracing::warn!(environment = %self.name, error = %failure, retry_in = ?retry_in, "the source is interrupted");
+                if !std::mem::take(&mut self.is_connected) {
+                    self.context.metrics.upstream_connect(failure_name(failure));
+                }
+                // One that is refused for hours says so once.
+                if self.told_failure.as_ref() == Some(failure) {
+                    tracing::debug!(environment = %self.name, error = %failure, ?retry_in, "the source is interrupted");
+                } else {
+                    tracing::warn!(environment = %self.name, error = %failure, ?retry_in, "the source is interrupted");
+                    self.told_failure = Some(failure.clone());
+                }
             }
             SourceEvent::Payload(_)
             | SourceEvent::Patch { .. }
             | SourceEvent::Delete { .. }
             | SourceEvent::Unchanged => {
-                self.context.metrics.event_received(&self.name, now);
+                if self.machine.assignment().grant.intent == Intent::Serve {
+                    self.context.metrics.event_received(&self.name, now);
+                }
             }
             SourceEvent::Rejected(item) => {
                 tracing::warn!(environment = %self.name, item = %item.shown_key(), reason = %item.reason, "an item was not stored");
@@ -310,7 +324,7 @@ impl Task {
             (Source::Stream { .. } | Source::Poll { .. }, _) => launchdarkly_settings(assignment, self.instance_id)
                 .map(|settings| SourceSettings::LaunchDarkly(Box::new(settings))),
         };
-        self.restart_source_at = None;
+        (self.restart_source_at, self.is_connected) = (None, false);
         // The old connection ends before the new one begins.
         self.source = None;
         if let Some(settings) = settings {
@@ -335,6 +349,7 @@ impl Task {
             Some(told) => without_counters(told) != without_counters(&report) || self.told_at.after(REPORT) <= now,
         };
         if due {
+            log_changes(self.told.as_ref(), &report);
             self.told_at = now;
             self.told = Some(report.clone());
             // The supervisor ends before the environments: then nobody needs the report.
@@ -352,6 +367,45 @@ impl Task {
         }
         self.context.metrics.environment_removed(&self.name);
         tracing::debug!(environment = %self.name, next_write_number = self.machine.next_write_number(), "ended");
+    }
+}
+
+fn failure_name(failure: &SourceFailure) -> &'static str {
+    match failure {
+        SourceFailure::Network { .. } => "network",
+        SourceFailure::Http { .. } => "http",
+        SourceFailure::Auth { .. } => "auth",
+        SourceFailure::Data { .. } => "data",
+    }
+}
+
+/// Tells the log what an operator asks about.
+fn log_changes(before: Option<&EnvironmentReport>, after: &EnvironmentReport) {
+    let environment = &after.environment;
+    let epoch = after.grant.epoch;
+    let state = |report: &EnvironmentReport| (report.grant.epoch, report.grant_state);
+    if before.map(state) != Some(state(after)) {
+        match after.grant_state {
+            GrantState::Pending => {}
+            GrantState::Established => match after.grant.intent {
+                Intent::Warm | Intent::Serve => tracing::info!(%environment, %epoch, "the prefix is held"),
+                Intent::Release | Intent::Purge => tracing::info!(%environment, %epoch, "the prefix is given up"),
+            },
+            GrantState::Synchronized => tracing::info!(%environment, %epoch, "the store is in line"),
+            GrantState::Fenced => tracing::warn!(%environment, %epoch, "a later owner's fence stands in the store"),
+            GrantState::Conflict => {
+                tracing::warn!(%environment, %epoch, "somebody else's fence stands in the store")
+            }
+        }
+    }
+    let was_available = before.and_then(|before| before.store_available);
+    match (was_available, after.store_available) {
+        (Some(true) | None, Some(false)) => {
+            let error = after.last_error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
+            tracing::warn!(%environment, error, "the store does not do what is asked");
+        }
+        (Some(false), Some(true)) => tracing::info!(%environment, "the store does what is asked again"),
+        (Some(_) | None, Some(_) | None) => {}
     }
 }
 

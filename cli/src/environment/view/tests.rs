@@ -8,7 +8,8 @@ use flotilla_proto::v1::{
 
 use super::{list, removed_row, spec, status};
 use crate::output::document::EnvironmentDocument;
-use crate::output::{Width, write_document};
+use crate::output::{Notation, Width, write_document};
+use crate::watch::Departure;
 
 const NOW: Timestamp = Timestamp(1_793_000_000_000);
 
@@ -53,9 +54,9 @@ fn full() -> Environment {
                 condition("Assigned", ConditionStatus::True, "Assigned", "worker w1 serves it"),
                 condition("Connected", ConditionStatus::False, "KeyRejected", "LaunchDarkly refused the key"),
             ],
-            flags: 120,
-            segments: 14,
-            bytes: 481_233,
+            flags: Some(120),
+            segments: Some(14),
+            bytes: Some(481_233),
             last_event_time: Some(ago(400)),
             last_byte_time: Some(ago(12)),
             last_write_time: Some(ago(90_000)),
@@ -94,7 +95,7 @@ fn lists() {
     insta::assert_snapshot!("list", list(&environments, NOW, Width::Normal));
     insta::assert_snapshot!("list_wide", list(&environments, NOW, Width::Wide));
     for width in [Width::Normal, Width::Wide] {
-        assert_eq!(removed_row("b", width).len(), super::headers(width).len());
+        assert_eq!(removed_row("b", Departure::Gone, width).len(), super::headers(width).len());
     }
 }
 
@@ -108,12 +109,12 @@ fn one_environment() {
 
 #[test]
 fn documents() {
-    let shown = |yaml, environment: &Environment| {
+    let shown = |notation, environment: &Environment| {
         let mut out = Vec::new();
-        write_document(&mut out, yaml, &EnvironmentDocument::from(environment)).unwrap();
+        write_document(&mut out, notation, &EnvironmentDocument::from(environment)).unwrap();
         String::from_utf8(out).unwrap()
     };
-    insta::assert_snapshot!("document_json", shown(false, &full()));
-    insta::assert_snapshot!("document_json_with_nothing_known", shown(false, &bare()));
-    insta::assert_snapshot!("document_yaml", shown(true, &full()));
+    insta::assert_snapshot!("document_json", shown(Notation::Json, &full()));
+    insta::assert_snapshot!("document_json_with_nothing_known", shown(Notation::Json, &bare()));
+    insta::assert_snapshot!("document_yaml", shown(Notation::Yaml, &full()));
 }
