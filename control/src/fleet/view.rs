@@ -156,9 +156,9 @@ impl Fleet {
             worker: environment.holder.as_ref().map(ToString::to_string).unwrap_or_default(),
             epoch: environment.epoch().unwrap_or_default().0,
             conditions: environment.conditions.iter().map(Into::into).collect(),
-            flags: report.map_or(0, |report| report.flags),
-            segments: report.map_or(0, |report| report.segments),
-            bytes: report.map_or(0, |report| report.bytes),
+            flags: report.map(|report| report.flags),
+            segments: report.map(|report| report.segments),
+            bytes: report.map(|report| report.bytes),
             last_event_time: time(report.and_then(|report| report.last_event_time)),
             last_byte_time: time(report.and_then(|report| report.last_byte_time)),
             last_write_time: time(report.and_then(|report| report.last_write_time)),
@@ -170,7 +170,7 @@ impl Fleet {
     pub(super) fn digest(&self, environment: &Environment) -> u64 {
         let mut shown = self.show(environment);
         if let Some(status) = &mut shown.status {
-            (status.flags, status.segments, status.bytes) = (0, 0, 0);
+            (status.flags, status.segments, status.bytes) = (None, None, None);
             (status.last_event_time, status.last_byte_time, status.last_write_time) = (None, None, None);
             if let Some(error) = &mut status.last_error {
                 error.time = None;

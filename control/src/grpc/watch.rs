@@ -173,8 +173,12 @@ impl Watcher {
         let present = look.present.filter(|one| self.filter.matches(one));
         let had = self.shown.get(&look.name).copied().unwrap_or(self.resumed);
         if had && (look.removed.is_some() || present.is_none()) {
-            let gone = v1::EnvironmentRemoved { name: look.name.to_string(), uid: uid.unwrap_or_default() };
-            self.send(Event::Removed(gone), look.revision).await?;
+            let removed = v1::EnvironmentRemoved {
+                name: look.name.to_string(),
+                uid: uid.unwrap_or_default(),
+                gone: look.removed.is_some(),
+            };
+            self.send(Event::Removed(removed), look.revision).await?;
         }
         if present.is_some() || self.resumed {
             self.shown.insert(look.name, present.is_some());

@@ -36,7 +36,7 @@ async fn an_environment_is_granted_and_becomes_current() {
     assert_eq!(assignment.grant.as_ref().unwrap().intent(), v1::Intent::Serve);
     let environment = control.get("spree").await.unwrap();
     let status = environment.status.unwrap();
-    assert_eq!((status.worker.as_str(), status.epoch, status.flags), ("w1", 1, 3));
+    assert_eq!((status.worker.as_str(), status.epoch, status.flags), ("w1", 1, Some(3)));
     let listed = control.fleet().list_workers(v1::ListWorkersRequest::default()).await.unwrap().into_inner();
     assert_eq!((listed.workers.len(), listed.workers[0].environments), (1, 1));
     let summary = control.fleet().get_fleet_status(v1::GetFleetStatusRequest {}).await.unwrap().into_inner();
@@ -57,7 +57,7 @@ async fn watchers_hear_of_states_but_not_of_counters() {
     }
     let counted = v1::EnvironmentReport { flags: 4, ..current(&assignment) };
     worker.say(Up::Report(v1::Report { environments: vec![counted.clone()] })).await;
-    control.until("spree", "counted", |one| one.status.as_ref().unwrap().flags == 4).await;
+    control.until("spree", "counted", |one| one.status.as_ref().unwrap().flags == Some(4)).await;
     let cut_off = v1::EnvironmentReport { source_state: v1::SourceState::Interrupted.into(), ..counted };
     worker.say(Up::Report(v1::Report { environments: vec![cut_off] })).await;
     let message = tokio::time::timeout(PATIENCE, watch.message()).await.unwrap().unwrap().unwrap();

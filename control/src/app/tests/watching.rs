@@ -17,7 +17,8 @@ impl Watch {
         let message = tokio::time::timeout(PATIENCE, self.0.message()).await.expect("nothing seen")?.unwrap();
         let text = match message.event.unwrap() {
             Event::Changed(environment) => format!("changed {}", environment.name),
-            Event::Removed(removed) => format!("removed {}", removed.name),
+            Event::Removed(removed) if removed.gone => format!("removed {}", removed.name),
+            Event::Removed(unmatched) => format!("unmatched {}", unmatched.name),
             Event::Synced(_) => "synced".to_owned(),
         };
         Ok((text, message.revision))
@@ -90,7 +91,7 @@ async fn one_that_stops_matching_is_told_as_removed() {
         ..Default::default()
     };
     control.environments().update_environment(request).await.unwrap();
-    assert_eq!(watch.next().await.unwrap().0, "removed a");
+    assert_eq!(watch.next().await.unwrap().0, "unmatched a");
 }
 
 #[tokio::test]
