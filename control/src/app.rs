@@ -4,6 +4,7 @@
 mod tests;
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use flotilla_proto::{FleetId, StoreName, Term};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -25,13 +27,15 @@ use crate::{grpc, http};
 /// How long calls under way may take to end once control stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Serves until `shutdown` resolves, then stops in order; or fails.
-pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+/// Serves until `shutdown` resolves, then stops in order; or fails, as it does when `shutdown` does.
+pub async fn run(settings: Settings, shutdown: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
     let mut running = App::start(settings).await?;
     tokio::select! {
-        () = shutdown => {
+        asked = shutdown => {
             tracing::info!("stopping");
-            running.stop().await
+            let stopped = running.stop().await;
+            asked.context("cannot listen for signals")?;
+            stopped
         }
         error = running.failed() => {
             // What failed has been told; the rest ends as well as it can.
@@ -56,6 +60,8 @@ pub struct Running {
     health: HealthReporter,
     stopping: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
+    /// The tasks behind streams.
+    streams: TaskTracker,
 }
 
 impl App {
@@ -81,7 +87,8 @@ impl App {
         grpc::report_health(&health, ServingStatus::NotServing).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { driver_task.run().await.context("the store failed") });
-        let api = grpc::Api::new(driver.clone(), stopping.clone());
+        let streams = TaskTracker::new();
+        let api = grpc::Api::new(driver.clone(), streams.clone(), stopping.clone());
         let stopped = stopping.clone();
         tasks.spawn(grpc::serve(grpc_listener, api, health.clone(), async move {
             stopped.cancelled().await;
@@ -95,7 +102,7 @@ impl App {
         driver.read(|_| ()).await?;
         grpc::report_health(&health, ServingStatus::Serving).await;
         tracing::info!(%grpc, %http, fleet = fleet_id.as_str(), term = term.0, "listening");
-        Ok(Running { grpc, http, fleet: fleet_id, term, driver, health, stopping, tasks })
+        Ok(Running { grpc, http, fleet: fleet_id, term, driver, health, stopping, tasks, streams })
     }
 }
 
@@ -143,6 +150,8 @@ impl Running {
                     result = Err(error);
                 }
             }
+            self.streams.close();
+            self.streams.wait().await;
         };
         if tokio::time::timeout(STOP_TIMEOUT, end).await.is_err() {
             // Callers that hold on to a stream do not hold up the end.
@@ -175,7 +184,7 @@ async fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListene
         Ok((listener, address))
     });
     bound.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
+        io::ErrorKind::AddrInUse => {
             anyhow!("{option} {address} is in use by another program; stop it or choose another port")
         }
         _ => anyhow!("cannot listen on {option} {address}: {error}"),

@@ -13,11 +13,11 @@ use flotilla_proto::spec::parse_service_uri;
 use url::Url;
 
 /// Where LaunchDarkly streams.
-pub const DEFAULT_STREAM_URI: &str = "https://stream.launchdarkly.com";
+pub(crate) const DEFAULT_STREAM_URI: &str = "https://stream.launchdarkly.com";
 /// Where LaunchDarkly is polled.
-pub const DEFAULT_BASE_URI: &str = "https://sdk.launchdarkly.com";
+pub(crate) const DEFAULT_BASE_URI: &str = "https://sdk.launchdarkly.com";
 /// The store named `default`, unless told otherwise.
-pub const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379";
+pub(crate) const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379";
 
 const EXAMPLES: &str = "\
 EXAMPLES

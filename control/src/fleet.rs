@@ -46,10 +46,12 @@ use flotilla_proto::{
 };
 use url::Url;
 
-pub use boundary::{
-    Action, Change, Command, CommandId, Effect, EnvironmentRecord, GrantIds, GrantRecord, Input, Mutation, Note,
-    Remembered, RemovalKind, Reply, RequestId, SessionId, SpecChange, SpecFunction,
+pub(crate) use boundary::{
+    Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, FailedRotation, GrantIds,
+    GrantRecord, Input, Mutation, Note, Proof, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
+    RotationFailure, SessionId, SpecChange,
 };
+pub(crate) use view::Glance;
 
 use ended::Ended;
 use environment::{Environment, MoveReason};
@@ -59,54 +61,52 @@ use worker::Worker;
 
 /// What the fleet is told once, at start.
 #[derive(Debug, Clone)]
-pub struct FleetSettings {
+pub(crate) struct FleetSettings {
     /// The fleet's id.
-    pub fleet: FleetId,
+    pub(crate) fleet: FleetId,
     /// The term of this start, already durable: one more than the stored one.
-    pub term: Term,
+    pub(crate) term: Term,
     /// Version of control, as `status` shows it.
-    pub version: String,
+    pub(crate) version: String,
     /// How often workers send a heartbeat.
-    pub heartbeat_interval: Duration,
+    pub(crate) heartbeat_interval: Duration,
     /// After how long without one a worker's environments move.
-    pub lease_duration: Duration,
+    pub(crate) lease_duration: Duration,
     /// After how long its environments move when a session closes without a goodbye.
-    pub reassign_grace: Duration,
+    pub(crate) reassign_grace: Duration,
     /// Streaming service of environments that name none.
-    pub stream_uri: Url,
+    pub(crate) stream_uri: Url,
     /// Polling service of environments that name none.
-    pub base_uri: Url,
+    pub(crate) base_uri: Url,
     /// `application-id` of environments that name none.
-    pub application_id: Option<String>,
+    pub(crate) application_id: Option<String>,
     /// `application-version` of environments that name none.
-    pub application_version: Option<String>,
+    pub(crate) application_version: Option<String>,
     /// Makes the ids of grants.
-    pub grant_ids: GrantIds,
+    pub(crate) grant_ids: GrantIds,
 }
 
 /// Numbers for the metrics. Every word that can occur is a key from the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Environments by initialization: `current`, `stale`, `uninitialized`, `unknown`.
-    pub environments: BTreeMap<&'static str, u64>,
+    pub(crate) environments: BTreeMap<&'static str, u64>,
     /// Workers by state: `connected`, `disconnected`, `gone`.
-    pub workers: BTreeMap<&'static str, u64>,
+    pub(crate) workers: BTreeMap<&'static str, u64>,
     /// Environments moved from one worker to another since start, by reason.
-    pub moves: BTreeMap<&'static str, u64>,
+    pub(crate) moves: BTreeMap<&'static str, u64>,
     /// Sessions of workers that had one before, since start.
-    pub session_reconnects: u64,
+    pub(crate) session_reconnects: u64,
 }
 
 /// The whole state of control. Owned by one task.
 #[derive(Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     settings: FleetSettings,
     now: Timestamp,
     last_tick: Timestamp,
     /// The present term: that of the settings, or higher.
     term: Term,
-    /// State directories of the workers that were welcomed since start.
-    welcomed: BTreeSet<Uid>,
     stores: BTreeMap<StoreName, Store>,
     environments: BTreeMap<EnvironmentName, Environment>,
     /// Who has a prefix of a store.
@@ -167,12 +167,11 @@ enum Answer {
 
 impl Fleet {
     /// Takes up what was remembered. `remembered.stores` holds `default` with the URL that is in force.
-    pub fn new(settings: FleetSettings, remembered: Remembered, now: Timestamp) -> Self {
+    pub(crate) fn new(settings: FleetSettings, remembered: Remembered, now: Timestamp) -> Self {
         let mut fleet = Self {
             now,
             last_tick: now,
             term: settings.term,
-            welcomed: BTreeSet::new(),
             stores: remembered
                 .stores
                 .into_iter()
@@ -236,8 +235,9 @@ impl Fleet {
     }
 
     /// Takes one input in and returns what must happen. Time never goes back from step to step.
-    pub fn step(&mut self, now: Timestamp, input: Input) -> Vec<Effect> {
+    pub(crate) fn step(&mut self, now: Timestamp, input: Input) -> Vec<Effect> {
         self.now = self.now.max(now);
+        let nobody_before = self.sessions.is_empty();
         match input {
             Input::Command { id, command: Command::Mutate(mutation) } => self.mutate(id, mutation),
             Input::Command { id, command: Command::Ask { environment, question, timeout } } => {
@@ -250,18 +250,17 @@ impl Fleet {
             Input::Tick => self.tick(),
         }
         self.plan();
+        if self.sessions.is_empty() != nobody_before {
+            // Those that wait for a place say whether any worker is connected.
+            self.gathered.touched.extend(self.unplaced.iter().cloned());
+        }
         self.ask_for_proofs();
         self.send_updates();
         self.finish()
     }
 
-    /// The fleet's id.
-    pub fn fleet_id(&self) -> &FleetId {
-        &self.settings.fleet
-    }
-
     /// The present term; it grows when a worker has seen a higher one.
-    pub fn term(&self) -> Term {
+    pub(crate) fn term(&self) -> Term {
         self.term
     }
 
@@ -354,18 +353,19 @@ impl Fleet {
     }
 
     fn existing(&self, name: &EnvironmentName) -> Result<&Environment, Refusal> {
-        self.environments.get(name).ok_or_else(|| {
-            Refusal::new(
-                Reason::EnvironmentNotFound,
-                format!("no environment is named \"{name}\"; list those that exist"),
-            )
-        })
+        self.environments.get(name).ok_or_else(|| no_such_environment(name))
     }
 
     /// What epochs belong to: a prefix of a store, however the store is called.
     fn epoch_key(&self, spec: &EnvironmentSpec) -> Option<(StoreEndpoint, Prefix)> {
         Some((self.stores.get(&spec.store)?.endpoint.clone(), spec.prefix.clone()))
     }
+}
+
+/// There is no environment of that name.
+pub(crate) fn no_such_environment(name: &EnvironmentName) -> Refusal {
+    let message = format!("no environment is named \"{name}\"; list those that exist");
+    Refusal::new(Reason::EnvironmentNotFound, message)
 }
 
 fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {

@@ -21,7 +21,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, v1};
+use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Refusal, v1};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,8 +63,8 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(driver: DriverHandle, stopping: CancellationToken) -> Self {
-        Self { driver, tasks: TaskTracker::new(), stopping }
+    pub(crate) fn new(driver: DriverHandle, tasks: TaskTracker, stopping: CancellationToken) -> Self {
+        Self { driver, tasks, stopping }
     }
 }
 
@@ -119,9 +119,4 @@ pub(crate) async fn report_health(health: &HealthReporter, status: ServingStatus
 
 fn environment_name(field: &str, text: &str) -> Result<EnvironmentName, Refusal> {
     text.parse().map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
-}
-
-fn no_such_environment(name: &EnvironmentName) -> Refusal {
-    let message = format!("there is no environment {:?}", name.as_str());
-    Refusal::new(Reason::EnvironmentNotFound, message)
 }

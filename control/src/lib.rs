@@ -6,14 +6,14 @@
 //!
 //! **Never:** touches the data in Redis, or talks to LaunchDarkly; that is the workers' part.
 //!
-//! **Start reading** at [`fleet`], the pure heart that decides everything, then at `driver`, the one task that owns it:
+//! **Start reading** at `fleet`, the pure heart that decides everything, then at `driver`, the one task that owns it:
 //! inputs go in, their changes are made durable, and only then does anybody hear of them. `grpc` and `http` are
-//! thin: they check what arrives, hand it to the driver, and put its answers into words. [`app`] ties all together.
+//! thin: they check what arrives, hand it to the driver, and put its answers into words. `app` ties all together.
 
 // What should be, decided without clock, network or disk.
-pub mod fleet;
+mod fleet;
 // What must survive.
-pub mod store;
+mod store;
 // The one task that owns the fleet.
 mod driver;
 // The API, and the workers' sessions.
@@ -21,9 +21,9 @@ mod grpc;
 // What operators and probes ask.
 mod http;
 // The command line, checked.
-pub mod config;
+mod config;
 // All of it together, as a program or inside another one.
-pub mod app;
+mod app;
 
 pub use app::{App, Running, run};
 pub use config::{Options, Settings};

@@ -2,12 +2,16 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use flotilla_control::{Options, Settings};
 use flotilla_proto::process::{
     LogOptions, install_tls_provider, parse_arguments, raise_file_limit, shutdown_requested,
 };
+
+/// How long blocking work that is still under way at the end may take.
+const STRAGGLER_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let parsed = parse_arguments::<Options>(std::env::args_os()).and_then(|options| {
@@ -37,12 +41,8 @@ fn start(log: &LogOptions, settings: Settings) -> anyhow::Result<()> {
     raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let shutdown = async {
-            if let Err(error) = shutdown_requested().await {
-                tracing::error!(%error, "cannot listen for signals");
-            }
-        };
-        flotilla_control::run(settings, shutdown).await
-    })
+    let result = runtime.block_on(flotilla_control::run(settings, shutdown_requested()));
+    // A commit on a disk that hangs must not hold up the end: what it was about was acknowledged to nobody.
+    runtime.shutdown_timeout(STRAGGLER_TIMEOUT);
+    result
 }

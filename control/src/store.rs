@@ -3,7 +3,7 @@
 // One SQLite file, for one process.
 mod sqlite;
 
-pub use sqlite::SqliteStore;
+pub(crate) use sqlite::SqliteStore;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,17 +14,17 @@ use crate::fleet::{Change, Remembered};
 
 /// What a store holds when control starts.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The fleet's identity, made at the first start.
-    pub fleet: FleetId,
+    pub(crate) fleet: FleetId,
     /// The term that begins with this start: one above the highest stored.
-    pub term: Term,
+    pub(crate) term: Term,
     /// Environments, epochs, stores and request ids.
-    pub remembered: Remembered,
+    pub(crate) remembered: Remembered,
 }
 
 /// The durable memory of control. Calls block: the driver makes them where blocking is allowed.
-pub trait Store: fmt::Debug + Send + 'static {
+pub(crate) trait Store: fmt::Debug + Send + 'static {
     /// Begins a term, durably, and returns what is remembered. Called once, first.
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
@@ -34,7 +34,7 @@ pub trait Store: fmt::Debug + Send + 'static {
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// Another control has the directory: stop that one, or choose another directory.
     #[error("the data directory {} is in use by another flotilla-control; stop it or choose another --data-dir", directory.display())]
     InUse {

@@ -77,11 +77,13 @@ reasons! {
     UpstreamUnavailable = "UPSTREAM_UNAVAILABLE" => Unavailable,
     /// The cursor is from another term, or too old: list again.
     RevisionCompacted = "REVISION_COMPACTED" => OutOfRange,
+    /// Control remembers no more request ids for now.
+    TooManyRequestIds = "TOO_MANY_REQUEST_IDS" => ResourceExhausted,
     /// The worker did not answer in time.
     WorkerTimeout = "WORKER_TIMEOUT" => DeadlineExceeded,
     /// Control is stopping.
     ShuttingDown = "SHUTTING_DOWN" => Unavailable,
-    /// Control's own store failed; nothing was changed.
+    /// Control failed; the change may or may not have been kept.
     Internal = "INTERNAL" => Internal,
 }
 

@@ -92,6 +92,18 @@ mirrors!(
     } unspecified: None
 );
 
+impl Initialization {
+    /// One word for it: in logs, metrics and documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Uninitialized => "uninitialized",
+            Self::Stale => "stale",
+            Self::Current => "current",
+        }
+    }
+}
+
 /// Whether the marker `<prefix>:$inited` exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Marker {

@@ -1,7 +1,5 @@
 //! What operators ask about afterwards, in the log.
 
-use flotilla_proto::Initialization;
-
 use crate::fleet::Note;
 
 /// Writes a note to the log.
@@ -17,9 +15,18 @@ pub(super) fn log(note: &Note) {
         ),
         Note::InitializationChanged { environment, from, to } => tracing::info!(
             environment = environment.as_str(),
-            from = word(*from),
-            to = word(*to),
+            from = from.as_str(),
+            to = to.as_str(),
             "initialization changed"
+        ),
+        Note::Changed { environment, action } => {
+            tracing::info!(environment = environment.as_str(), action, "request carried out");
+        }
+        Note::UnknownReason { worker, reason, message } => tracing::warn!(
+            worker = worker.as_str(),
+            reason,
+            error = message,
+            "a worker refused a question for a reason that is not known here"
         ),
         Note::UnknownHeld { worker, count, example } => tracing::warn!(
             worker = worker.as_str(),
@@ -27,14 +34,5 @@ pub(super) fn log(note: &Note) {
             environment = example.as_str(),
             "a worker holds environments that are not known here; they are left running"
         ),
-    }
-}
-
-fn word(initialization: Initialization) -> &'static str {
-    match initialization {
-        Initialization::Unknown => "unknown",
-        Initialization::Uninitialized => "uninitialized",
-        Initialization::Stale => "stale",
-        Initialization::Current => "current",
     }
 }

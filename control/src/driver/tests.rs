@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::fleet::{Action, FleetSettings, GrantIds, Mutation, Remembered};
+use crate::fleet::{Action, Claim, FleetSettings, GrantIds, Mutation, Remembered};
 use crate::store::Loaded;
 
 /// A store that forgets everything, and fails when told to.
@@ -65,7 +65,7 @@ fn create(name: &str) -> Command {
             uid: "u".parse().unwrap(),
             spec: EnvironmentSpec::parse(&message, "spec").unwrap(),
             sdk_key: Some(SdkKey::parse("sdk_key", "sdk-x").unwrap()),
-            take_over: false,
+            claim: Claim::Respect,
         },
         etag: None,
         request: None,
@@ -111,7 +111,9 @@ async fn a_read_after_an_answer_sees_what_was_answered() {
         for name in ["a", "b"] {
             handle.command(create(name)).await.unwrap();
         }
-        let names = handle.read(|view| view.fleet.environments().map(|one| one.name).collect::<Vec<_>>()).await;
+        let names = handle
+            .read(|view| view.fleet.glances_after(None).map(|one| one.name().to_string()).collect::<Vec<_>>())
+            .await;
         assert_eq!(names.unwrap(), ["a", "b"]);
         handle.stop().await;
         assert_eq!(handle.command(create("c")).await.unwrap_err().reason, Reason::ShuttingDown);

@@ -8,8 +8,8 @@ use super::boundary::{Change, Effect, GrantRecord, Note};
 use super::environment::{Environment, Parked};
 use super::worker::{EnvironmentKey, Fingerprint, InFlight, InitialState};
 
-/// The most assignments and removals of one update. The longest specs and keys make it 3 MB, and 4 MB is what a
-/// message may have.
+/// The most assignments and removals of one update. The longest specs and keys make it 3 MB, well below what a message
+/// of a session may have; the rest follows the acknowledgement, so that a large fleet is told of bit by bit.
 const LARGEST_UPDATE: usize = 100;
 
 impl Fleet {

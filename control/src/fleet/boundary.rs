@@ -13,16 +13,16 @@ use flotilla_proto::{
 
 /// Names a command between the driver and the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommandId(pub u64);
+pub(crate) struct CommandId(pub u64);
 
 /// Names a session between the driver and the fleet. Never reused within a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
+pub(crate) struct SessionId(pub u64);
 
 /// What the fleet is told.
 #[expect(clippy::large_enum_variant, reason = "one at a time exists, and a box would be opened at once")]
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// A program or user asks for something; answered by one [`Effect::Reply`], perhaps later.
     Command { id: CommandId, command: Command },
     /// The caller of a command is no longer there: nobody waits for its reply.
@@ -40,7 +40,7 @@ pub enum Input {
 /// What programs and users ask for.
 #[expect(clippy::large_enum_variant, reason = "one at a time exists, and a box would be opened at once")]
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// A change of an environment.
     Mutate(Mutation),
     /// A question to the worker that serves the environment.
@@ -49,53 +49,110 @@ pub enum Command {
 
 /// A change of one environment.
 #[derive(Debug)]
-pub struct Mutation {
+pub(crate) struct Mutation {
     /// The environment's name.
-    pub environment: EnvironmentName,
+    pub(crate) environment: EnvironmentName,
     /// What to change.
-    pub action: Action,
+    pub(crate) action: Action,
     /// Only if it still has this etag.
-    pub etag: Option<String>,
+    pub(crate) etag: Option<String>,
     /// Makes a retry safe: the id, and a digest of the whole request.
-    pub request: Option<RequestId>,
+    pub(crate) request: Option<RequestId>,
     /// Check everything, change nothing.
-    pub validate_only: bool,
+    pub(crate) validate_only: bool,
 }
 
 /// A caller's request id and the digest of what was asked under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId {
+pub(crate) struct RequestId {
     /// The caller's id, 1 to 128 characters.
-    pub id: String,
+    pub(crate) id: String,
     /// SHA-256 of the request's kind and body, in hex.
-    pub digest: String,
+    pub(crate) digest: String,
 }
 
 /// What to change in an environment.
 #[expect(clippy::large_enum_variant, reason = "one at a time exists, and a box would be opened at once")]
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Add it. `uid` is a fresh random one.
-    Create { uid: Uid, spec: EnvironmentSpec, sdk_key: Option<SdkKey>, take_over: bool },
+    Create { uid: Uid, spec: EnvironmentSpec, sdk_key: Option<SdkKey>, claim: Claim },
+    /// Remove it.
+    Delete(RemovalRequest),
+    /// Change it. Not possible while it is being removed.
+    Edit(Edit),
+}
+
+/// What to do with a foreign fence under the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Leave it, and show the conflict.
+    Respect,
+    /// Overwrite it, once.
+    TakeOver,
+}
+
+/// How an environment shall be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RemovalRequest {
+    /// Its worker gives the prefix up; the data stays.
+    Release,
+    /// Its worker deletes the data and gives the prefix up.
+    Purge,
+    /// It is forgotten at once, and its data not touched.
+    Abandon,
+}
+
+/// A change of an environment that goes on.
+#[derive(Debug)]
+pub(crate) enum Edit {
     /// Apply a partial change to its spec.
     Update { change: SpecChange, sdk_key: Option<SdkKey> },
-    /// Remove it.
-    Delete { purge: bool, abandon: bool },
     /// Stop streaming and writing.
     Pause,
     /// Take streaming and writing up again.
     Resume,
-    /// Connect anew and compare in full; with `take_over`, overwrite the fence that is in conflict.
-    Resync { take_over: bool },
+    /// Connect anew and compare in full.
+    Resync(Claim),
     /// Replace the SDK key.
-    RotateSdkKey { sdk_key: SdkKey, force: bool },
+    RotateSdkKey { sdk_key: SdkKey, proof: Proof },
+}
+
+/// Whether a new SDK key is tried before it replaces the old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// It is, unless the old one is refused anyway.
+    Required,
+    /// It is in force at once.
+    Skipped,
+}
+
+impl Action {
+    /// One word for it, for the log.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Delete(_) => "delete",
+            Self::Edit(Edit::Update { .. }) => "update",
+            Self::Edit(Edit::Pause) => "pause",
+            Self::Edit(Edit::Resume) => "resume",
+            Self::Edit(Edit::Resync(_)) => "resync",
+            Self::Edit(Edit::RotateSdkKey { .. }) => "rotate",
+        }
+    }
+}
+
+impl From<Edit> for Action {
+    fn from(edit: Edit) -> Self {
+        Self::Edit(edit)
+    }
 }
 
 /// Makes the new spec from the present one, or says which fields are wrong.
-pub type SpecFunction = dyn FnOnce(&EnvironmentSpec) -> Result<EnvironmentSpec, Vec<FieldViolation>> + Send;
+pub(crate) type SpecFunction = dyn FnOnce(&EnvironmentSpec) -> Result<EnvironmentSpec, Vec<FieldViolation>> + Send;
 
 /// A change of a spec, given as a function of the present one.
-pub struct SpecChange(pub Box<SpecFunction>);
+pub(crate) struct SpecChange(pub Box<SpecFunction>);
 
 impl std::fmt::Debug for SpecChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -105,7 +162,7 @@ impl std::fmt::Debug for SpecChange {
 
 /// What the fleet wants done.
 #[derive(Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Make this durable before any other effect of the step.
     Persist(Change),
     /// Answer a command.
@@ -126,7 +183,7 @@ pub enum Effect {
 
 /// What operators ask about afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub(crate) enum Note {
     /// An environment goes from one worker to another, under a new grant.
     Moved {
         /// The environment.
@@ -149,6 +206,22 @@ pub enum Note {
         /// Now.
         to: Initialization,
     },
+    /// A user's request changed an environment.
+    Changed {
+        /// The environment.
+        environment: EnvironmentName,
+        /// What was asked for, one word.
+        action: &'static str,
+    },
+    /// A worker refused a question for a reason that is not known here: it may be of a later version.
+    UnknownReason {
+        /// The worker.
+        worker: WorkerName,
+        /// The reason.
+        reason: String,
+        /// What it said.
+        message: String,
+    },
     /// A worker holds environments of which nothing is known here, not even that they ended.
     UnknownHeld {
         /// The worker.
@@ -162,7 +235,7 @@ pub enum Note {
 
 /// The answer to a command that was not refused.
 #[derive(Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// The environment after the change; `None` when it is gone (deleted, abandoned).
     Environment(Option<Box<flotilla_proto::v1::Environment>>),
     /// What the worker answered.
@@ -171,7 +244,7 @@ pub enum Reply {
 
 /// A durable change. Each replaces what is stored under its key.
 #[derive(Debug, Clone)]
-pub enum Change {
+pub(crate) enum Change {
     /// An environment's record.
     PutEnvironment(Box<EnvironmentRecord>),
     /// No such environment any more.
@@ -194,42 +267,72 @@ pub enum Change {
 
 /// Everything that control remembers of one environment.
 #[derive(Debug, Clone)]
-pub struct EnvironmentRecord {
+pub(crate) struct EnvironmentRecord {
     /// The name.
-    pub name: EnvironmentName,
+    pub(crate) name: EnvironmentName,
     /// Tells it from an earlier or later one of the same name.
-    pub uid: Uid,
+    pub(crate) uid: Uid,
     /// What users said.
-    pub spec: EnvironmentSpec,
+    pub(crate) spec: EnvironmentSpec,
     /// The SDK key in force.
-    pub sdk_key: Option<SdkKey>,
+    pub(crate) sdk_key: Option<SdkKey>,
     /// A new key that is not proved yet.
-    pub pending_key: Option<SdkKey>,
+    pub(crate) pending_key: Option<SdkKey>,
+    /// How the last rotation failed; `None`: it did not, or another was asked for since.
+    pub(crate) failed_rotation: Option<FailedRotation>,
     /// Whether it is paused.
-    pub paused: bool,
+    pub(crate) paused: bool,
     /// The removal under way, if there is one.
-    pub removal: Option<RemovalKind>,
+    pub(crate) removal: Option<RemovalKind>,
     /// Counts the changes of the spec (key and pause included).
-    pub generation: Generation,
+    pub(crate) generation: Generation,
     /// Counts all changes by users; the etag is made of it and the uid.
-    pub change_number: u64,
+    pub(crate) change_number: u64,
     /// Counts the user's resync requests.
-    pub resync: u64,
+    pub(crate) resync: u64,
     /// Leave to overwrite a foreign fence, until it is spent.
-    pub take_over: Option<TakeOver>,
+    pub(crate) take_over: Option<TakeOver>,
     /// The present grant and the worker that has it. `None`: never granted, or given back.
-    pub grant: Option<GrantRecord>,
+    pub(crate) grant: Option<GrantRecord>,
     /// The epoch under which its released fence stands in the store; `None`: never granted, or served since.
-    pub released: Option<Epoch>,
+    pub(crate) released: Option<Epoch>,
     /// When it was created.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// When a user last changed it.
-    pub updated: Timestamp,
+    pub(crate) updated: Timestamp,
+}
+
+/// Why a new SDK key was dropped. Whoever waits for the end of a rotation must learn of it after a restart too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailedRotation {
+    /// Why, for programs.
+    pub(crate) reason: RotationFailure,
+    /// Why, a sentence.
+    pub(crate) message: String,
+}
+
+/// Why a new SDK key was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RotationFailure {
+    /// It belongs to another LaunchDarkly environment.
+    OtherEnvironment,
+    /// LaunchDarkly refused it.
+    KeyRejected,
+}
+
+impl RotationFailure {
+    /// The reason of the condition `KeyRotation`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherEnvironment => "OtherEnvironment",
+            Self::KeyRejected => "KeyRejected",
+        }
+    }
 }
 
 /// How an environment is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RemovalKind {
+pub(crate) enum RemovalKind {
     /// The data stays; the released fence is put.
     Release,
     /// The data goes.
@@ -238,40 +341,40 @@ pub enum RemovalKind {
 
 /// A grant and its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GrantRecord {
+pub(crate) struct GrantRecord {
     /// The worker.
-    pub worker: WorkerName,
+    pub(crate) worker: WorkerName,
     /// What it was granted.
-    pub grant: Grant,
+    pub(crate) grant: Grant,
 }
 
 /// What control finds in its store at start.
 #[derive(Debug, Clone, Default)]
-pub struct Remembered {
+pub(crate) struct Remembered {
     /// All environments.
-    pub environments: Vec<EnvironmentRecord>,
+    pub(crate) environments: Vec<EnvironmentRecord>,
     /// The highest epochs, by store and prefix.
-    pub epochs: Vec<(StoreName, Prefix, Epoch)>,
+    pub(crate) epochs: Vec<(StoreName, Prefix, Epoch)>,
     /// All stores.
-    pub stores: Vec<(StoreName, StoreUrl)>,
+    pub(crate) stores: Vec<(StoreName, StoreUrl)>,
     /// Request ids of the last hour.
-    pub requests: Vec<(RequestId, EnvironmentName, Timestamp)>,
+    pub(crate) requests: Vec<(RequestId, EnvironmentName, Timestamp)>,
     /// Environments that ended in the last 7 days.
-    pub ended: Vec<(Uid, Timestamp)>,
+    pub(crate) ended: Vec<(Uid, Timestamp)>,
 }
 
 /// Makes grant ids that are unique across controls that share a cloned database: `<random of this start>-<number>`.
 #[derive(Debug, Clone)]
-pub struct GrantIds {
+pub(crate) struct GrantIds {
     /// Random text of this start, 1 to 32 characters of `[A-Za-z0-9]`.
-    pub start: String,
+    pub(crate) start: String,
     /// The last number given.
-    pub last: u64,
+    pub(crate) last: u64,
 }
 
 impl GrantIds {
     /// The next id.
-    pub fn next_id(&mut self) -> GrantId {
+    pub(crate) fn next_id(&mut self) -> GrantId {
         self.last += 1;
         GrantId::parse(&format!("{}-{}", self.start, self.last)).expect("letters, digits and '-', shorter than 64")
     }

@@ -293,6 +293,9 @@ fn items_rejected(environment: &Environment) -> Option<Finding> {
 
 fn key_rotation(environment: &Environment) -> Option<Finding> {
     let kind = "KeyRotation";
+    if let Some(failed) = &environment.record.failed_rotation {
+        return Some(finding(kind, ConditionStatus::False, failed.reason.as_str(), failed.message.clone()));
+    }
     match &environment.rotation {
         Rotation::Idle => None,
         Rotation::Waiting { message: Some(message), .. } => Some(finding(
@@ -311,9 +314,6 @@ fn key_rotation(environment: &Environment) -> Option<Finding> {
             Some(finding(kind, ConditionStatus::Unknown, "Proving", "a worker tries the new SDK key"))
         }
         Rotation::Replaced => Some(finding(kind, ConditionStatus::True, "Replaced", "the new SDK key is in force")),
-        Rotation::Failed { reason, message } => {
-            Some(finding(kind, ConditionStatus::False, reason, message.clone()))
-        }
     }
 }
 

@@ -119,9 +119,20 @@ impl Fleet {
 
     fn forget_long_gone(&mut self) {
         let now: Timestamp = self.now;
-        self.workers.retain(|_, worker| match worker.link {
-            Link::Connected(_) | Link::Disconnected { .. } => true,
-            Link::Gone { since } => now.since(since) < GONE_IS_SHOWN,
+        let environments = &mut self.environments;
+        self.workers.retain(|name, worker| {
+            let keep = match worker.link {
+                Link::Connected(_) | Link::Disconnected { .. } => true,
+                Link::Gone { since } => now.since(since) < GONE_IS_SHOWN,
+            };
+            if !keep {
+                for rejected in &worker.rejected {
+                    if let Some(environment) = environments.get_mut(rejected) {
+                        environment.parked.remove(name);
+                    }
+                }
+            }
+            keep
         });
     }
 }

@@ -4,18 +4,17 @@ use flotilla_proto::session::TakeOver;
 use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Generation, Reason, Refusal, SdkKey, Uid};
 
 use super::boundary::{
-    Action, Change, CommandId, EnvironmentRecord, Mutation, RemovalKind, Reply, RequestId, SpecChange,
+    Action, Change, Claim, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Note, Proof, RemovalKind,
+    RemovalRequest, Reply, RequestId, SpecChange,
 };
 use super::environment::Environment;
 use super::rotation::Rotation;
-use super::{Fleet, refuse};
+use super::{Fleet, refuse, request};
 
 /// What a mutation comes to.
 enum Decision {
     /// Everything is so already.
     Unchanged,
-    /// Everything is so already, and how an earlier rotation failed is old news.
-    KeyInForce,
     /// The environment's record becomes this one.
     Put(Box<EnvironmentRecord>),
     /// The environment ends now.
@@ -26,10 +25,14 @@ impl Fleet {
     /// Carries a mutation out, or says why not.
     pub(super) fn mutate(&mut self, command: CommandId, mutation: Mutation) {
         let Mutation { environment: name, action, etag, request, validate_only } = mutation;
+        let asked = action.as_str();
         match self.replayed(request.as_ref()) {
             Ok(None) => {}
             Ok(Some(answered)) => return self.reply_present(command, answered),
             Err(refusal) => return self.reply(command, Err(refusal)),
+        }
+        if !validate_only && request.is_some() && self.requests.is_full() {
+            return self.reply(command, refuse(Reason::TooManyRequestIds, request::FULL));
         }
         let decision = match self.decide(&name, action, etag.as_deref()) {
             Ok(decision) => decision,
@@ -39,12 +42,12 @@ impl Fleet {
             let reply = self.foresee(&name, decision);
             return self.reply(command, Ok(reply));
         }
-        self.carry_out(&name, decision);
         if let Some(request) = request {
             self.requests.answered(self.now, request.clone(), name.clone());
             let change = Change::PutRequest { request, environment: name.clone(), at: self.now };
             self.gathered.changes.push(change);
         }
+        self.carry_out(&name, decision, asked);
         self.reply_present(command, name);
     }
 
@@ -64,17 +67,23 @@ impl Fleet {
     }
 
     fn decide(&self, name: &EnvironmentName, action: Action, etag: Option<&str>) -> Result<Decision, Refusal> {
-        let action = match action {
-            Action::Create { uid, spec, sdk_key, take_over } => {
-                return self.decide_create(name, uid, spec, sdk_key, take_over);
+        match action {
+            Action::Create { uid, spec, sdk_key, claim } => self.decide_create(name, uid, spec, sdk_key, claim),
+            Action::Delete(removal) => {
+                let environment = self.existing(name)?;
+                check_etag(environment, etag)?;
+                Ok(self.decide_delete(environment, removal))
             }
-            other => other,
-        };
-        let environment = self.existing(name)?;
-        check_etag(environment, etag)?;
-        if let Action::Delete { purge, abandon } = action {
-            return decide_delete(environment, purge, abandon, self);
+            Action::Edit(edit) => {
+                let environment = self.existing(name)?;
+                check_etag(environment, etag)?;
+                self.decide_edit(environment, edit)
+            }
         }
+    }
+
+    fn decide_edit(&self, environment: &Environment, edit: Edit) -> Result<Decision, Refusal> {
+        let name = &environment.record.name;
         if environment.record.removal.is_some() {
             return refuse(
                 Reason::EnvironmentRemoving,
@@ -83,13 +92,12 @@ impl Fleet {
                 ),
             );
         }
-        match action {
-            Action::Create { .. } | Action::Delete { .. } => Ok(Decision::Unchanged),
-            Action::Update { change, sdk_key } => self.decide_update(environment, change, sdk_key),
-            Action::Pause => Ok(self.decide_pause(environment, &Pause::Paused)),
-            Action::Resume => Ok(self.decide_pause(environment, &Pause::Running)),
-            Action::Resync { take_over } => self.decide_resync(environment, take_over),
-            Action::RotateSdkKey { sdk_key, force } => self.decide_rotate(environment, sdk_key, force),
+        match edit {
+            Edit::Update { change, sdk_key } => self.decide_update(environment, change, sdk_key),
+            Edit::Pause => Ok(self.decide_pause(environment, &Pause::Paused)),
+            Edit::Resume => Ok(self.decide_pause(environment, &Pause::Running)),
+            Edit::Resync(claim) => self.decide_resync(environment, claim),
+            Edit::RotateSdkKey { sdk_key, proof } => self.decide_rotate(environment, sdk_key, proof),
         }
     }
 
@@ -99,7 +107,7 @@ impl Fleet {
         uid: Uid,
         spec: EnvironmentSpec,
         sdk_key: Option<SdkKey>,
-        take_over: bool,
+        claim: Claim,
     ) -> Result<Decision, Refusal> {
         if let Some(taken) = self.environments.get(name) {
             let message = match taken.record.removal {
@@ -127,12 +135,16 @@ impl Fleet {
             spec,
             sdk_key,
             pending_key: None,
+            failed_rotation: None,
             paused: false,
             removal: None,
             generation: Generation(1),
             change_number: 1,
             resync: 0,
-            take_over: take_over.then_some(TakeOver::Any),
+            take_over: match claim {
+                Claim::Respect => None,
+                Claim::TakeOver => Some(TakeOver::Any),
+            },
             grant: None,
             released: None,
             created: self.now,
@@ -187,12 +199,10 @@ impl Fleet {
         }
         let mut record = environment.record.clone();
         record.spec = new;
-        if record.spec.is_file() {
-            record.sdk_key = None;
-            record.pending_key = None;
-        } else if sdk_key.is_some() {
+        if record.spec.is_file() || sdk_key.is_some() {
             record.sdk_key = sdk_key;
             record.pending_key = None;
+            record.failed_rotation = None;
         }
         if record.spec == *old && record.sdk_key == environment.record.sdk_key {
             return Ok(Decision::Unchanged);
@@ -215,7 +225,7 @@ impl Fleet {
         self.changed(record)
     }
 
-    fn decide_resync(&self, environment: &Environment, take_over: bool) -> Result<Decision, Refusal> {
+    fn decide_resync(&self, environment: &Environment, claim: Claim) -> Result<Decision, Refusal> {
         let name = &environment.record.name;
         if environment.record.paused {
             return refuse(
@@ -224,7 +234,7 @@ impl Fleet {
             );
         }
         let mut record = environment.record.clone();
-        if take_over {
+        if claim == Claim::TakeOver {
             let shown = environment.conflict().and_then(|report| report.found_fence.clone());
             let Some(shown) = shown else {
                 return refuse(
@@ -240,7 +250,7 @@ impl Fleet {
         Ok(self.changed(record))
     }
 
-    fn decide_rotate(&self, environment: &Environment, key: SdkKey, force: bool) -> Result<Decision, Refusal> {
+    fn decide_rotate(&self, environment: &Environment, key: SdkKey, proof: Proof) -> Result<Decision, Refusal> {
         let mut record = environment.record.clone();
         if record.spec.is_file() {
             return refuse(
@@ -252,17 +262,16 @@ impl Fleet {
             );
         }
         if record.sdk_key.as_ref() == Some(&key) {
-            if record.pending_key.take().is_none() {
-                return Ok(match environment.rotation {
-                    Rotation::Failed { .. } => Decision::KeyInForce,
-                    Rotation::Idle | Rotation::Waiting { .. } | Rotation::Asked { .. } | Rotation::Replaced => {
-                        Decision::Unchanged
-                    }
-                });
-            }
-            return Ok(self.changed(record));
+            let failed = record.failed_rotation.take().is_some();
+            return Ok(match record.pending_key.take() {
+                Some(_) => self.changed(record),
+                // Nothing is changed, but how an earlier rotation failed is old news.
+                None if failed => Decision::Put(Box::new(record)),
+                None => Decision::Unchanged,
+            });
         }
-        if force || environment.is_key_refused() {
+        record.failed_rotation = None;
+        if proof == Proof::Skipped || environment.is_key_refused() {
             record.sdk_key = Some(key);
             record.pending_key = None;
             record.generation = record.generation.next();
@@ -286,7 +295,7 @@ impl Fleet {
     fn foresee(&self, name: &EnvironmentName, decision: Decision) -> Reply {
         let shown = match decision {
             Decision::End => None,
-            Decision::Unchanged | Decision::KeyInForce => self.environment(name),
+            Decision::Unchanged => self.environment(name),
             Decision::Put(record) => Some(match self.environments.get(name) {
                 Some(present) => self.show(&Environment { record: *record, ..present.clone() }),
                 None => self.show(&Environment::new(*record)),
@@ -295,13 +304,33 @@ impl Fleet {
         Reply::Environment(shown.map(Box::new))
     }
 
-    fn carry_out(&mut self, name: &EnvironmentName, decision: Decision) {
+    fn carry_out(&mut self, name: &EnvironmentName, decision: Decision, action: &'static str) {
         match decision {
-            Decision::Unchanged => {}
-            Decision::KeyInForce => self.set_rotation(name, Rotation::Idle),
+            Decision::Unchanged => return,
             Decision::End => self.end(name),
             Decision::Put(record) => self.put(*record),
         }
+        self.gathered.effects.push(Effect::Note(Note::Changed { environment: name.clone(), action }));
+    }
+
+    fn decide_delete(&self, environment: &Environment, wanted: RemovalRequest) -> Decision {
+        let present = environment.record.removal;
+        let removal = match (wanted, present) {
+            (RemovalRequest::Abandon, _) => return Decision::End,
+            (RemovalRequest::Purge, _) | (RemovalRequest::Release, Some(RemovalKind::Purge)) => RemovalKind::Purge,
+            (RemovalRequest::Release, Some(RemovalKind::Release) | None) => RemovalKind::Release,
+        };
+        if present == Some(removal) {
+            return Decision::Unchanged;
+        }
+        let mut record = environment.record.clone();
+        record.removal = Some(removal);
+        record.pending_key = None;
+        let candidate = Environment { record: record.clone(), ..environment.clone() };
+        if candidate.wanted().is_none() {
+            return Decision::End;
+        }
+        self.changed(record)
     }
 
     fn put(&mut self, record: EnvironmentRecord) {
@@ -389,36 +418,4 @@ fn check_immutable(old: &EnvironmentSpec, new: &EnvironmentSpec) -> Result<(), R
     check("spec.prefix", old.prefix.as_str(), new.prefix.as_str());
     check("spec.store", old.store.as_str(), new.store.as_str());
     if violations.is_empty() { Ok(()) } else { Err(Refusal::fields(violations)) }
-}
-
-fn decide_delete(
-    environment: &Environment,
-    purge: bool,
-    abandon: bool,
-    fleet: &Fleet,
-) -> Result<Decision, Refusal> {
-    if purge && abandon {
-        let why = "purge and abandon exclude each other: an abandoned environment's data is not touched";
-        return Err(FieldViolation::new("abandon", why).into());
-    }
-    if abandon {
-        return Ok(Decision::End);
-    }
-    let present = environment.record.removal;
-    let removal = match present {
-        Some(RemovalKind::Purge) => RemovalKind::Purge,
-        Some(RemovalKind::Release) | None if purge => RemovalKind::Purge,
-        Some(RemovalKind::Release) | None => RemovalKind::Release,
-    };
-    if present == Some(removal) {
-        return Ok(Decision::Unchanged);
-    }
-    let mut record = environment.record.clone();
-    record.removal = Some(removal);
-    record.pending_key = None;
-    let candidate = Environment { record: record.clone(), ..environment.clone() };
-    if candidate.wanted().is_none() {
-        return Ok(Decision::End);
-    }
-    Ok(fleet.changed(record))
 }

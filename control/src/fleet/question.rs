@@ -4,21 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flotilla_proto::session::{Answer, ControlMessage, Question};
-use flotilla_proto::{EnvironmentName, Intent, Reason, Refusal, SdkKey, Timestamp, Uid, WorkerName};
+use flotilla_proto::v1::RequestFailure;
+use flotilla_proto::{EnvironmentName, Intent, Reason, Refusal, Timestamp, WorkerName};
 
-use super::boundary::{CommandId, Effect, Reply, SessionId};
+use super::boundary::{CommandId, Effect, Note, Reply, SessionId};
 use super::{Fleet, refuse};
+
+/// Names a question since control's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QuestionId(u64);
 
 /// Questions that are not answered yet.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     last: u64,
-    open: BTreeMap<u64, Open>,
-    deadlines: BTreeSet<(Timestamp, u64)>,
+    open: BTreeMap<QuestionId, Open>,
+    deadlines: BTreeSet<(Timestamp, QuestionId)>,
 }
 
 #[derive(Debug)]
 struct Open {
+    id: QuestionId,
     session: SessionId,
     worker: WorkerName,
     deadline: Timestamp,
@@ -31,11 +37,11 @@ pub(super) enum Asker {
     /// A caller.
     Command(CommandId),
     /// The replacement of an SDK key.
-    Proof { environment: EnvironmentName, uid: Uid, key: SdkKey },
+    Proof { environment: EnvironmentName },
 }
 
 impl Questions {
-    fn take(&mut self, id: u64) -> Option<Open> {
+    fn take(&mut self, id: QuestionId) -> Option<Open> {
         let open = self.open.remove(&id)?;
         self.deadlines.remove(&(open.deadline, id));
         Some(open)
@@ -50,8 +56,7 @@ impl Questions {
     }
 
     fn take_of_session(&mut self, session: SessionId) -> Vec<Open> {
-        let ids: Vec<u64> =
-            self.open.iter().filter(|(_, open)| open.session == session).map(|(id, _)| *id).collect();
+        let ids: Vec<_> = self.open.iter().filter(|(_, open)| open.session == session).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
@@ -102,22 +107,28 @@ impl Fleet {
         }
     }
 
-    /// Asks a worker; false if it has no session.
-    pub(super) fn ask(&mut self, worker: &WorkerName, question: Question, timeout: Duration, asker: Asker) -> bool {
-        let Some(session) = self.workers.get(worker).and_then(|worker| worker.session()) else { return false };
-        let session = session.id;
+    /// Asks a worker; `None` if it has no session.
+    pub(super) fn ask(
+        &mut self,
+        worker: &WorkerName,
+        question: Question,
+        timeout: Duration,
+        asker: Asker,
+    ) -> Option<QuestionId> {
+        let session = self.workers.get(worker)?.session()?.id;
         self.questions.last += 1;
-        let id = self.questions.last;
+        let id = QuestionId(self.questions.last);
         let deadline = self.now.after(timeout);
         self.questions.deadlines.insert((deadline, id));
-        self.questions.open.insert(id, Open { session, worker: worker.clone(), deadline, asker });
-        let message = ControlMessage::Request { id, deadline: timeout, question };
+        self.questions.open.insert(id, Open { id, session, worker: worker.clone(), deadline, asker });
+        let message = ControlMessage::Request { id: id.0, deadline: timeout, question };
         self.gathered.effects.push(Effect::Send { session, message });
-        true
+        Some(id)
     }
 
     /// A worker answered.
     pub(super) fn answered(&mut self, session: SessionId, id: u64, answer: Answer) {
+        let id = QuestionId(id);
         // An answer that came too late, or to a question of another session, is nobody's.
         if self.questions.open.get(&id).is_none_or(|open| open.session != session) {
             return;
@@ -126,20 +137,23 @@ impl Fleet {
         match open.asker {
             Asker::Command(command) => {
                 let result = match answer {
-                    Answer::Failure(failure) => {
-                        let reason = Reason::parse(&failure.reason).unwrap_or(Reason::Internal);
-                        refuse(reason, failure.message)
-                    }
+                    Answer::Failure(failure) => Err(self.refusal_of(open.worker, failure)),
                     Answer::ListItems(_) | Answer::GetItem(_) | Answer::KeyProved(_) => Ok(Reply::Answer(answer)),
                 };
                 self.reply(command, result);
             }
-            Asker::Proof { environment, uid, key } => {
-                if self.environments.get(&environment).is_some_and(|known| known.record.uid == uid) {
-                    self.key_answered(&environment, key, answer);
-                }
-            }
+            Asker::Proof { environment } => self.key_answered(&environment, id, answer),
         }
+    }
+
+    fn refusal_of(&mut self, worker: WorkerName, failure: RequestFailure) -> Refusal {
+        let RequestFailure { reason, message, status: _ } = failure;
+        let known = Reason::parse(&reason);
+        if known.is_none() {
+            let note = Note::UnknownReason { worker, reason, message: message.clone() };
+            self.gathered.effects.push(Effect::Note(note));
+        }
+        Refusal::new(known.unwrap_or(Reason::Internal), message)
     }
 
     /// Ends the questions whose time is over.
@@ -162,7 +176,7 @@ impl Fleet {
     fn fail_question(&mut self, open: Open, reason: Reason, message: String) {
         match open.asker {
             Asker::Command(command) => self.reply(command, refuse(reason, message)),
-            Asker::Proof { environment, .. } => self.proof_failed(&environment, &message),
+            Asker::Proof { environment } => self.proof_failed(&environment, open.id, message),
         }
     }
 }

@@ -108,6 +108,9 @@ impl Fleet {
         }
         self.let_go(name);
         self.environments.remove(name);
+        for worker in self.workers.values_mut() {
+            worker.rejected.remove(name);
+        }
         self.unplaced.remove(name);
         self.gathered.changes.push(Change::DeleteEnvironment { environment: name.clone() });
         self.gathered.changes.push(Change::PutEnded { uid: uid.clone(), at: self.now });

@@ -10,6 +10,11 @@ use super::boundary::RequestId;
 /// How long a request id is remembered.
 const REMEMBERED: Duration = Duration::from_hours(1);
 
+/// How many request ids are remembered at most. To forget one early would carry its retry out anew.
+pub(super) const MOST_REMEMBERED: usize = 100_000;
+/// What is said beyond that.
+pub(super) const FULL: &str = "100000 request ids were used within the last hour and no more are remembered; send the request without a request_id, or later";
+
 /// Request ids of the last hour.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
@@ -42,6 +47,11 @@ impl Requests {
         (now.since(answered.at) < REMEMBERED).then_some((&answered.digest, &answered.environment))
     }
 
+    /// Whether no more can be remembered now.
+    pub(super) fn is_full(&self) -> bool {
+        self.answered.len() >= MOST_REMEMBERED
+    }
+
     /// Forgets what is too old. The instant before which everything is forgotten, if something was.
     pub(super) fn forget(&mut self, now: Timestamp) -> Option<Timestamp> {
         let mut forgotten = None;
@@ -53,5 +63,23 @@ impl Requests {
             forgotten = Some(at.after(Duration::from_millis(1)));
         }
         forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_remembered_than_fit_and_none_is_forgotten_early() {
+        let mut requests = Requests::default();
+        for number in 0..MOST_REMEMBERED {
+            assert!(!requests.is_full());
+            let request = RequestId { id: number.to_string(), digest: String::new() };
+            requests.answered(Timestamp(1), request, "a".parse().unwrap());
+        }
+        assert!(requests.is_full() && requests.find(Timestamp(1), "0").is_some());
+        requests.forget(Timestamp(1).after(REMEMBERED));
+        assert!(!requests.is_full());
     }
 }

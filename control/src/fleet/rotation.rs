@@ -6,7 +6,8 @@ use flotilla_proto::session::{Answer, Question};
 use flotilla_proto::{EnvironmentName, Intent, Reason, SdkKey, Timestamp, v1};
 
 use super::Fleet;
-use super::question::Asker;
+use super::boundary::{FailedRotation, RotationFailure};
+use super::question::{Asker, QuestionId};
 
 /// How long a worker may take to prove a key.
 const PROOF_DEADLINE: Duration = Duration::from_secs(20);
@@ -14,10 +15,10 @@ const PROOF_DEADLINE: Duration = Duration::from_secs(20);
 const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
-/// Where the replacement of a key is.
+/// Where the replacement of a key is. That it failed is in the record, to survive a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Rotation {
-    /// None was asked for since start.
+    /// None is under way, and none succeeded since start.
     Idle,
     /// A new key waits for a worker that can prove it.
     Waiting {
@@ -30,18 +31,13 @@ pub(super) enum Rotation {
     },
     /// A worker was asked.
     Asked {
+        /// The question that counts: answers to others are about another key, or another environment of the name.
+        question: QuestionId,
         /// The wait if it cannot say.
         delay: Duration,
     },
     /// The new key is in force.
     Replaced,
-    /// The new key was dropped.
-    Failed {
-        /// Why, one word.
-        reason: &'static str,
-        /// Why, a sentence.
-        message: String,
-    },
 }
 
 impl Rotation {
@@ -70,20 +66,17 @@ impl Fleet {
         let Some(worker) = environment.holder.clone() else { return };
         let question =
             Question::ProveKey(v1::ProveKey { environment: name.to_string(), sdk_key: key.expose().to_owned() });
-        let asker = Asker::Proof { environment: name.clone(), uid: environment.record.uid.clone(), key };
-        if self.ask(&worker, question, PROOF_DEADLINE, asker) {
-            self.set_rotation(name, Rotation::Asked { delay });
+        let asker = Asker::Proof { environment: name.clone() };
+        if let Some(question) = self.ask(&worker, question, PROOF_DEADLINE, asker) {
+            self.set_rotation(name, Rotation::Asked { question, delay });
         }
     }
 
     /// What the owner found of the new key.
-    pub(super) fn key_answered(&mut self, name: &EnvironmentName, key: SdkKey, answer: Answer) {
+    pub(super) fn key_answered(&mut self, name: &EnvironmentName, question: QuestionId, answer: Answer) {
+        let Some(delay) = self.delay_after(name, question) else { return };
         let Some(environment) = self.environments.get(name) else { return };
-        let Rotation::Asked { delay } = environment.rotation else { return };
-        // Another key may have been given meanwhile; that one is proved in its own right.
-        if environment.record.pending_key.as_ref() != Some(&key) {
-            return;
-        }
+        let Some(key) = environment.record.pending_key.clone() else { return };
         match answer {
             Answer::KeyProved(proved) => {
                 let observed = environment.report_of_grant().and_then(|report| report.environment_id.clone());
@@ -98,7 +91,7 @@ impl Fleet {
                     let message = format!(
                         "the new SDK key belongs to another LaunchDarkly environment ({new}, not {present}); the old one stays in force"
                     );
-                    self.drop_key(name, "OtherEnvironment", message);
+                    self.drop_key(name, RotationFailure::OtherEnvironment, message);
                 }
             }
             Answer::Failure(failure) if Reason::parse(&failure.reason) == Some(Reason::KeyRejected) => {
@@ -107,7 +100,7 @@ impl Fleet {
                     status => format!(" with HTTP status {status}"),
                 };
                 let message = format!("LaunchDarkly refused the new SDK key{status}; the old one stays in force");
-                self.drop_key(name, "KeyRejected", message);
+                self.drop_key(name, RotationFailure::KeyRejected, message);
             }
             Answer::Failure(failure) => self.retry_proof(name, delay, failure.message),
             Answer::ListItems(_) | Answer::GetItem(_) => {
@@ -117,10 +110,18 @@ impl Fleet {
     }
 
     /// The proof could not be had: ask again later.
-    pub(super) fn proof_failed(&mut self, name: &EnvironmentName, message: &str) {
-        let rotation = self.environments.get(name).map(|environment| &environment.rotation);
-        if let Some(Rotation::Asked { delay }) = rotation {
-            self.retry_proof(name, *delay, message.to_owned());
+    pub(super) fn proof_failed(&mut self, name: &EnvironmentName, question: QuestionId, message: String) {
+        if let Some(delay) = self.delay_after(name, question) {
+            self.retry_proof(name, delay, message);
+        }
+    }
+
+    /// The wait after that question; `None`: it is not the one that counts. Another key may have been given meanwhile,
+    /// or another environment may have the name; those are proved in their own right.
+    fn delay_after(&self, name: &EnvironmentName, question: QuestionId) -> Option<Duration> {
+        match self.environments.get(name)?.rotation {
+            Rotation::Asked { question: asked, delay } if asked == question => Some(delay),
+            Rotation::Asked { .. } | Rotation::Idle | Rotation::Waiting { .. } | Rotation::Replaced => None,
         }
     }
 
@@ -142,14 +143,15 @@ impl Fleet {
         self.tell_holder(name);
     }
 
-    fn drop_key(&mut self, name: &EnvironmentName, reason: &'static str, message: String) {
+    fn drop_key(&mut self, name: &EnvironmentName, reason: RotationFailure, message: String) {
         let Some(environment) = self.environments.get_mut(name) else { return };
         environment.record.pending_key = None;
-        self.set_rotation(name, Rotation::Failed { reason, message });
+        environment.record.failed_rotation = Some(FailedRotation { reason, message });
+        self.set_rotation(name, Rotation::Idle);
         self.gathered.unsaved.insert(name.clone());
     }
 
-    pub(super) fn set_rotation(&mut self, name: &EnvironmentName, rotation: Rotation) {
+    fn set_rotation(&mut self, name: &EnvironmentName, rotation: Rotation) {
         if let Some(environment) = self.environments.get_mut(name) {
             environment.rotation = rotation;
             self.gathered.touched.insert(name.clone());

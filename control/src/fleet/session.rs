@@ -105,7 +105,12 @@ impl Fleet {
         if hello.highest_term > HIGHEST_SENSIBLE {
             return;
         }
-        let first_hello = self.welcomed.insert(hello.incarnation.state_directory.clone());
+        // What a worker said of itself is known from the first welcome on, until the worker is forgotten.
+        let ours = |worker: &Worker| {
+            let about = worker.about.as_ref();
+            about.is_some_and(|about| about.incarnation.state_directory == hello.incarnation.state_directory)
+        };
+        let first_hello = !self.workers.values().any(ours);
         if hello.highest_term > self.term || (first_hello && hello.highest_term == self.term) {
             self.term = hello.highest_term.next();
             self.gathered.changes.push(Change::PutTerm { term: self.term });

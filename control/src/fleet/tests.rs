@@ -243,7 +243,11 @@ impl World {
         }
     }
 
-    pub(super) fn act(&mut self, name: &str, action: Action) -> Result<Option<v1::Environment>, Refusal> {
+    pub(super) fn act(
+        &mut self,
+        name: &str,
+        action: impl Into<Action>,
+    ) -> Result<Option<v1::Environment>, Refusal> {
         self.mutate(mutation(name, action))
     }
 
@@ -255,7 +259,7 @@ impl World {
     pub(super) fn creation(&mut self, spec: EnvironmentSpec) -> Action {
         let uid = format!("uid-{}", self.number()).parse().unwrap();
         let sdk_key = (!spec.is_file()).then(|| key("sdk-1"));
-        Action::Create { uid, spec, sdk_key, take_over: false }
+        Action::Create { uid, spec, sdk_key, claim: Claim::Respect }
     }
 
     pub(super) fn hello(&self, worker: &str) -> Hello {
@@ -457,8 +461,8 @@ impl Player {
     }
 }
 
-pub(super) fn mutation(name: &str, action: Action) -> Mutation {
-    Mutation { environment: env(name), action, etag: None, request: None, validate_only: false }
+pub(super) fn mutation(name: &str, action: impl Into<Action>) -> Mutation {
+    Mutation { environment: env(name), action: action.into(), etag: None, request: None, validate_only: false }
 }
 
 fn assert_persists_come_first(effects: &[Effect]) {

@@ -1,9 +1,10 @@
 //! How the fleet looks from outside: the API's messages, and numbers for the metrics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::Bound;
 
-use flotilla_proto::{EnvironmentName, Initialization, StoreName, Timestamp, WorkerName, v1};
+use flotilla_proto::{EnvironmentName, Initialization, Labels, Timestamp, Uid, WorkerName, v1};
 use prost::Message as _;
 
 use super::conditions::{Holder, Surroundings, initialization};
@@ -11,37 +12,77 @@ use super::environment::{Environment, MoveReason};
 use super::worker::{Link, Worker};
 use super::{Counts, Fleet};
 
+/// A look at one environment that makes no message of it yet: most of those that a filter sees are left out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Glance<'a> {
+    fleet: &'a Fleet,
+    environment: &'a Environment,
+}
+
+impl<'a> Glance<'a> {
+    /// Its name.
+    pub(crate) fn name(&self) -> &'a EnvironmentName {
+        &self.environment.record.name
+    }
+
+    /// Tells it from earlier and later ones of its name.
+    pub(crate) fn uid(&self) -> &'a Uid {
+        &self.environment.record.uid
+    }
+
+    /// Its labels.
+    pub(crate) fn labels(&self) -> &'a Labels {
+        &self.environment.record.spec.labels
+    }
+
+    /// What SDKs find.
+    pub(crate) fn initialization(&self) -> Initialization {
+        initialization(self.environment, self.fleet.holder(self.environment))
+    }
+
+    /// All of it, as users see it.
+    pub(crate) fn show(&self) -> v1::Environment {
+        self.fleet.show(self.environment)
+    }
+}
+
 impl Fleet {
     /// One environment as users see it.
-    pub fn environment(&self, name: &EnvironmentName) -> Option<v1::Environment> {
+    pub(crate) fn environment(&self, name: &EnvironmentName) -> Option<v1::Environment> {
         self.environments.get(name).map(|environment| self.show(environment))
     }
 
-    /// All environments as users see them, ordered by name.
-    pub fn environments(&self) -> impl Iterator<Item = v1::Environment> + '_ {
-        self.environments.values().map(|environment| self.show(environment))
+    /// How many environments there are.
+    pub(crate) fn environment_count(&self) -> usize {
+        self.environments.len()
     }
 
-    /// The environments from that name on (after it, if it exists), ordered by name: for pages.
-    pub fn environments_after(&self, name: &EnvironmentName) -> impl Iterator<Item = v1::Environment> + '_ {
-        let bounds = (std::ops::Bound::Excluded(name.clone()), std::ops::Bound::Unbounded);
-        self.environments.range(bounds).map(|(_, environment)| self.show(environment))
+    /// A look at one environment.
+    pub(crate) fn glance(&self, name: &EnvironmentName) -> Option<Glance<'_>> {
+        self.environments.get(name).map(|environment| Glance { fleet: self, environment })
+    }
+
+    /// A look at the environments whose names come after this one, ordered by name; at all of them without one.
+    pub(crate) fn glances_after(&self, after: Option<&EnvironmentName>) -> impl Iterator<Item = Glance<'_>> {
+        let start = after.map_or(Bound::Unbounded, |name| Bound::Excluded(name.clone()));
+        let range = self.environments.range((start, Bound::Unbounded));
+        range.map(|(_, environment)| Glance { fleet: self, environment })
     }
 
     /// All workers, ordered by name, without the names of their environments.
-    pub fn workers(&self) -> impl Iterator<Item = v1::Worker> + '_ {
+    pub(crate) fn workers(&self) -> impl Iterator<Item = v1::Worker> + '_ {
         self.workers.iter().map(|(name, worker)| self.show_worker(name, worker))
     }
 
     /// One worker, with the names of its environments.
-    pub fn worker(&self, name: &WorkerName) -> Option<v1::Worker> {
+    pub(crate) fn worker(&self, name: &WorkerName) -> Option<v1::Worker> {
         let worker = self.workers.get(name)?;
         let environment_names = worker.holds.iter().map(ToString::to_string).collect();
         Some(v1::Worker { environment_names, ..self.show_worker(name, worker) })
     }
 
     /// The fleet summed up.
-    pub fn status(&self) -> v1::GetFleetStatusResponse {
+    pub(crate) fn status(&self) -> v1::GetFleetStatusResponse {
         let mut status = v1::GetFleetStatusResponse {
             fleet_id: self.settings.fleet.to_string(),
             term: self.term.0,
@@ -82,7 +123,7 @@ impl Fleet {
     }
 
     /// The numbers for the metrics.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let status = self.status();
         let mut workers = BTreeMap::from([("connected", 0), ("disconnected", 0), ("gone", 0)]);
         for worker in self.workers.values() {
@@ -96,20 +137,15 @@ impl Fleet {
         let moves = |reason: MoveReason| (reason.as_str(), self.moves.get(&reason).copied().unwrap_or(0));
         Counts {
             environments: BTreeMap::from([
-                ("current", u64::from(status.current)),
-                ("stale", u64::from(status.stale)),
-                ("uninitialized", u64::from(status.uninitialized)),
-                ("unknown", u64::from(status.unknown)),
+                (Initialization::Current.as_str(), u64::from(status.current)),
+                (Initialization::Stale.as_str(), u64::from(status.stale)),
+                (Initialization::Uninitialized.as_str(), u64::from(status.uninitialized)),
+                (Initialization::Unknown.as_str(), u64::from(status.unknown)),
             ]),
             workers,
             moves: MoveReason::ALL.into_iter().map(moves).collect(),
             session_reconnects: self.reconnects,
         }
-    }
-
-    /// The stores that environments use, those under removal included.
-    pub fn stores_in_use(&self) -> BTreeSet<StoreName> {
-        self.environments.values().map(|environment| environment.record.spec.store.clone()).collect()
     }
 
     /// What an environment's own state does not say.
@@ -166,7 +202,7 @@ impl Fleet {
         }
     }
 
-    /// Digest of what watchers are told of: everything but counters and times. The same in every run.
+    /// Digest of what watchers are told of: everything but counters and times.
     pub(super) fn digest(&self, environment: &Environment) -> u64 {
         let mut shown = self.show(environment);
         if let Some(status) = &mut shown.status {

@@ -15,6 +15,10 @@ use crate::fleet::{Command, Reply};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// And at most, whatever the caller names.
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(5);
+/// What is kept of the caller's time, at least and as one part in so many, for the answer to reach it: else it never
+/// learns that it was the worker that did not answer.
+const SHORTEST_WAY_BACK: Duration = Duration::from_millis(200);
+const WAY_BACK_PART: u32 = 10;
 
 /// The handler of `DataService`.
 #[derive(Debug)]
@@ -25,10 +29,6 @@ impl Handler {
         let environment = environment_name("environment", environment)?;
         let command = Command::Ask { environment, question, timeout };
         match self.0.driver.command(command).await? {
-            Reply::Answer(Answer::Failure(failure)) => {
-                let reason = Reason::parse(&failure.reason).unwrap_or(Reason::Internal);
-                Err(Refusal::new(reason, failure.message))
-            }
             Reply::Answer(answer) => Ok(answer),
             Reply::Environment(_) => Err(other_answer()),
         }
@@ -36,15 +36,23 @@ impl Handler {
 }
 
 fn other_answer() -> Refusal {
+    tracing::warn!("a worker answered another question than it was asked");
     Refusal::new(Reason::Internal, "the worker answered another question")
 }
 
-/// The time that the caller has left, as gRPC sends it: up to eight digits and a unit.
+/// The time that a worker has: what the caller has left, less the way back.
 fn timeout(metadata: &MetadataMap) -> Duration {
     let given = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse_timeout);
-    given.unwrap_or(DEFAULT_TIMEOUT).min(LONGEST_TIMEOUT)
+    given.map_or(DEFAULT_TIMEOUT, without_way_back).min(LONGEST_TIMEOUT)
 }
 
+fn without_way_back(given: Duration) -> Duration {
+    // Of very little time the worker has half: there is hardly a good use of it.
+    let way_back = (given / WAY_BACK_PART).max(SHORTEST_WAY_BACK).min(given / 2);
+    given.saturating_sub(way_back)
+}
+
+/// As gRPC sends it: up to eight digits and a unit.
 fn parse_timeout(text: &str) -> Option<Duration> {
     let unit = text.chars().next_back()?;
     let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
@@ -115,9 +123,11 @@ mod tests {
         let mut metadata = MetadataMap::new();
         assert_eq!(timeout(&metadata), DEFAULT_TIMEOUT);
         for (text, expected) in [
-            ("5S", Duration::from_secs(5)),
-            ("250m", Duration::from_millis(250)),
-            ("1500000u", Duration::from_millis(1500)),
+            ("5S", Duration::from_millis(4500)),
+            ("1S", Duration::from_millis(800)),
+            ("250m", Duration::from_millis(125)),
+            ("1500000u", Duration::from_millis(1300)),
+            ("5M", Duration::from_secs(270)),
             ("99H", LONGEST_TIMEOUT),
             ("soon", DEFAULT_TIMEOUT),
             ("", DEFAULT_TIMEOUT),

@@ -1,6 +1,6 @@
 //! Adding, reading, changing and removing environments.
 
-use flotilla_proto::{EnvironmentSpec, FieldViolation, Reason, Refusal, SdkKey, Uid, v1};
+use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Reason, Refusal, SdkKey, Uid, v1};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
@@ -8,9 +8,11 @@ use tonic::{Request, Response, Status};
 
 use super::filter::Filter;
 use super::page::{PAGE_BYTES, Page, hex};
-use super::{Api, environment_name, no_such_environment, update, watch};
+use super::{Api, environment_name, update, watch};
 use crate::driver::View;
-use crate::fleet::{Action, Command, Mutation, Reply, RequestId};
+use crate::fleet::{
+    Action, Claim, Command, Edit, Mutation, Proof, RemovalRequest, Reply, RequestId, no_such_environment,
+};
 
 /// The handler of `EnvironmentService`.
 #[derive(Debug)]
@@ -18,7 +20,6 @@ pub(super) struct Handler(pub(super) Api);
 
 /// The part of a mutation that all requests share.
 struct Terms {
-    kind: &'static str,
     etag: Option<String>,
     request: Option<RequestId>,
     validate_only: bool,
@@ -27,7 +28,6 @@ struct Terms {
 macro_rules! terms {
     ($kind:literal, $request:expr) => {
         Terms {
-            kind: $kind,
             etag: Some($request.etag.clone()).filter(|etag| !etag.is_empty()),
             request: request_id($kind, &$request.request_id, &$request)?,
             validate_only: $request.validate_only,
@@ -38,7 +38,6 @@ macro_rules! terms {
 impl Handler {
     async fn mutate(&self, name: &str, action: Action, terms: Terms) -> Result<Option<v1::Environment>, Refusal> {
         let environment = environment_name("name", name)?;
-        let logged = environment.clone();
         let mutation = Mutation {
             environment,
             action,
@@ -47,19 +46,16 @@ impl Handler {
             validate_only: terms.validate_only,
         };
         match self.0.driver.command(Command::Mutate(mutation)).await? {
-            Reply::Environment(environment) => {
-                if !terms.validate_only {
-                    tracing::info!(environment = logged.as_str(), action = terms.kind, "request carried out");
-                }
-                Ok(environment.map(|environment| *environment))
+            Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
+            Reply::Answer(_) => {
+                tracing::error!("a change was answered with a worker's answer");
+                Err(Refusal::new(Reason::Internal, "a change was answered with a worker's answer"))
             }
-            Reply::Answer(_) => Err(Refusal::new(Reason::Internal, "a change was answered with a worker's answer")),
         }
     }
 
     async fn create(&self, request: v1::CreateEnvironmentRequest) -> Result<Option<v1::Environment>, Refusal> {
         let terms = Terms {
-            kind: "create",
             etag: None,
             request: request_id("create", &request.request_id, &request)?,
             validate_only: request.validate_only,
@@ -85,7 +81,7 @@ impl Handler {
             return Err(Refusal::fields(violations));
         };
         let uid: Uid = uuid::Uuid::new_v4().to_string().parse().expect("a UUID is a valid uid");
-        let action = Action::Create { uid, spec, sdk_key, take_over: request.take_over };
+        let action = Action::Create { uid, spec, sdk_key, claim: claim(request.take_over) };
         self.mutate(&request.name, action, terms).await
     }
 
@@ -101,8 +97,11 @@ impl Handler {
 fn list_page(view: &View<'_>, page: &Page, filter: &Filter) -> v1::ListEnvironmentsResponse {
     let mut answer =
         v1::ListEnvironmentsResponse { revision: view.history.newest().to_string(), ..Default::default() };
+    // An empty text is no name: this is the first page.
+    let after: Option<EnvironmentName> = page.after.parse().ok();
     let mut bytes = 0;
-    for environment in environments_after(view, &page.after).filter(|one| filter.matches(one)) {
+    for found in view.fleet.glances_after(after.as_ref()).filter(|one| filter.matches(*one)) {
+        let environment = found.show();
         bytes += environment.encoded_len();
         if let Some(last) = answer.environments.last()
             && (answer.environments.len() == page.size || bytes > PAGE_BYTES)
@@ -112,23 +111,31 @@ fn list_page(view: &View<'_>, page: &Page, filter: &Filter) -> v1::ListEnvironme
         }
         answer.environments.push(environment);
     }
-    answer.total_size = if filter.is_empty() {
-        u64::from(view.fleet.status().environments)
-    } else {
-        let matching = view.fleet.environments().filter(|one| filter.matches(one)).count();
-        u64::try_from(matching).unwrap_or(u64::MAX)
-    };
+    // Whoever turns the pages knows it from the first one.
+    if after.is_none() {
+        let matching = if filter.is_empty() {
+            view.fleet.environment_count()
+        } else {
+            view.fleet.glances_after(None).filter(|one| filter.matches(*one)).count()
+        };
+        answer.total_size = u64::try_from(matching).unwrap_or(u64::MAX);
+    }
     answer
 }
 
-/// The environments whose names come after this one; all of them when it is empty.
-pub(super) fn environments_after<'a>(
-    view: &View<'a>,
-    after: &str,
-) -> Box<dyn Iterator<Item = v1::Environment> + 'a> {
-    match after.parse() {
-        Ok(after) => Box::new(view.fleet.environments_after(&after)),
-        Err(_) => Box::new(view.fleet.environments()),
+fn claim(take_over: bool) -> Claim {
+    if take_over { Claim::TakeOver } else { Claim::Respect }
+}
+
+fn removal(purge: bool, abandon: bool) -> Result<RemovalRequest, Refusal> {
+    match (purge, abandon) {
+        (false, false) => Ok(RemovalRequest::Release),
+        (true, false) => Ok(RemovalRequest::Purge),
+        (false, true) => Ok(RemovalRequest::Abandon),
+        (true, true) => {
+            let why = "purge and abandon exclude each other: an abandoned environment's data is not touched";
+            Err(FieldViolation::new("abandon", why).into())
+        }
     }
 }
 
@@ -187,8 +194,8 @@ impl v1::environment_service_server::EnvironmentService for Handler {
             "" => None,
             key => Some(SdkKey::parse("sdk_key", key).map_err(Refusal::from)?),
         };
-        let action = Action::Update { change, sdk_key };
-        let environment = self.mutate(&request.name, action, terms).await?;
+        let action = Edit::Update { change, sdk_key };
+        let environment = self.mutate(&request.name, action.into(), terms).await?;
         Ok(Response::new(v1::UpdateEnvironmentResponse { environment }))
     }
 
@@ -198,7 +205,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
     ) -> Result<Response<v1::DeleteEnvironmentResponse>, Status> {
         let request = request.into_inner();
         let terms = terms!("delete", request);
-        let action = Action::Delete { purge: request.purge, abandon: request.abandon };
+        let action = Action::Delete(removal(request.purge, request.abandon)?);
         let environment = self.mutate(&request.name, action, terms).await?;
         Ok(Response::new(v1::DeleteEnvironmentResponse { environment }))
     }
@@ -208,7 +215,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         request: Request<v1::PauseEnvironmentRequest>,
     ) -> Result<Response<v1::PauseEnvironmentResponse>, Status> {
         let request = request.into_inner();
-        let environment = self.mutate(&request.name, Action::Pause, terms!("pause", request)).await?;
+        let environment = self.mutate(&request.name, Edit::Pause.into(), terms!("pause", request)).await?;
         Ok(Response::new(v1::PauseEnvironmentResponse { environment }))
     }
 
@@ -217,7 +224,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         request: Request<v1::ResumeEnvironmentRequest>,
     ) -> Result<Response<v1::ResumeEnvironmentResponse>, Status> {
         let request = request.into_inner();
-        let environment = self.mutate(&request.name, Action::Resume, terms!("resume", request)).await?;
+        let environment = self.mutate(&request.name, Edit::Resume.into(), terms!("resume", request)).await?;
         Ok(Response::new(v1::ResumeEnvironmentResponse { environment }))
     }
 
@@ -227,13 +234,12 @@ impl v1::environment_service_server::EnvironmentService for Handler {
     ) -> Result<Response<v1::ResyncEnvironmentResponse>, Status> {
         let request = request.into_inner();
         let terms = Terms {
-            kind: "resync",
             etag: None,
             request: request_id("resync", &request.request_id, &request)?,
             validate_only: request.validate_only,
         };
-        let action = Action::Resync { take_over: request.take_over };
-        let environment = self.mutate(&request.name, action, terms).await?;
+        let action = Edit::Resync(claim(request.take_over));
+        let environment = self.mutate(&request.name, action.into(), terms).await?;
         Ok(Response::new(v1::ResyncEnvironmentResponse { environment }))
     }
 
@@ -243,11 +249,11 @@ impl v1::environment_service_server::EnvironmentService for Handler {
     ) -> Result<Response<v1::RotateSdkKeyResponse>, Status> {
         let request = request.into_inner();
         let terms = terms!("rotate", request);
-        let action = Action::RotateSdkKey {
+        let action = Edit::RotateSdkKey {
             sdk_key: SdkKey::parse("sdk_key", &request.sdk_key).map_err(Refusal::from)?,
-            force: request.force,
+            proof: if request.force { Proof::Skipped } else { Proof::Required },
         };
-        let environment = self.mutate(&request.name, action, terms).await?;
+        let environment = self.mutate(&request.name, action.into(), terms).await?;
         Ok(Response::new(v1::RotateSdkKeyResponse { environment }))
     }
 
@@ -259,5 +265,16 @@ impl v1::environment_service_server::EnvironmentService for Handler {
     ) -> Result<Response<Self::WatchEnvironmentsStream>, Status> {
         let stream = watch::start(&self.0, request.into_inner())?;
         Ok(Response::new(stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_and_an_abandonment_exclude_each_other() {
+        assert_eq!(removal(true, false), Ok(RemovalRequest::Purge));
+        assert_eq!(removal(true, true).unwrap_err().violations[0].field, "abandon");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use flotilla_proto::{EnvironmentName, FieldViolation, Labels, Refusal, v1};
+use flotilla_proto::{EnvironmentName, FieldViolation, Initialization, Labels, Refusal, v1};
+
+use crate::fleet::Glance;
 
 /// Names that a filter may hold.
 const MOST_NAMES: usize = 1000;
@@ -11,7 +13,7 @@ const MOST_NAMES: usize = 1000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     labels: Labels,
-    initializations: BTreeSet<i32>,
+    initializations: BTreeSet<Initialization>,
     names: BTreeSet<EnvironmentName>,
 }
 
@@ -22,18 +24,17 @@ impl Filter {
             return Ok(Self::default());
         };
         let mut violations = Vec::new();
-        for initialization in &message.initializations {
-            match v1::Initialization::try_from(*initialization) {
-                Ok(v1::Initialization::Unspecified) | Err(_) => violations.push(FieldViolation::new(
+        let mut initializations = BTreeSet::new();
+        for number in &message.initializations {
+            let known = v1::Initialization::try_from(*number).ok().and_then(Initialization::from_proto);
+            match known {
+                Some(initialization) => {
+                    initializations.insert(initialization);
+                }
+                None => violations.push(FieldViolation::new(
                     "filter.initializations",
-                    &format!("{initialization} is not an initialization"),
+                    &format!("{number} is not an initialization"),
                 )),
-                Ok(
-                    v1::Initialization::Unknown
-                    | v1::Initialization::Uninitialized
-                    | v1::Initialization::Stale
-                    | v1::Initialization::Current,
-                ) => {}
             }
         }
         if message.names.len() > MOST_NAMES {
@@ -53,7 +54,7 @@ impl Filter {
         if !violations.is_empty() {
             return Err(Refusal::fields(violations));
         }
-        Ok(Self { labels: message.labels, initializations: message.initializations.into_iter().collect(), names })
+        Ok(Self { labels: message.labels, initializations, names })
     }
 
     /// Whether every environment matches.
@@ -67,38 +68,19 @@ impl Filter {
     }
 
     /// Whether the environment matches.
-    pub(super) fn matches(&self, environment: &v1::Environment) -> bool {
-        let named = self.names.is_empty()
-            || environment.name.parse().is_ok_and(|name: EnvironmentName| self.names.contains(&name));
-        let initialization = environment.status.as_ref().map(|status| status.initialization).unwrap_or_default();
-        let state = self.initializations.is_empty() || self.initializations.contains(&initialization);
-        named
-            && state
-            && self
-                .labels
-                .iter()
-                .all(|(key, value)| environment.spec.as_ref().and_then(|spec| spec.labels.get(key)) == Some(value))
+    pub(super) fn matches(&self, environment: Glance<'_>) -> bool {
+        self.may_match(environment.name()) && self.agrees(environment.labels(), || environment.initialization())
+    }
+
+    fn agrees(&self, labels: &Labels, initialization: impl FnOnce() -> Initialization) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && (self.initializations.is_empty() || self.initializations.contains(&initialization()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn environment() -> v1::Environment {
-        v1::Environment {
-            name: "a".to_owned(),
-            spec: Some(v1::EnvironmentSpec {
-                labels: [("team".to_owned(), "x".to_owned())].into(),
-                ..Default::default()
-            }),
-            status: Some(v1::EnvironmentStatus {
-                initialization: v1::Initialization::Stale.into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
 
     fn parse(labels: &[(&str, &str)], states: &[v1::Initialization], names: &[&str]) -> Filter {
         Filter::parse(Some(v1::EnvironmentFilter {
@@ -119,7 +101,10 @@ mod tests {
             (parse(&[], &[Current], &[]), false),
             (parse(&[], &[], &["b"]), false),
         ] {
-            assert_eq!(filter.matches(&environment()), expected, "{filter:?}");
+            let labels = [("team".to_owned(), "x".to_owned())].into();
+            let matches =
+                filter.may_match(&"a".parse().unwrap()) && filter.agrees(&labels, || Initialization::Stale);
+            assert_eq!(matches, expected, "{filter:?}");
         }
     }
 

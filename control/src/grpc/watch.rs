@@ -4,6 +4,7 @@
 //! looks now. One that is slow asks less often and is told several changes as one, so nothing piles up for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use flotilla_proto::{EnvironmentName, FieldViolation, Reason, Refusal, Uid, v1};
 use tokio::sync::mpsc;
@@ -11,7 +12,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Api;
-use super::environments::environments_after;
 use super::filter::Filter;
 use crate::driver::{DriverHandle, Lost, Revision, View};
 
@@ -38,7 +38,7 @@ pub(super) fn start(
     let (sink, stream) = mpsc::channel(QUEUE);
     let watcher = Watcher {
         driver: api.driver.clone(),
-        filter,
+        filter: Arc::new(filter),
         sink: sink.clone(),
         resumed: from.is_some(),
         shown: BTreeMap::new(),
@@ -78,7 +78,7 @@ impl From<Refusal> for End {
 
 struct Watcher {
     driver: DriverHandle,
-    filter: Filter,
+    filter: Arc<Filter>,
     sink: Sink,
     /// It began from a revision, so what the caller has seen before is not known here.
     resumed: bool,
@@ -89,8 +89,14 @@ struct Watcher {
 /// An environment that was touched: what became of it.
 struct Look {
     name: EnvironmentName,
-    removed: Option<Uid>,
-    present: Option<v1::Environment>,
+    /// Of the last one that was removed, else of the present one, whether it matches or not.
+    uid: Option<Uid>,
+    /// Whether one of the name was removed, be there another one now or not.
+    gone: bool,
+    /// Whether there is one now.
+    exists: bool,
+    /// The present one, if it matches.
+    matching: Option<v1::Environment>,
     revision: Revision,
 }
 
@@ -125,26 +131,22 @@ impl Watcher {
     /// Tells what there is, some at a time, so that a large fleet does not hold the driver up. What changes meanwhile
     /// comes after the revision of the first look, so it is told again.
     async fn snapshot(&mut self) -> Result<Revision, End> {
-        let (mut begun, mut after) = (None, String::new());
+        let (mut begun, mut after) = (None, None);
         loop {
-            let from = after.clone();
+            let (from, filter) = (after.take(), Arc::clone(&self.filter));
             let look = move |view: &View<'_>| {
-                let some: Vec<_> = environments_after(view, &from).take(LOOK).collect();
+                let matching = view.fleet.glances_after(from.as_ref()).filter(|one| filter.matches(*one));
+                let some: Vec<_> = matching.take(LOOK).map(|one| (one.name().clone(), one.show())).collect();
                 (some, view.history.newest())
             };
             let (environments, newest) = self.driver.read(look).await?;
             let revision = *begun.get_or_insert(newest);
-            let Some(last) = environments.last().map(|last| last.name.clone()) else {
+            if environments.is_empty() {
                 return Ok(revision);
-            };
-            after = last;
-            for environment in environments {
-                if !self.filter.matches(&environment) {
-                    continue;
-                }
-                if let Ok(name) = environment.name.parse() {
-                    self.shown.insert(name, true);
-                }
+            }
+            for (name, environment) in environments {
+                self.shown.insert(name.clone(), true);
+                after = Some(name);
                 self.send(Event::Changed(environment), revision).await?;
             }
         }
@@ -153,7 +155,8 @@ impl Watcher {
     /// Tells everything that was touched since `at`. Returns where that leads.
     async fn catch_up(&mut self, mut at: Revision) -> Result<Revision, End> {
         loop {
-            let looks = self.driver.read(move |view| look(view, at)).await?.map_err(|Lost| lost())?;
+            let filter = Arc::clone(&self.filter);
+            let looks = self.driver.read(move |view| look(view, &filter, at)).await?.map_err(|Lost| lost())?;
             let Some(last) = looks.last().map(|look| look.revision) else {
                 return Ok(at);
             };
@@ -168,24 +171,22 @@ impl Watcher {
         if !self.filter.may_match(&look.name) {
             return Ok(());
         }
-        let uid = look.removed.as_ref().map(ToString::to_string);
-        let uid = uid.or_else(|| look.present.as_ref().map(|one| one.uid.clone()));
-        let present = look.present.filter(|one| self.filter.matches(one));
         let had = self.shown.get(&look.name).copied().unwrap_or(self.resumed);
-        if had && (look.removed.is_some() || present.is_none()) {
+        if had && (look.gone || look.matching.is_none()) {
             let removed = v1::EnvironmentRemoved {
                 name: look.name.to_string(),
-                uid: uid.unwrap_or_default(),
-                gone: look.removed.is_some(),
+                uid: look.uid.map(|uid| uid.to_string()).unwrap_or_default(),
+                gone: look.gone,
             };
             self.send(Event::Removed(removed), look.revision).await?;
         }
-        if present.is_some() || self.resumed {
-            self.shown.insert(look.name, present.is_some());
+        // Only of those that exist something is kept: a caller that is told twice that one is no more is not misled.
+        if look.matching.is_some() || (self.resumed && look.exists) {
+            self.shown.insert(look.name, look.matching.is_some());
         } else {
             self.shown.remove(&look.name);
         }
-        match present {
+        match look.matching {
             Some(environment) => self.send(Event::Changed(environment), look.revision).await,
             None => Ok(()),
         }
@@ -197,13 +198,18 @@ impl Watcher {
     }
 }
 
-fn look(view: &View<'_>, at: Revision) -> Result<Vec<Look>, Lost> {
+fn look(view: &View<'_>, filter: &Filter, at: Revision) -> Result<Vec<Look>, Lost> {
     let touched = view.history.since(at, LOOK)?;
-    let looks = touched.into_iter().map(|one| Look {
-        present: view.fleet.environment(&one.environment),
-        name: one.environment,
-        removed: one.removed,
-        revision: one.revision,
+    let looks = touched.into_iter().map(|one| {
+        let present = view.fleet.glance(&one.environment);
+        Look {
+            gone: one.removed.is_some(),
+            uid: one.removed.or_else(|| present.map(|present| present.uid().clone())),
+            exists: present.is_some(),
+            matching: present.filter(|present| filter.matches(*present)).map(|present| present.show()),
+            name: one.environment,
+            revision: one.revision,
+        }
     });
     Ok(looks.collect())
 }

@@ -64,7 +64,11 @@ impl Document {
                 workers: status.workers,
                 workers_connected: status.workers_connected,
             },
-            environments: view.fleet.environments().map(item).collect(),
+            environments: view
+                .fleet
+                .glances_after(None)
+                .map(|one| item(one.initialization(), one.show()))
+                .collect(),
         }
     }
 
@@ -76,19 +80,14 @@ impl Document {
     }
 }
 
-fn item(environment: v1::Environment) -> Item {
+fn item(initialization: Initialization, environment: v1::Environment) -> Item {
     let spec = environment.spec.unwrap_or_default();
     let status = environment.status.unwrap_or_default();
     Item {
         name: environment.name,
         prefix: spec.prefix,
         store: spec.store,
-        initialization: match Initialization::from_proto(status.initialization()) {
-            Some(Initialization::Current) => "current",
-            Some(Initialization::Stale) => "stale",
-            Some(Initialization::Uninitialized) => "uninitialized",
-            Some(Initialization::Unknown) | None => "unknown",
-        },
+        initialization: initialization.as_str(),
         worker: Some(status.worker).filter(|worker| !worker.is_empty()),
         epoch: status.epoch,
         generation: environment.generation,

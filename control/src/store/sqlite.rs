@@ -29,7 +29,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A store in one SQLite file, used by one process at a time.
 #[derive(Debug)]
-pub struct SqliteStore {
+pub(crate) struct SqliteStore {
     connection: Connection,
     // Held as long as the store: the lock goes with the file.
     _lock: File,
@@ -37,7 +37,7 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens or creates the store in `directory`, which is created (mode 0700) if it is not there.
-    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let unusable = |path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| StoreError::Unusable { path, source }

@@ -109,7 +109,7 @@ async fn listing_goes_page_by_page_and_filters() {
     loop {
         let request = v1::ListEnvironmentsRequest { page_size: 2, page_token: token, filter: None };
         let page = control.environments().list_environments(request).await.unwrap().into_inner();
-        assert_eq!(page.total_size, 5);
+        assert_eq!(page.total_size, if pages == 0 { 5 } else { 0 }, "only on the first page");
         names.extend(page.environments.into_iter().map(|one| one.name));
         (token, pages) = (page.next_page_token, pages + 1);
         if token.is_empty() {

@@ -129,3 +129,10 @@ async fn the_default_store_is_not_replaced_unasked() {
     start(replaced).await.running.stop().await.unwrap();
     start(elsewhere()).await.running.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_failure_to_listen_for_signals_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = crate::run(settings(&directory), async { Err(std::io::Error::other("no signals")) }).await;
+    assert!(error.unwrap_err().to_string().contains("signals"));
+}

@@ -74,7 +74,7 @@ async fn a_list_leads_on_to_a_watch() {
 }
 
 #[tokio::test]
-async fn one_that_stops_matching_is_told_as_removed() {
+async fn one_that_stops_matching_is_told_as_that() {
     let directory = tempfile::tempdir().unwrap();
     let control = start(settings(&directory)).await;
     let mut request = new_environment("a");

@@ -204,7 +204,7 @@ fn a_standstill_of_control_is_nobodys_silence() {
 fn a_release_goes_to_the_owner_or_after_its_lease_to_any_worker() {
     let mut world = two_workers();
     world.cut("w1");
-    world.act("a", Action::Delete { purge: true, abandon: false }).unwrap();
+    world.act("a", Action::Delete(RemovalRequest::Purge)).unwrap();
     assert_eq!(world.owner("a"), "w1");
     world.advance(GRACE * 2);
     let assignment = world.assignment("w2", "a").unwrap();
@@ -217,7 +217,7 @@ fn a_release_goes_to_the_owner_or_after_its_lease_to_any_worker() {
 fn a_pause_while_the_owner_is_away_for_a_moment_reaches_it_when_it_is_back() {
     let mut world = two_workers();
     world.cut("w1");
-    world.act("a", Action::Pause).unwrap();
+    world.act("a", Edit::Pause).unwrap();
     world.connect("w1");
     let assignment = world.assignment("w1", "a").unwrap();
     assert_eq!((assignment.grant.intent, assignment.grant.epoch), (Intent::Release, Epoch(2)));
@@ -233,4 +233,18 @@ fn a_worker_that_is_long_gone_is_forgotten() {
     }
     assert!(world.fleet.worker(&w("w1")).is_none());
     assert!(world.fleet.worker(&w("w2")).is_some());
+}
+
+#[test]
+fn those_without_a_place_say_whether_any_worker_is_connected() {
+    let mut world = World::new();
+    world.connect("w1");
+    let picky = EnvironmentSpec { worker_selector: [("a".to_owned(), "b".to_owned())].into(), ..spec("p") };
+    let action = world.creation(picky);
+    world.act("a", action).unwrap();
+    assert_eq!(world.condition("a", "Assigned").unwrap().1, "NoEligibleWorker");
+    world.cut("w1");
+    assert_eq!(world.condition("a", "Assigned").unwrap().1, "NoWorker");
+    world.connect("w1");
+    assert_eq!(world.condition("a", "Assigned").unwrap().1, "NoEligibleWorker");
 }

@@ -10,8 +10,8 @@ fn change(function: impl FnOnce(&mut EnvironmentSpec) + Send + 'static) -> SpecC
     }))
 }
 
-fn update(function: impl FnOnce(&mut EnvironmentSpec) + Send + 'static) -> Action {
-    Action::Update { change: change(function), sdk_key: None }
+fn update(function: impl FnOnce(&mut EnvironmentSpec) + Send + 'static) -> Edit {
+    Edit::Update { change: change(function), sdk_key: None }
 }
 
 fn refused(result: Result<Option<v1::Environment>, Refusal>) -> (Reason, String) {
@@ -19,9 +19,9 @@ fn refused(result: Result<Option<v1::Environment>, Refusal>) -> (Reason, String)
     (refusal.reason, refusal.message)
 }
 
-const REMOVE: Action = Action::Delete { purge: false, abandon: false };
-const PURGE: Action = Action::Delete { purge: true, abandon: false };
-const ABANDON: Action = Action::Delete { purge: false, abandon: true };
+const REMOVE: Action = Action::Delete(RemovalRequest::Release);
+const PURGE: Action = Action::Delete(RemovalRequest::Purge);
+const ABANDON: Action = Action::Delete(RemovalRequest::Abandon);
 
 #[test]
 fn a_created_environment_is_shown_and_given_to_a_worker() {
@@ -80,7 +80,7 @@ fn an_unknown_store_is_answered_with_the_known_ones() {
 fn a_key_is_required_but_for_files() {
     let mut world = World::new();
     let uid: Uid = "u".parse().unwrap();
-    let create = |spec, sdk_key| Action::Create { uid: uid.clone(), spec, sdk_key, take_over: false };
+    let create = |spec, sdk_key| Action::Create { uid: uid.clone(), spec, sdk_key, claim: Claim::Respect };
     let file = EnvironmentSpec { source: Source::File { path: "x.json".to_owned() }, ..spec("p") };
     for action in [create(spec("p"), None), create(file.clone(), Some(key("sdk-1")))] {
         let refusal = world.act("a", action).unwrap_err();
@@ -108,8 +108,8 @@ fn what_changes_nothing_changes_nothing() {
     let before = world.create("a");
     world.effects.clear();
     assert_eq!(world.act("a", update(|_| {})).unwrap().unwrap().etag, before.etag);
-    assert_eq!(world.act("a", Action::Resume).unwrap().unwrap().etag, before.etag);
-    let same_key = Action::RotateSdkKey { sdk_key: key("sdk-1"), force: false };
+    assert_eq!(world.act("a", Edit::Resume).unwrap().unwrap().etag, before.etag);
+    let same_key = Edit::RotateSdkKey { sdk_key: key("sdk-1"), proof: Proof::Required };
     assert_eq!(world.act("a", same_key).unwrap().unwrap().etag, before.etag);
     assert!(world.effects.is_empty(), "{:?}", world.effects);
 }
@@ -133,11 +133,11 @@ fn a_changed_uri_needs_the_key_again() {
     world.connect("w1");
     world.create("a");
     let moved = || change(|spec| spec.stream_uri = Some("http://localhost:1".parse().unwrap()));
-    let (_, message) = refused(world.act("a", Action::Update { change: moved(), sdk_key: None }));
+    let (_, message) = refused(world.act("a", Edit::Update { change: moved(), sdk_key: None }));
     assert!(message.contains("sdk_key") && message.contains("again"), "{message}");
-    world.act("a", Action::Update { change: moved(), sdk_key: Some(key("sdk-1")) }).unwrap();
+    world.act("a", Edit::Update { change: moved(), sdk_key: Some(key("sdk-1")) }).unwrap();
     let pointless =
-        Action::Update { change: change(|spec| spec.filter = Some("f".to_owned())), sdk_key: Some(key("sdk-2")) };
+        Edit::Update { change: change(|spec| spec.filter = Some("f".to_owned())), sdk_key: Some(key("sdk-2")) };
     let (_, message) = refused(world.act("a", pointless));
     assert!(message.contains("rotate-key"), "{message}");
 }
@@ -148,13 +148,13 @@ fn a_source_may_become_a_file_and_come_back() {
     world.create("a");
     let to_file = || change(|spec| spec.source = Source::File { path: "f".to_owned() });
     let to_stream = || change(|spec| spec.source = super::spec("x").source);
-    refused(world.act("a", Action::Update { change: to_file(), sdk_key: Some(key("sdk-1")) }));
-    world.act("a", Action::Update { change: to_file(), sdk_key: None }).unwrap();
+    refused(world.act("a", Edit::Update { change: to_file(), sdk_key: Some(key("sdk-1")) }));
+    world.act("a", Edit::Update { change: to_file(), sdk_key: None }).unwrap();
     assert_eq!(world.view("a").sdk_key_masked, "");
-    let (reason, _) = refused(world.act("a", Action::RotateSdkKey { sdk_key: key("sdk-2"), force: false }));
+    let (reason, _) = refused(world.act("a", Edit::RotateSdkKey { sdk_key: key("sdk-2"), proof: Proof::Required }));
     assert_eq!(reason, Reason::NoSdkKey);
-    refused(world.act("a", Action::Update { change: to_stream(), sdk_key: None }));
-    world.act("a", Action::Update { change: to_stream(), sdk_key: Some(key("sdk-2")) }).unwrap();
+    refused(world.act("a", Edit::Update { change: to_stream(), sdk_key: None }));
+    world.act("a", Edit::Update { change: to_stream(), sdk_key: Some(key("sdk-2")) }).unwrap();
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_deletion_is_pending_until_its_release_stands() {
     let assignment = world.assignment("w1", "a").unwrap();
     assert_eq!((assignment.grant.intent, assignment.grant.epoch), (Intent::Release, Epoch(2)));
     assert!(assignment.sdk_key.is_none());
-    let (reason, _) = refused(world.act("a", Action::Pause));
+    let (reason, _) = refused(world.act("a", Edit::Pause));
     assert_eq!(reason, Reason::EnvironmentRemoving);
 
     world.report("w1", "a", |report| report.grant_state = GrantState::Pending);
@@ -227,9 +227,6 @@ fn an_abandoned_environment_ends_at_once() {
     world.act("a", REMOVE).unwrap();
     assert!(world.act("a", ABANDON).unwrap().is_none());
     assert!(world.players[&w("w1")].held.is_empty());
-    let both = Action::Delete { purge: true, abandon: true };
-    world.create("b");
-    assert_eq!(refused(world.act("b", both)).0, Reason::InvalidField);
 }
 
 #[test]
@@ -238,7 +235,7 @@ fn a_pause_releases_and_a_resume_serves_again() {
     world.connect("w1");
     world.create("a");
     world.report("w1", "a", |_| {});
-    let paused = world.act("a", Action::Pause).unwrap().unwrap();
+    let paused = world.act("a", Edit::Pause).unwrap().unwrap();
     assert!(paused.paused && paused.generation == 2);
     assert_eq!(world.assignment("w1", "a").unwrap().grant.intent, Intent::Release);
     assert_eq!(world.initialization("a"), v1::Initialization::Stale);
@@ -252,7 +249,7 @@ fn a_pause_releases_and_a_resume_serves_again() {
     world.restart();
     world.connect("w1");
     assert_eq!(world.owner("a"), "");
-    world.act("a", Action::Resume).unwrap();
+    world.act("a", Edit::Resume).unwrap();
     let assignment = world.assignment("w1", "a").unwrap();
     assert_eq!((assignment.grant.intent, assignment.grant.epoch), (Intent::Serve, Epoch(3)));
 }
@@ -263,7 +260,7 @@ fn a_paused_environment_that_is_released_goes_at_once_but_a_purge_needs_a_worker
         let mut world = World::new();
         world.connect("w1");
         world.create("a");
-        world.act("a", Action::Pause).unwrap();
+        world.act("a", Edit::Pause).unwrap();
         world.report("w1", "a", |_| {});
         assert_eq!(world.act("a", action).unwrap().is_none(), ended);
         if !ended {
@@ -279,13 +276,13 @@ fn a_resync_is_counted_and_sent() {
     let mut world = World::new();
     world.connect("w1");
     world.create("a");
-    let after = world.act("a", Action::Resync { take_over: false }).unwrap().unwrap();
+    let after = world.act("a", Edit::Resync(Claim::Respect)).unwrap().unwrap();
     assert_eq!(after.generation, 1);
     assert_eq!(world.assignment("w1", "a").unwrap().resync, 1);
-    let (reason, _) = refused(world.act("a", Action::Resync { take_over: true }));
+    let (reason, _) = refused(world.act("a", Edit::Resync(Claim::TakeOver)));
     assert_eq!(reason, Reason::NoConflict);
-    world.act("a", Action::Pause).unwrap();
-    let (reason, _) = refused(world.act("a", Action::Resync { take_over: false }));
+    world.act("a", Edit::Pause).unwrap();
+    let (reason, _) = refused(world.act("a", Edit::Resync(Claim::Respect)));
     assert_eq!(reason, Reason::EnvironmentPaused);
 }
 
@@ -293,7 +290,7 @@ fn a_resync_is_counted_and_sent() {
 fn an_etag_guards_against_lost_updates() {
     let mut world = World::new();
     let created = world.create("a");
-    let with = |etag: &str| Mutation { etag: Some(etag.to_owned()), ..mutation("a", Action::Pause) };
+    let with = |etag: &str| Mutation { etag: Some(etag.to_owned()), ..mutation("a", Edit::Pause) };
     let (reason, message) = refused(world.mutate(with("old-7")));
     assert_eq!(reason, Reason::EtagMismatch);
     assert!(message.contains("old-7") && message.contains(&created.etag), "{message}");
@@ -305,8 +302,7 @@ fn a_request_id_is_answered_once_for_an_hour() {
     let mut world = World::new();
     world.create("a");
     let request = |digest: &str| Some(RequestId { id: "r".to_owned(), digest: digest.to_owned() });
-    let resync =
-        |digest| Mutation { request: request(digest), ..mutation("a", Action::Resync { take_over: false }) };
+    let resync = |digest| Mutation { request: request(digest), ..mutation("a", Edit::Resync(Claim::Respect)) };
     let first = world.mutate(resync("d1")).unwrap().unwrap();
     assert_eq!(world.mutate(resync("d1")).unwrap().unwrap().etag, first.etag);
     assert_eq!(refused(world.mutate(resync("d2"))).0, Reason::RequestIdReused);
@@ -335,15 +331,28 @@ fn a_retried_removal_is_answered_after_the_end() {
 fn a_dry_run_checks_everything_and_changes_nothing() {
     let mut world = World::new();
     world.connect("w1");
-    let dry = |name: &str, action| Mutation { validate_only: true, ..mutation(name, action) };
+    let dry = |name: &str, action: Action| Mutation { validate_only: true, ..mutation(name, action) };
     let action = world.creation(spec("p"));
     assert_eq!(world.mutate(dry("a", action)).unwrap().unwrap().name, "a");
     assert!(world.fleet.environment(&env("a")).is_none());
     world.create("a");
     world.effects.clear();
-    assert!(world.mutate(dry("a", Action::Pause)).unwrap().unwrap().paused);
+    assert!(world.mutate(dry("a", Edit::Pause.into())).unwrap().unwrap().paused);
     assert!(world.mutate(dry("a", ABANDON)).unwrap().is_none());
-    assert_eq!(refused(world.mutate(dry("b", Action::Pause))).0, Reason::EnvironmentNotFound);
+    assert_eq!(refused(world.mutate(dry("b", Edit::Pause.into()))).0, Reason::EnvironmentNotFound);
     assert!(world.effects.is_empty(), "{:?}", world.effects);
     assert_eq!(world.stored.environments[&env("a")].generation, Generation(1));
+}
+
+#[test]
+fn only_what_changed_something_is_noted() {
+    let mut world = World::new();
+    world.create("a");
+    world.effects.clear();
+    let request = Some(RequestId { id: "r".to_owned(), digest: "d".to_owned() });
+    for _ in 0..2 {
+        world.mutate(Mutation { request: request.clone(), ..mutation("a", Edit::Pause) }).unwrap();
+    }
+    world.act("a", Edit::Pause).unwrap();
+    assert_eq!(world.notes(), [Note::Changed { environment: env("a"), action: "pause" }]);
 }

@@ -116,13 +116,18 @@ fn happen(world: &mut World, event: &Event) {
             let _ = world.act(&name(environment), action);
         }
         Event::Delete { environment, purge, abandon } => {
-            let _ = world.act(&name(environment), Action::Delete { purge, abandon });
+            let removal = match (purge, abandon) {
+                (_, true) => RemovalRequest::Abandon,
+                (true, false) => RemovalRequest::Purge,
+                (false, false) => RemovalRequest::Release,
+            };
+            let _ = world.act(&name(environment), Action::Delete(removal));
         }
-        Event::Pause { environment } => drop(world.act(&name(environment), Action::Pause)),
-        Event::Resume { environment } => drop(world.act(&name(environment), Action::Resume)),
-        Event::Resync { environment } => drop(world.act(&name(environment), Action::Resync { take_over: false })),
+        Event::Pause { environment } => drop(world.act(&name(environment), Edit::Pause)),
+        Event::Resume { environment } => drop(world.act(&name(environment), Edit::Resume)),
+        Event::Resync { environment } => drop(world.act(&name(environment), Edit::Resync(Claim::Respect))),
         Event::Rotate { environment, key: number } => {
-            let action = Action::RotateSdkKey { sdk_key: key(&format!("sdk-{number}")), force: false };
+            let action = Edit::RotateSdkKey { sdk_key: key(&format!("sdk-{number}")), proof: Proof::Required };
             drop(world.act(&name(environment), action));
         }
         Event::Advance { millis } => world.advance(Duration::from_millis(millis.into())),
@@ -162,14 +167,18 @@ fn check(world: &World) {
             assert!(holder.is_empty() || holder == granted.worker.as_str(), "two workers for one environment");
         }
     }
-    let messages = world.fleet.environments().flat_map(|one| one.status.unwrap().conditions);
+    let messages = world.fleet.glances_after(None).flat_map(|one| one.show().status.unwrap().conditions);
     for message in messages.map(|condition| condition.message) {
         assert!(!["Some(", "None", "::", " { "].iter().any(|debug| message.contains(debug)), "{message}");
     }
     let counted: u32 = world.fleet.workers().map(|worker| worker.environments).sum();
-    let held = world.fleet.environments().filter(|one| !one.status.as_ref().unwrap().worker.is_empty()).count();
+    let held = world
+        .fleet
+        .glances_after(None)
+        .filter(|one| !one.show().status.as_ref().unwrap().worker.is_empty())
+        .count();
     assert_eq!(counted as usize, held, "each environment is counted once");
-    assert_eq!(world.fleet.environments().count(), world.stored.environments.len());
+    assert_eq!(world.fleet.environment_count(), world.stored.environments.len());
 }
 
 /// Lets everything settle: all workers are there and well.

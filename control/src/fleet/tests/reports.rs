@@ -98,8 +98,8 @@ fn conditions_are_ordered_and_keep_their_time() {
 fn a_report_of_an_earlier_grant_or_another_uid_does_not_count() {
     let mut world = one();
     let early = world.report_of("w1", "a");
-    world.act("a", Action::Pause).unwrap();
-    world.act("a", Action::Resume).unwrap();
+    world.act("a", Edit::Pause).unwrap();
+    world.act("a", Edit::Resume).unwrap();
     world.report("w1", "a", |report| report.flags = 1);
     world.say("w1", WorkerMessage::Report(vec![EnvironmentReport { flags: 2, ..early.clone() }]));
     assert_eq!(world.view("a").status.unwrap().flags, Some(1));
@@ -232,7 +232,7 @@ fn a_conflict_is_shown_and_taken_over_by_the_value_that_was_shown() {
     let conditions = world.view("a").status.unwrap().conditions;
     let conflict = conditions.into_iter().find(|one| one.r#type == "Conflict").unwrap();
     assert!(conflict.message.contains(", whose fence is \"fence of another\";"), "{conflict:?}");
-    world.act("a", Action::Resync { take_over: true }).unwrap();
+    world.act("a", Edit::Resync(Claim::TakeOver)).unwrap();
     let assignment = world.assignment("w1", "a").unwrap();
     assert_eq!(assignment.take_over, Some(TakeOver::Value("fence of another".to_owned())));
     assert_eq!((assignment.resync, assignment.grant.epoch), (1, Epoch(1)));
@@ -248,7 +248,7 @@ fn leave_to_take_over_at_creation_is_spent_by_the_first_claim() {
     let mut world = World::new();
     world.connect("w1");
     let uid = "u".parse().unwrap();
-    let action = Action::Create { uid, spec: spec("p"), sdk_key: Some(key("sdk-1")), take_over: true };
+    let action = Action::Create { uid, spec: spec("p"), sdk_key: Some(key("sdk-1")), claim: Claim::TakeOver };
     world.act("a", action).unwrap();
     assert_eq!(world.assignment("w1", "a").unwrap().take_over, Some(TakeOver::Any));
     world.report("w1", "a", |report| report.grant_state = GrantState::Pending);
@@ -262,7 +262,7 @@ fn the_fleet_is_summed_up() {
     let mut world = one();
     world.create("b");
     world.create("c");
-    world.act("c", Action::Pause).unwrap();
+    world.act("c", Edit::Pause).unwrap();
     world.report("w1", "a", |_| {});
     let early = Timestamp(5);
     world.report("w1", "b", |report| {
@@ -277,19 +277,19 @@ fn the_fleet_is_summed_up() {
     let worker = world.fleet.worker(&w("w1")).unwrap();
     assert_eq!((worker.environments, worker.bytes), (3, 200));
     assert_eq!(worker.environment_names, ["a", "b", "c"]);
-    let names: Vec<_> = world.fleet.environments().map(|one| one.name).collect();
+    let names: Vec<_> = world.fleet.glances_after(None).map(|one| one.name().to_string()).collect();
     assert_eq!(names, ["a", "b", "c"]);
-    let after: Vec<_> = world.fleet.environments_after(&env("a")).map(|one| one.name).collect();
+    let after: Vec<_> = world.fleet.glances_after(Some(&env("a"))).map(|one| one.name().to_string()).collect();
     assert_eq!(after, ["b", "c"]);
     assert_eq!(world.fleet.counts().environments["current"], 1);
-    assert_eq!(world.fleet.stores_in_use().len(), 1);
 }
 
 #[test]
 fn what_belongs_to_somebody_else_is_removed_without_a_write() {
     for purge in [false, true] {
         let mut world = one();
-        world.act("a", Action::Delete { purge, abandon: false }).unwrap();
+        let removal = if purge { RemovalRequest::Purge } else { RemovalRequest::Release };
+        world.act("a", Action::Delete(removal)).unwrap();
         world.report("w1", "a", |report| report.grant_state = GrantState::Conflict);
         assert!(world.fleet.environment(&env("a")).is_none());
     }

@@ -13,8 +13,8 @@ fn serving() -> World {
     world
 }
 
-fn rotate(text: &str) -> Action {
-    Action::RotateSdkKey { sdk_key: key(text), force: false }
+fn rotate(text: &str) -> Edit {
+    Edit::RotateSdkKey { sdk_key: key(text), proof: Proof::Required }
 }
 
 /// The last question that was sent, and its id.
@@ -99,7 +99,7 @@ fn a_proof_that_cannot_be_had_is_asked_for_again() {
 #[test]
 fn a_key_that_is_forced_is_in_force_at_once() {
     let mut world = serving();
-    world.act("a", Action::RotateSdkKey { sdk_key: key("sdk-2"), force: true }).unwrap();
+    world.act("a", Edit::RotateSdkKey { sdk_key: key("sdk-2"), proof: Proof::Skipped }).unwrap();
     assert_eq!((key_in_force(&world).as_str(), rotation(&world).as_str()), ("sdk-2", "Replaced"));
     assert!(asked(&mut world).is_none());
 }
@@ -155,7 +155,7 @@ fn an_error_of_the_past_does_not_replace_a_key_without_proof() {
     assert_eq!(key_in_force(&world), "sdk-1", "nobody has refused it yet");
 
     let mut world = serving();
-    world.act("a", Action::RotateSdkKey { sdk_key: key("sdk-2"), force: true }).unwrap();
+    world.act("a", Edit::RotateSdkKey { sdk_key: key("sdk-2"), proof: Proof::Skipped }).unwrap();
     refuse(&mut world, SourceState::Interrupted, 1);
     assert_eq!(world.condition("a", "Connected").unwrap().1, "Interrupted", "the key before was refused");
     world.act("a", rotate("sdk-3")).unwrap();
@@ -213,7 +213,7 @@ fn rotating_to_the_key_in_force_ends_an_earlier_failure() {
     let shown = world.act("a", rotate("sdk-1")).unwrap().unwrap();
     assert!(!shown.status.unwrap().conditions.iter().any(|one| one.r#type == "KeyRotation"));
     assert_eq!((rotation(&world).as_str(), world.view("a").etag), ("", etag));
-    world.act("a", Action::RotateSdkKey { sdk_key: key("sdk-2"), force: true }).unwrap();
+    world.act("a", Edit::RotateSdkKey { sdk_key: key("sdk-2"), proof: Proof::Skipped }).unwrap();
     world.act("a", rotate("sdk-2")).unwrap();
     assert_eq!(rotation(&world), "Replaced", "as it is");
 }
@@ -259,4 +259,41 @@ fn a_question_that_cannot_be_answered_is_refused() {
     assert!(!world.replies.contains_key(&abandoned));
     let nobody = ask(&mut world, "a");
     assert_eq!(refusal(&mut world, nobody), Reason::NoWorker);
+}
+
+#[test]
+fn how_a_rotation_failed_is_known_after_a_restart() {
+    let mut world = serving();
+    world.act("a", rotate("sdk-2")).unwrap();
+    let (id, _) = asked(&mut world).unwrap();
+    world.say("w1", WorkerMessage::Reply { id, answer: failure("KEY_REJECTED") });
+    world.restart();
+    assert_eq!(rotation(&world), "KeyRejected", "whoever waits must not take it for a success");
+    world.act("a", rotate("sdk-3")).unwrap();
+    world.restart();
+    assert_eq!(rotation(&world), "Waiting");
+}
+
+#[test]
+fn a_question_about_an_earlier_key_that_expires_is_not_about_the_present_one() {
+    let mut world = serving();
+    world.act("a", rotate("sdk-2")).unwrap();
+    world.advance(Duration::from_secs(10));
+    world.act("a", rotate("sdk-3")).unwrap();
+    let (second, _) = asked(&mut world).unwrap();
+    world.advance(Duration::from_secs(11));
+    assert_eq!(rotation(&world), "Proving", "only the first question is over");
+    world.say("w1", WorkerMessage::Reply { id: second, answer: proved("", "") });
+    assert_eq!(key_in_force(&world), "sdk-3");
+}
+
+#[test]
+fn a_reason_that_is_not_known_here_is_noted() {
+    let mut world = serving();
+    let command = ask(&mut world, "a");
+    let (id, _) = asked(&mut world).unwrap();
+    world.say("w1", WorkerMessage::Reply { id, answer: failure("FROM_THE_FUTURE") });
+    assert_eq!(refusal(&mut world, command), Reason::Internal);
+    let noted = |note: &Note| matches!(note, Note::UnknownReason { reason, .. } if reason == "FROM_THE_FUTURE");
+    assert!(world.notes().iter().any(noted));
 }

@@ -10,7 +10,9 @@ use flotilla_proto::{
 use prost::Message as _;
 use rusqlite::{Connection, Row, params};
 
-use crate::fleet::{Change, EnvironmentRecord, GrantRecord, Remembered, RemovalKind, RequestId};
+use crate::fleet::{
+    Change, EnvironmentRecord, FailedRotation, GrantRecord, Remembered, RemovalKind, RequestId, RotationFailure,
+};
 use crate::store::StoreError;
 
 /// A stored value that cannot be read.
@@ -64,8 +66,8 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
         .prepare(
             "INSERT OR REPLACE INTO environments (name, uid, spec, sdk_key, pending_key, paused, removal, generation,
                 change_number, resync, take_over, grant_worker, grant_epoch, grant_id, grant_intent, released,
-                created, updated)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                created, updated, rotation_failure, rotation_message)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
         )?
         .execute(params![
             record.name.as_str(),
@@ -92,6 +94,11 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
             record.released.map(|epoch| epoch.0.cast_signed()),
             record.created.0.cast_signed(),
             record.updated.0.cast_signed(),
+            record.failed_rotation.as_ref().map(|failed| match failed.reason {
+                RotationFailure::OtherEnvironment => "other_environment",
+                RotationFailure::KeyRejected => "key_rejected",
+            }),
+            record.failed_rotation.as_ref().map(|failed| failed.message.as_str()),
         ])?;
     Ok(())
 }
@@ -167,6 +174,7 @@ fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
         spec,
         sdk_key: key("sdk_key")?,
         pending_key: key("pending_key")?,
+        failed_rotation: failed_rotation(row, &name)?,
         paused: row.get("paused")?,
         removal,
         generation: Generation(number(row, "generation")?),
@@ -179,6 +187,19 @@ fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
         updated: Timestamp(number(row, "updated")?),
         name,
     })
+}
+
+fn failed_rotation(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<FailedRotation>, StoreError> {
+    let reason: Option<String> = row.get("rotation_failure")?;
+    let reason = match reason.as_deref() {
+        None => return Ok(None),
+        Some("other_environment") => RotationFailure::OtherEnvironment,
+        Some("key_rejected") => RotationFailure::KeyRejected,
+        Some(other) => {
+            return Err(corrupt(&format!("rotation_failure of environment {name}"), &format_args!("{other:?}")));
+        }
+    };
+    Ok(Some(FailedRotation { reason, message: row.get("rotation_message")? }))
 }
 
 fn grant(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<GrantRecord>, StoreError> {

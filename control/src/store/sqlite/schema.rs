@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// Step N takes a database from `user_version` N to N + 1.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     // Numbers are 64 bits, stored as SQLite's signed ones; times are milliseconds since 1970.
     "CREATE TABLE fleet (
         only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -57,6 +57,9 @@ pub(super) const MIGRATIONS: [&str; 2] = [
         at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX ended_by_age ON ended (at);",
+    // How the last rotation of the SDK key failed.
+    "ALTER TABLE environments ADD COLUMN rotation_failure TEXT;         -- other_environment, key_rejected
+    ALTER TABLE environments ADD COLUMN rotation_message TEXT;",
 ];
 
 /// Brings the database to the newest schema, in one transaction.

@@ -8,8 +8,12 @@ use flotilla_proto::{
     EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKey, StoreName, StoreUrl, Term, Timestamp, v1,
 };
 
+use prost::Message as _;
+
 use super::{SqliteStore, schema};
-use crate::fleet::{Change, EnvironmentRecord, GrantRecord, RemovalKind, RequestId};
+use crate::fleet::{
+    Change, EnvironmentRecord, FailedRotation, GrantRecord, RemovalKind, RequestId, RotationFailure,
+};
 use crate::store::{Loaded, Store as _, StoreError};
 
 fn record(name: &str) -> EnvironmentRecord {
@@ -26,6 +30,10 @@ fn record(name: &str) -> EnvironmentRecord {
         spec: EnvironmentSpec::parse(&message, "spec").unwrap(),
         sdk_key: Some(SdkKey::parse("sdk_key", "sdk-one").unwrap()),
         pending_key: Some(SdkKey::parse("sdk_key", "sdk-two").unwrap()),
+        failed_rotation: Some(FailedRotation {
+            reason: RotationFailure::KeyRejected,
+            message: "refused".to_owned(),
+        }),
         paused: true,
         removal: Some(RemovalKind::Purge),
         generation: Generation(3),
@@ -175,7 +183,11 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     let old = rusqlite::Connection::open(directory.path().join("flotilla.db")).unwrap();
     old.execute_batch(schema::MIGRATIONS[0]).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
-    super::rows::apply(&old, &Change::PutEnvironment(Box::new(record("a")))).unwrap();
+    let spec = v1::EnvironmentSpec::from(&record("a").spec).encode_to_vec();
+    let row =
+        "INSERT INTO environments (name, uid, spec, paused, generation, change_number, resync, created, updated)
+        VALUES ('a', 'u', ?1, 0, 1, 1, 0, 1, 1)";
+    old.execute(row, [spec]).unwrap();
     drop(old);
     let (mut store, loaded) = load(directory.path());
     assert_eq!(loaded.remembered.environments.len(), 1);
