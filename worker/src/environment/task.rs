@@ -394,7 +394,7 @@ fn log_changes(before: Option<&EnvironmentReport>, after: &EnvironmentReport) {
             GrantState::Synchronized => tracing::info!(%environment, %epoch, "the store is in line"),
             GrantState::Fenced => tracing::warn!(%environment, %epoch, "a later owner's fence stands in the store"),
             GrantState::Conflict => {
-                tracing::warn!(%environment, %epoch, "somebody else's fence stands in the store")
+                tracing::warn!(%environment, %epoch, "somebody else's fence stands in the store");
             }
         }
     }
