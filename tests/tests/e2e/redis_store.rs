@@ -226,7 +226,11 @@ async fn a_comparison_names_what_differs() {
     let _: () = bench.other.hset("ld:test:features", "flag-00003", "other").await.unwrap();
     let _: () = bench.other.hdel("ld:test:features", "flag-00004").await.unwrap();
     let _: () = bench.other.hset("ld:test:features", "foreign", "{}").await.unwrap();
-    let Outcome::Compared(mut differing) = bench.run(Op::Compare { snapshot: snapshot(&flags), urgency: Urgency::Now }).await else { panic!() };
+    let Outcome::Compared(mut differing) =
+        bench.run(Op::Compare { snapshot: snapshot(&flags), urgency: Urgency::Now }).await
+    else {
+        panic!()
+    };
     differing.sort();
     assert_eq!(differing, [flag("flag-00003"), flag("flag-00004"), flag("foreign")]);
 }

@@ -380,8 +380,7 @@ impl Writer {
     fn write(&mut self, carried: BTreeSet<ItemId>, data: Option<&Dataset>) -> Decision {
         let counts = data.map(|data| [data.count(Kind::Flag), data.count(Kind::Segment)]);
         let value = self.next_value(counts.unwrap_or(self.counts), FenceKind::Serving);
-        let step =
-            FenceStep { expected: self.expected.clone(), next: value.clone(), kind: FenceKind::Serving };
+        let step = FenceStep { expected: self.expected.clone(), next: value.clone(), kind: FenceKind::Serving };
         let (mut set, mut remove, mut bytes) = (Vec::new(), Vec::new(), 0);
         for id in &carried {
             bytes += id.key.len();
@@ -471,11 +470,9 @@ impl Writer {
     pub(super) fn found_fence(&self) -> Option<&str> {
         match &self.standing {
             Standing::Conflict(found) | Standing::Fenced(found) => Some(found),
-            Standing::Unknown
-            | Standing::Absent(_)
-            | Standing::Claimable(_)
-            | Standing::Held
-            | Standing::Ended => None,
+            Standing::Unknown | Standing::Absent(_) | Standing::Claimable(_) | Standing::Held | Standing::Ended => {
+                None
+            }
         }
     }
 

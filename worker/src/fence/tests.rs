@@ -75,7 +75,11 @@ fn the_table() {
         ("own grant, another directory", with(|f| f.incarnation = incarnation("other", 1, 7)), Verdict::Fenced),
         ("equal epoch, another grant", with(|f| f.grant = GrantId::parse("grant-2").unwrap()), Verdict::Fenced),
         ("lower epoch", with(|f| f.epoch = Epoch(4)), Verdict::Claimable),
-        ("lower epoch, released", with(|f| (f.epoch, f.kind) = (Epoch(4), FenceKind::Released)), Verdict::Claimable),
+        (
+            "lower epoch, released",
+            with(|f| (f.epoch, f.kind) = (Epoch(4), FenceKind::Released)),
+            Verdict::Claimable,
+        ),
         (
             "another uid, released, lower epoch",
             with(|f| {

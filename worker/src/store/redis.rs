@@ -69,11 +69,13 @@ impl Keys {
 impl RedisStore {
     /// Opens a store; the connections are made in the background and made anew for ever.
     pub fn connect(url: &StoreUrl) -> Result<Self, StoreError> {
-        Ok(Self { shared: Arc::new(Shared {
+        Ok(Self {
+            shared: Arc::new(Shared {
                 link: Link::open(url)?,
                 heavy: Semaphore::new(HEAVY_AT_ONCE),
                 listing: Semaphore::new(1),
-            }) })
+            }),
+        })
     }
 }
 
@@ -154,9 +156,9 @@ impl Shared {
     /// Waits for its turn among what takes long.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
         let turn = tokio::time::timeout(TURN, self.heavy.acquire()).await;
-        turn.ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| StoreError::NotDone("too many comparisons and loads of the store are under way".to_owned()))
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            StoreError::NotDone("too many comparisons and loads of the store are under way".to_owned())
+        })
     }
 
     /// Stages both hashes under names of their own and renames them into place in one step.
@@ -187,7 +189,8 @@ impl Shared {
         for (name, items) in names.iter().zip([&snapshot.flags, &snapshot.segments]) {
             for chunk in chunks(items) {
                 let key = std::slice::from_ref(name);
-                let staging = self.call(&mut bulk, &script::STAGE, key, |call| script::stage_arguments(call, chunk));
+                let staging =
+                    self.call(&mut bulk, &script::STAGE, key, |call| script::stage_arguments(call, chunk));
                 // Nothing of the environment itself was touched yet.
                 let answer = staging.await.map_err(|error| StoreError::NotDone(error.to_string()))?;
                 if !script::is_staged(&answer) {

@@ -131,8 +131,7 @@ impl Writer {
 
     /// The fence is not ours (any more).
     fn lose(&mut self, standing: Standing, counts: [u64; 2]) {
-        let nothing_to_write =
-            matches!(standing, Standing::Conflict(_) | Standing::Fenced(_) | Standing::Ended);
+        let nothing_to_write = matches!(standing, Standing::Conflict(_) | Standing::Fenced(_) | Standing::Ended);
         if nothing_to_write {
             self.health.recovered();
         }

@@ -318,7 +318,10 @@ fn a_foreign_change_is_repaired_minimally() {
     model.items.insert(ItemId { kind: Kind::Flag, key: "a".into() }, b"foreign".to_vec());
     writer.distrust(NOW);
     let ops = settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(2)));
-    assert!(matches!(&ops[..], [Op::Look, Op::Compare { .. }, Op::Write(write)] if write.set.len() == 1), "{ops:?}");
+    assert!(
+        matches!(&ops[..], [Op::Look, Op::Compare { .. }, Op::Write(write)] if write.set.len() == 1),
+        "{ops:?}"
+    );
     assert_in_line(&writer, &model, &data);
 }
 
@@ -574,7 +577,9 @@ fn a_busy_foreign_writer_is_answered_at_a_distance() {
     let (mut looks, mut comparisons) = (0, 0);
     for step in 0..1000 {
         let now = NOW.after(Duration::from_millis(10 * step));
-        model.items.insert(ItemId { kind: Kind::Flag, key: format!("foreign-{step}").as_str().into() }, b"x".to_vec());
+        model
+            .items
+            .insert(ItemId { kind: Kind::Flag, key: format!("foreign-{step}").as_str().into() }, b"x".to_vec());
         writer.distrust(now);
         for op in settle(&mut writer, &mut model, Some(&data), now) {
             looks += u32::from(matches!(op, Op::Look));

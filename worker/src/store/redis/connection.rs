@@ -159,13 +159,7 @@ fn client(url: &StoreUrl) -> RedisResult<Client> {
 }
 
 /// Connects, publishes the connections, waits until they fail, and so on for ever.
-async fn keep(
-    client: Client,
-    shown: String,
-    current: watch::Sender<State>,
-    hints: Hints,
-    registry: Arc<Registry>,
-) {
+async fn keep(client: Client, shown: String, current: watch::Sender<State>, hints: Hints, registry: Arc<Registry>) {
     let mut pause = *RETRY.start();
     let mut told = false;
     loop {
