@@ -1,6 +1,6 @@
 //! Control and workers in this process.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,7 +68,13 @@ impl<'a> Fleet<'a> {
         if let Some(uri) = &options.base_uri {
             settings.base_uri = uri.clone();
         }
-        let control = control::App::start(settings).await.map_err(|error| {
+        let mut started = control::App::start(settings.clone()).await;
+        if started.is_err() {
+            // A port may have been taken since it was looked at.
+            (settings.listen, settings.http_listen) = (ANY_PORT, ANY_PORT);
+            started = control::App::start(settings).await;
+        }
+        let control = started.map_err(|error| {
             Failure::new(ExitStatus::Failed, format!("control cannot start: {error:#}"))
                 .hint("does another `flotilla dev` run in this directory?")
         })?;
@@ -95,7 +101,12 @@ impl<'a> Fleet<'a> {
                 max_connecting: MAX_CONNECTING,
                 file_source_dir: self.options.file_source_dir.clone(),
             };
-            let mut running = worker::app::App::start(settings).await.map_err(|error| {
+            let mut started = worker::app::App::start(settings.clone()).await;
+            if started.is_err() {
+                started =
+                    worker::app::App::start(worker::config::Settings { http_listen: ANY_PORT, ..settings }).await;
+            }
+            let mut running = started.map_err(|error| {
                 Failure::new(ExitStatus::Failed, format!("worker {name} cannot start: {error}"))
                     .hint("does another `flotilla dev` run in this directory?")
             })?;
@@ -160,12 +171,15 @@ impl<'a> Fleet<'a> {
     }
 }
 
+/// Any free port of loopback.
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// The port, if it is free, or any free one.
 fn prefer(port: u16) -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match TcpListener::bind(address) {
         Ok(_) => address,
-        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        Err(_) => ANY_PORT,
     }
 }
 
