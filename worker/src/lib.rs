@@ -24,6 +24,8 @@ mod link;
 mod supervisor;
 // /livez, /readyz, /metrics.
 mod http;
+// Errors with their causes.
+mod causes;
 
 // What every source of flag data tells its environment.
 pub mod source;

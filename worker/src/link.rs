@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::causes::with_causes;
 use flotilla_proto::session::{ControlMessage, WorkerMessage};
 use flotilla_proto::v1::worker_service_client::WorkerServiceClient;
 use flotilla_proto::{Reason, Refusal, v1};
@@ -115,7 +116,7 @@ pub(crate) async fn run(addresses: Vec<Url>, events: mpsc::Sender<LinkEvent>) {
             }
             Heard::Nothing => next_address += 1,
         }
-        let text = describe(&error);
+        let text = with_causes(&error);
         // The same failure every two seconds is one line, not thousands; and why this worker ended it, it has said.
         if text == last_logged || matches!(error, LinkError::EndedHere) {
             tracing::debug!(control = %address, attempt, error = text, "no session with control");
@@ -226,21 +227,6 @@ async fn carry(
     }
 }
 
-/// The error and its causes in one line. The transport's own text alone is "transport error".
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// From 100 ms doubling to 2 s, of which a random half is waited at least. `random` is any number.
 fn retry_delay(attempt: u32, random: u32) -> Duration {
     let whole = FIRST_RETRY_DELAY.saturating_mul(1 << attempt.min(10)).min(LONGEST_RETRY_DELAY);
@@ -263,6 +249,6 @@ mod tests {
     #[test]
     fn an_error_is_told_with_its_causes() {
         let status = LinkError::Status(Box::new(Status::unavailable("away")));
-        assert_eq!(describe(&status), "control answered with Unavailable: away");
+        assert_eq!(with_causes(&status), "control answered with Unavailable: away");
     }
 }

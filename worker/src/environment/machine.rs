@@ -362,7 +362,7 @@ impl Machine {
                 Kind::Flag => "flag",
                 Kind::Segment => "segment",
             };
-            format!("{kind}/{}: {}", item.key, item.reason)
+            format!("{kind}/{}: {}", item.shown_key(), item.reason)
         };
         let warm = self.assignment.grant.intent == Intent::Warm;
         let warmed = self.filled && self.source_state == Some(SourceState::Connected);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::session::{Answer, Question};
+use flotilla_proto::v1::RequestFailure;
 use flotilla_proto::{Prefix, Reason, v1};
 
 use crate::dataset::ItemId;
@@ -36,28 +37,26 @@ pub(super) async fn answer(subject: Subject, question: Question, deadline: Durat
     };
     tokio::time::timeout(deadline, answer)
         .await
-        .unwrap_or_else(|_| Err(failure(Reason::WorkerTimeout, "the worker could not answer in time")))
+        .unwrap_or_else(|_| Err(RequestFailure::new(Reason::WorkerTimeout, "the worker could not answer in time")))
         .unwrap_or_else(Answer::Failure)
 }
 
-fn failure(reason: Reason, message: impl Into<String>) -> v1::RequestFailure {
-    v1::RequestFailure { reason: reason.as_str().to_owned(), message: message.into(), status: 0 }
-}
-
-fn store_failure(outcome: Outcome) -> v1::RequestFailure {
+fn store_failure(outcome: Outcome) -> RequestFailure {
     match outcome {
-        Outcome::Failed(error) => failure(Reason::StoreUnavailable, error.to_string()),
+        Outcome::Failed(error) => RequestFailure::new(Reason::StoreUnavailable, error.to_string()),
         Outcome::Looked(_)
         | Outcome::Done { .. }
         | Outcome::Refused(_)
         | Outcome::Compared(_)
         | Outcome::Busy
         | Outcome::Listed(_)
-        | Outcome::Read(_) => failure(Reason::StoreUnavailable, "the store gave an answer to another question"),
+        | Outcome::Read(_) => {
+            RequestFailure::new(Reason::StoreUnavailable, "the store gave an answer to another question")
+        }
     }
 }
 
-async fn list(subject: &Subject, request: &v1::ListItemsRequest) -> Result<Answer, v1::RequestFailure> {
+async fn list(subject: &Subject, request: &v1::ListItemsRequest) -> Result<Answer, RequestFailure> {
     let items = match subject.store.execute(&subject.prefix, Op::List).await {
         Outcome::Listed(items) => items,
         other => return Err(store_failure(other)),
@@ -81,16 +80,16 @@ async fn list(subject: &Subject, request: &v1::ListItemsRequest) -> Result<Answe
     Ok(Answer::ListItems(v1::ListItemsResponse { items, next_page_token, initialized: look.marker }))
 }
 
-async fn get(subject: &Subject, request: &v1::GetItemRequest) -> Result<Answer, v1::RequestFailure> {
+async fn get(subject: &Subject, request: &v1::GetItemRequest) -> Result<Answer, RequestFailure> {
     let kind = kind_from_proto(request.kind())
-        .ok_or_else(|| failure(Reason::InvalidField, "kind: flag or segment is required"))?;
+        .ok_or_else(|| RequestFailure::new(Reason::InvalidField, "kind: flag or segment is required"))?;
     let id = ItemId { kind, key: request.key.as_str().into() };
     match subject.store.execute(&subject.prefix, Op::Read(id.clone())).await {
         Outcome::Read(Some(json)) => {
             let item = Some(summary(&StoredItem::of(id, &json)));
             Ok(Answer::GetItem(v1::GetItemResponse { item, json }))
         }
-        Outcome::Read(None) => Err(failure(
+        Outcome::Read(None) => Err(RequestFailure::new(
             Reason::ItemNotFound,
             format!("the store holds no {} {:?} of this environment", word(kind), request.key),
         )),
@@ -98,26 +97,27 @@ async fn get(subject: &Subject, request: &v1::GetItemRequest) -> Result<Answer, 
     }
 }
 
-async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer, v1::RequestFailure> {
+async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer, RequestFailure> {
     let Some(mut settings) = subject.settings else {
-        return Err(failure(Reason::NoSdkKey, "the environment reads a file and takes no SDK key"));
+        return Err(RequestFailure::new(Reason::NoSdkKey, "the environment reads a file and takes no SDK key"));
     };
     settings.key = flotilla_proto::SdkKey::parse("sdk_key", key)
-        .map_err(|violation| failure(Reason::InvalidField, violation.description))?;
+        .map_err(|violation| RequestFailure::new(Reason::InvalidField, violation.description))?;
     match prove_key(&settings, &subject.sources, deadline).await {
         Ok(environment_id) => Ok(Answer::KeyProved(v1::KeyProved {
             environment_id: environment_id.map(String::from).unwrap_or_default(),
             present_environment_id: subject.environment_id.unwrap_or_default(),
         })),
-        Err(error @ SourceFailure::Auth { status }) => {
-            Err(v1::RequestFailure { status: u32::from(status), ..failure(Reason::KeyRejected, error.to_string()) })
-        }
-        Err(error @ SourceFailure::Http { status }) => Err(v1::RequestFailure {
+        Err(error @ SourceFailure::Auth { status }) => Err(RequestFailure {
             status: u32::from(status),
-            ..failure(Reason::UpstreamUnavailable, error.to_string())
+            ..RequestFailure::new(Reason::KeyRejected, error.to_string())
+        }),
+        Err(error @ SourceFailure::Http { status }) => Err(RequestFailure {
+            status: u32::from(status),
+            ..RequestFailure::new(Reason::UpstreamUnavailable, error.to_string())
         }),
         Err(error @ (SourceFailure::Network { .. } | SourceFailure::Data { .. })) => {
-            Err(failure(Reason::UpstreamUnavailable, error.to_string()))
+            Err(RequestFailure::new(Reason::UpstreamUnavailable, error.to_string()))
         }
     }
 }

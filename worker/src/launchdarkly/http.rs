@@ -1,6 +1,5 @@
 //! The HTTP side: one client for all environments, the headers LaunchDarkly asks for, and careful redirects.
 
-use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::LaunchDarklySettings;
+use crate::causes::with_causes;
 use crate::source::SourceFailure;
 
 const USER_AGENT: &str = concat!("Flotilla/", env!("CARGO_PKG_VERSION"));
@@ -98,7 +98,7 @@ impl HttpClient {
             let response = match timeout(response_timeout, client.request(request)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(error)) => {
-                    return Err(network(format!("request to {} failed: {}", authority(&url), chain(&error))));
+                    return Err(network(format!("request to {} failed: {}", authority(&url), with_causes(&error))));
                 }
                 Err(_) => {
                     let message = format!("{} did not answer within {response_timeout:?}", authority(&url));
@@ -174,20 +174,6 @@ pub(super) fn refusal(status: StatusCode) -> SourceFailure {
         status @ (401 | 403) => SourceFailure::Auth { status },
         status => SourceFailure::Http { status },
     }
-}
-
-/// An error with its causes on one line; none of them holds a header or a path.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) fn network(message: String) -> SourceFailure {

@@ -16,6 +16,7 @@ use super::backoff::{Backoff, FailureClass};
 use super::event::parse_poll;
 use super::http::{self, Connection, endpoint, environment_id, network, refusal};
 use super::{LaunchDarklySettings, SharedSources, jitter};
+use crate::causes::with_causes;
 use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure};
 
 /// What one poll brought.
@@ -155,7 +156,7 @@ async fn read(response: Response<Incoming>, limit: usize, within: Duration) -> R
     match timeout(within, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        Ok(Err(error)) => Err(network(format!("the poll's answer broke off: {}", http::chain(&*error)))),
+        Ok(Err(error)) => Err(network(format!("the poll's answer broke off: {}", with_causes(&*error)))),
         Err(_) => Err(network(format!("the poll's answer was not complete within {within:?}"))),
     }
 }

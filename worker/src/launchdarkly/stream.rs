@@ -17,6 +17,7 @@ use super::event::{DataError, DataEvent, parse_event};
 use super::http::{self, Connection, endpoint, environment_id, network, refusal};
 use super::sse::{SseItem, SseParser};
 use super::{LaunchDarklySettings, SharedSources, SourceTimeouts, jitter};
+use crate::causes::with_causes;
 use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -250,7 +251,7 @@ impl OpenStream {
                 Err(_) => return Err(network(complaint)),
                 Ok(None) => return Err(network("the server ended the stream".to_owned())),
                 Ok(Some(Err(error))) => {
-                    return Err(network(format!("the stream broke: {}", http::chain(&error))));
+                    return Err(network(format!("the stream broke: {}", with_causes(&error))));
                 }
                 // Anything but data is a trailer, which ends the body.
                 Ok(Some(Ok(frame))) => {
