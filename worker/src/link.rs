@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::causes::with_causes;
 use flotilla_proto::session::{ControlMessage, WorkerMessage};
 use flotilla_proto::v1::worker_service_client::WorkerServiceClient;
 use flotilla_proto::{Reason, Refusal, v1};
@@ -14,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use url::Url;
+
+use crate::causes::with_causes;
 
 /// The largest message either way. An update of 10,000 environments stays far below.
 const MESSAGE_LIMIT_BYTES: usize = 64 << 20;
