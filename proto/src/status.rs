@@ -195,6 +195,62 @@ pub struct EnvironmentReport {
     pub repairs: u64,
 }
 
+impl EnvironmentReport {
+    /// Whether more than counters and times differ. Fields are named one by one, so that a new one is a decision.
+    pub fn differs_beyond_counters(&self, other: &Self) -> bool {
+        let Self {
+            environment,
+            uid,
+            generation,
+            grant,
+            grant_state,
+            pending_reason,
+            found_fence,
+            source_state,
+            marker,
+            store_available,
+            flags: _,
+            segments: _,
+            bytes: _,
+            last_event_time: _,
+            last_byte_time: _,
+            last_write_time: _,
+            last_error,
+            source_error,
+            rejected_items,
+            environment_id,
+            changed_environment_id,
+            repairs: _,
+        } = self;
+        let is_same = *environment == other.environment
+            && *uid == other.uid
+            && *generation == other.generation
+            && *grant == other.grant
+            && *grant_state == other.grant_state
+            && *pending_reason == other.pending_reason
+            && *found_fence == other.found_fence
+            && *source_state == other.source_state
+            && *marker == other.marker
+            && *store_available == other.store_available
+            && is_same_error(last_error.as_ref(), other.last_error.as_ref())
+            && is_same_error(source_error.as_ref(), other.source_error.as_ref())
+            && *rejected_items == other.rejected_items
+            && *environment_id == other.environment_id
+            && *changed_environment_id == other.changed_environment_id;
+        !is_same
+    }
+}
+
+fn is_same_error(before: Option<&LastError>, after: Option<&LastError>) -> bool {
+    match (before, after) {
+        (None, None) => true,
+        (Some(before), Some(after)) => {
+            (before.kind, before.status, &before.message) == (after.kind, after.status, &after.message)
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 impl From<&LastError> for v1::LastError {
     fn from(error: &LastError) -> Self {
         Self {

@@ -5,6 +5,8 @@
 
 // One environment: its task, and what it has not been told yet.
 mod slot;
+// Control's questions: whom they are for, and answers when nobody can.
+mod questions;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +17,13 @@ use std::time::Duration;
 
 use flotilla_proto::process::Clock;
 use flotilla_proto::session::{Answer, Assignment, Question, Rejection, WorkerMessage};
-use flotilla_proto::{EnvironmentName, FleetId, Reason, Timestamp, v1};
+use flotilla_proto::{EnvironmentName, FleetId, Reason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::questions::{environment_of, failure, too_many_questions, wait_for_answer};
 use self::slot::{Ask, Errand, Mail, Run, Slot};
 use crate::environment::{ControlState, EnvironmentHandle, EnvironmentInput, EnvironmentUpdate};
 use crate::link::{Closed, Connection, LinkEvent};
@@ -494,28 +497,4 @@ impl<E: Environments> Supervisor<E> {
             let _ = timeout(GOODBYE_TIMEOUT, closed).await;
         }
     }
-}
-
-fn environment_of(question: &Question) -> &str {
-    match question {
-        Question::ListItems(question) => &question.environment,
-        Question::GetItem(question) => &question.environment,
-        Question::ProveKey(question) => &question.environment,
-    }
-}
-
-async fn wait_for_answer(deadline: Duration, answer: oneshot::Receiver<Answer>) -> Answer {
-    match timeout(deadline, answer).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => failure(Reason::NoWorker, "the environment ended before it answered"),
-        Err(_) => failure(Reason::WorkerTimeout, "the environment did not answer in time"),
-    }
-}
-
-fn too_many_questions() -> Answer {
-    failure(Reason::WorkerTimeout, "too many questions are under way")
-}
-
-fn failure(reason: Reason, message: &str) -> Answer {
-    Answer::Failure(v1::RequestFailure::new(reason, message))
 }

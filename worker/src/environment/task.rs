@@ -49,6 +49,8 @@ struct Task {
     told_failure: Option<SourceFailure>,
     told: Option<EnvironmentReport>,
     told_at: Timestamp,
+    /// When counters and times that changed are told.
+    report_due: Option<Timestamp>,
     instance_id: Uuid,
 }
 
@@ -87,6 +89,7 @@ pub(super) fn prepare(
         told_failure: None,
         told: None,
         told_at: Timestamp::default(),
+        report_due: None,
         instance_id,
     };
     Ok(task.run(inputs, actions))
@@ -131,7 +134,7 @@ impl Task {
 
     async fn next(&mut self, inputs: &mut mpsc::Receiver<EnvironmentInput>) -> Happened {
         let now = self.now();
-        let due = [self.wake, self.restart_source_at, Some(self.next_check), self.report_due()]
+        let due = [self.wake, self.restart_source_at, Some(self.next_check), self.report_due]
             .into_iter()
             .flatten()
             .min()
@@ -335,26 +338,29 @@ impl Task {
         }
     }
 
-    fn report_due(&self) -> Option<Timestamp> {
-        let told = self.told.as_ref()?;
-        (*told != self.machine.report()).then(|| self.told_at.after(REPORT))
-    }
-
+    /// Tells the status if it is worth telling now, or notes when it will be.
     async fn report(&mut self) {
         let report = self.machine.report();
         let now = self.now();
         let due = match &self.told {
-            None => true,
-            Some(told) if *told == report => false,
-            Some(told) => without_counters(told) != without_counters(&report) || self.told_at.after(REPORT) <= now,
+            None => now,
+            Some(told) if *told == report => {
+                self.report_due = None;
+                return;
+            }
+            Some(told) if told.differs_beyond_counters(&report) => now,
+            Some(_) => self.told_at.after(REPORT),
         };
-        if due {
-            log_changes(self.told.as_ref(), &report);
-            self.told_at = now;
-            self.told = Some(report.clone());
-            // The supervisor ends before the environments: then nobody needs the report.
-            let _ = self.updates.send((self.name.clone(), EnvironmentUpdate::Report(Box::new(report)))).await;
+        if due > now {
+            self.report_due = Some(due);
+            return;
         }
+        log_changes(self.told.as_ref(), &report);
+        self.report_due = None;
+        self.told_at = now;
+        self.told = Some(report.clone());
+        // The supervisor ends before the environments: then nobody needs the report.
+        let _ = self.updates.send((self.name.clone(), EnvironmentUpdate::Report(Box::new(report)))).await;
     }
 
     async fn end(mut self) {
@@ -418,19 +424,6 @@ fn operation_name(op: &Op) -> &'static str {
         Op::Compare { .. } => "compare",
         Op::List => "list",
         Op::Read(_) => "read",
-    }
-}
-
-/// The report without what changes all the time.
-fn without_counters(report: &EnvironmentReport) -> EnvironmentReport {
-    EnvironmentReport {
-        flags: 0,
-        segments: 0,
-        bytes: 0,
-        last_event_time: None,
-        last_byte_time: None,
-        last_write_time: None,
-        ..report.clone()
     }
 }
 

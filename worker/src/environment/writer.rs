@@ -9,13 +9,15 @@
 mod health;
 // What the store's answers mean.
 mod outcomes;
+// What is told of it all.
+mod status;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::session::TakeOver;
-use flotilla_proto::{FleetId, Grant, GrantState, Incarnation, Intent, Marker, Timestamp, Uid};
+use flotilla_proto::{FleetId, Grant, Incarnation, Intent, Marker, Timestamp, Uid};
 
 use self::health::Health;
 use super::ControlState;
@@ -430,76 +432,6 @@ impl Writer {
         let [flags, segments] = counts;
         let (epoch, grant) = (grant.epoch, grant.id);
         Fence { fleet, uid, lineage, epoch, grant, incarnation, write, flags, segments, kind }.to_string()
-    }
-
-    /// How far the grant is.
-    pub(super) fn grant_state(&self) -> GrantState {
-        match &self.standing {
-            Standing::Conflict(_) => GrantState::Conflict,
-            Standing::Fenced(_) => GrantState::Fenced,
-            Standing::Ended => GrantState::Established,
-            Standing::Unknown | Standing::Absent(_) | Standing::Claimable(_) | Standing::Held => {
-                if self.expected.is_none() || self.is_ending() {
-                    GrantState::Pending
-                } else if self.is_in_line() {
-                    GrantState::Synchronized
-                } else {
-                    GrantState::Established
-                }
-            }
-        }
-    }
-
-    /// Whether the store holds what the last full payload, and the last comparison, said.
-    fn is_in_line(&self) -> bool {
-        self.content == Content::InLine && !self.is_behind_payload && self.health.available() != Some(false)
-    }
-
-    /// Why the grant is pending, one word; empty: nothing special.
-    pub(super) fn pending_reason(&self) -> &'static str {
-        if self.health.available() == Some(false) {
-            "StoreUnavailable"
-        } else if matches!(self.standing, Standing::Absent(_)) {
-            "AwaitingConfirmation"
-        } else {
-            ""
-        }
-    }
-
-    /// The fence that is in the way.
-    pub(super) fn found_fence(&self) -> Option<&str> {
-        match &self.standing {
-            Standing::Conflict(found) | Standing::Fenced(found) => Some(found),
-            Standing::Unknown | Standing::Absent(_) | Standing::Claimable(_) | Standing::Held | Standing::Ended => {
-                None
-            }
-        }
-    }
-
-    /// The marker at the last look.
-    pub(super) fn marker(&self) -> Marker {
-        self.marker
-    }
-
-    /// Whether the store did what was asked last; `None`: nothing was asked.
-    pub(super) fn available(&self) -> Option<bool> {
-        self.health.available()
-    }
-
-    /// What is wrong with the store, if something is.
-    pub(super) fn error(&self) -> Option<&str> {
-        self.health.error()
-    }
-
-    /// A write number that was never used.
-    pub(super) fn next_number(&self) -> u64 {
-        self.next_number
-    }
-
-    /// Whether changes wait to be written to a store that is otherwise in line.
-    pub(super) fn is_behind(&self) -> bool {
-        let waits = !self.dirty.is_empty() || matches!(self.under, Some(Under::Write { .. }));
-        waits && self.content != Content::Unknown
     }
 }
 

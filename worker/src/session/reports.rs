@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flotilla_proto::session::WorkerMessage;
-use flotilla_proto::{EnvironmentName, EnvironmentReport, LastError, Timestamp};
+use flotilla_proto::{EnvironmentName, EnvironmentReport, Timestamp};
 
 /// The shortest time between two messages.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(50);
@@ -43,7 +43,11 @@ impl Reports {
         let name = report.environment.clone();
         let due = if let Some(entry) = self.latest.get_mut(&name) {
             let before = std::mem::replace(&mut entry.report, report);
-            if is_significant(&before, &entry.report) { now } else { entry.last_sent.after(COUNTERS_INTERVAL) }
+            if before.differs_beyond_counters(&entry.report) {
+                now
+            } else {
+                entry.last_sent.after(COUNTERS_INTERVAL)
+            }
         } else {
             let entry = Entry { report, last_sent: now, due: None };
             self.latest.insert(name.clone(), entry);
@@ -117,59 +121,5 @@ impl Reports {
         }
         entry.due = Some(due);
         self.due.insert((due, name));
-    }
-}
-
-/// Whether more than counters and times changed. Fields are named one by one, so that a new one is a decision.
-fn is_significant(before: &EnvironmentReport, after: &EnvironmentReport) -> bool {
-    let EnvironmentReport {
-        environment,
-        uid,
-        generation,
-        grant,
-        grant_state,
-        pending_reason,
-        found_fence,
-        source_state,
-        marker,
-        store_available,
-        flags: _,
-        segments: _,
-        bytes: _,
-        last_event_time: _,
-        last_byte_time: _,
-        last_write_time: _,
-        last_error,
-        source_error,
-        rejected_items,
-        environment_id,
-        changed_environment_id,
-        repairs: _,
-    } = before;
-    let is_same = *environment == after.environment
-        && *uid == after.uid
-        && *generation == after.generation
-        && *grant == after.grant
-        && *grant_state == after.grant_state
-        && *pending_reason == after.pending_reason
-        && *found_fence == after.found_fence
-        && *source_state == after.source_state
-        && *marker == after.marker
-        && *store_available == after.store_available
-        && is_same_error(last_error.as_ref(), after.last_error.as_ref())
-        && is_same_error(source_error.as_ref(), after.source_error.as_ref())
-        && *rejected_items == after.rejected_items
-        && *environment_id == after.environment_id
-        && *changed_environment_id == after.changed_environment_id;
-    !is_same
-}
-
-fn is_same_error(before: Option<&LastError>, after: Option<&LastError>) -> bool {
-    match (before, after) {
-        (None, None) => true,
-        (Some(before), Some(after)) => {
-            (before.kind, before.status, &before.message) == (after.kind, after.status, &after.message)
-        }
-        (Some(_), None) | (None, Some(_)) => false,
     }
 }

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{RunningEnvironment, too_many_questions};
+use super::RunningEnvironment;
+use super::questions::too_many_questions;
 use crate::environment::{ControlState, EnvironmentInput};
 
 /// How many questions may wait for one environment. Those that find no room are answered so at once.

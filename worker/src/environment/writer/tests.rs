@@ -1,77 +1,16 @@
 //! The writer against a model of the store, with the answers lost, late or refused.
 
-use std::collections::BTreeMap;
+// Whatever is lost, late or refused, in any order.
+mod faults;
+// What Redis would hold, and would answer.
+mod model;
 
-use flotilla_proto::{Epoch, GrantId};
-use proptest::prelude::*;
+use flotilla_proto::{Epoch, GrantId, GrantState};
 
+use self::model::{Model, items};
 use super::*;
 use crate::fence::Found;
 use crate::store::{Look, Outcome, StoreError};
-
-/// What Redis would hold, and would answer.
-#[derive(Debug, Clone, Default)]
-struct Model {
-    fence: Option<String>,
-    marker: bool,
-    items: BTreeMap<ItemId, Vec<u8>>,
-}
-
-impl Model {
-    fn counts(&self) -> [u64; 2] {
-        [Kind::Flag, Kind::Segment].map(|kind| self.items.keys().filter(|id| id.kind == kind).count() as u64)
-    }
-
-    fn found(&self) -> Found {
-        self.fence.clone().map_or(Found::Absent, Found::Value)
-    }
-
-    fn execute(&mut self, op: Op) -> Outcome {
-        match op {
-            Op::Look => {
-                let [flags, segments] = self.counts();
-                Outcome::Looked(Look { found: self.found(), marker: self.marker, flags, segments })
-            }
-            Op::Write(write) => self.step(&write.step, |model| {
-                model.items.extend(write.set.iter().map(|(id, body)| (id.clone(), body.to_vec())));
-                model.items.retain(|id, _| !write.remove.contains(id));
-                model.marker |= write.marker;
-            }),
-            Op::Load { step, snapshot } => self.step(&step, |model| {
-                model.items = items(&snapshot);
-                model.marker = true;
-            }),
-            Op::Purge(step) => self.step(&step, |model| (model.items, model.marker) = (BTreeMap::new(), false)),
-            Op::Compare { snapshot, urgency: _ } => {
-                let mut comparison = crate::dataset::Comparison::new(&snapshot);
-                for (id, body) in &self.items {
-                    comparison.found(id.kind, id.key.as_bytes(), body);
-                }
-                Outcome::Compared(comparison.differing())
-            }
-            Op::List | Op::Read(_) => unreachable!("the writer does not ask this"),
-        }
-    }
-
-    fn step(&mut self, step: &FenceStep, change: impl FnOnce(&mut Self)) -> Outcome {
-        if self.fence != step.expected {
-            return Outcome::Refused(self.found());
-        }
-        change(self);
-        self.fence = Some(step.next.clone());
-        let [flags, segments] = self.counts();
-        Outcome::Done { flags, segments }
-    }
-}
-
-fn items(snapshot: &crate::dataset::Snapshot) -> BTreeMap<ItemId, Vec<u8>> {
-    [Kind::Flag, Kind::Segment]
-        .into_iter()
-        .flat_map(|kind| {
-            snapshot.of(kind).iter().map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, body.to_vec()))
-        })
-        .collect()
-}
 
 fn me(epoch: u64, grant: &str, intent: Intent) -> Identity {
     Identity {
@@ -421,88 +360,6 @@ fn what_a_flush_took_away_counts_as_a_repair() {
     }
     assert_eq!(repairs, 1);
     assert_in_line(&writer, &model, &data);
-}
-
-/// What may happen between any two steps.
-#[derive(Debug, Clone)]
-enum Fault {
-    /// The operation is done and answered.
-    None,
-    /// Done, but the answer is lost.
-    AnswerLost,
-    /// Not done, and nobody knows.
-    RequestLost,
-    /// Nobody knows, and it is done later, after what follows.
-    Delayed,
-    /// The store says that it did not do it.
-    Refused,
-    /// The store loses everything, first.
-    Flushed,
-    /// The data set changes while the operation is under way.
-    Patched(u8),
-}
-
-fn fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![
-        4 => Just(Fault::None),
-        1 => Just(Fault::AnswerLost),
-        1 => Just(Fault::RequestLost),
-        1 => Just(Fault::Delayed),
-        1 => Just(Fault::Refused),
-        1 => Just(Fault::Flushed),
-        3 => (0u8..4).prop_map(Fault::Patched),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    /// Whatever is lost, late or refused: afterwards the store equals the data set, and no late write does harm.
-    #[test]
-    fn after_any_faults_the_store_equals_the_data(faults in proptest::collection::vec(fault(), 0..40)) {
-        let (mut writer, mut model, mut data) = (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
-        let (mut now, mut version, mut delayed) = (NOW, 1, Vec::new());
-        for fault in faults {
-            now = now.after(Duration::from_secs(2));
-            if let Fault::Flushed = fault {
-                model = Model::default();
-                writer.check();
-            }
-            match writer.decide(now, Some(&data), ONLINE) {
-                Decision::Confirm => writer.confirmed(now, true),
-                Decision::Wait(_) => {}
-                Decision::Run(op) => {
-                    if let Fault::Patched(number) = fault {
-                        version += 1;
-                        let key = ["a", "b", "c", "d"][usize::from(number)];
-                        let change = if version % 3 == 0 { data.delete(Kind::Flag, key, version) } else { data.patch(Kind::Flag, key, version, b"new") };
-                        writer.changed(change);
-                    }
-                    let unknown = || Outcome::Failed(StoreError::Unknown("no answer".to_owned()));
-                    let outcome = match fault {
-                        Fault::None | Fault::Flushed | Fault::Patched(_) => model.execute(op),
-                        Fault::AnswerLost => { model.execute(op); unknown() }
-                        Fault::RequestLost => unknown(),
-                        Fault::Delayed => { delayed.push(op); unknown() }
-                        Fault::Refused => Outcome::Failed(StoreError::NotDone("OOM".to_owned())),
-                    };
-                    writer.outcome(now, outcome);
-                }
-            }
-            if let Fault::Patched(_) = fault {
-                // A delayed one arrives in the middle of everything.
-                if let Some(op) = delayed.pop() { model.execute(op); }
-            }
-        }
-        now = now.after(Duration::from_secs(5));
-        writer.check();
-        settle(&mut writer, &mut model, Some(&data), now);
-        assert_in_line(&writer, &model, &data);
-        for late in delayed {
-            model.execute(late);
-        }
-        assert_in_line(&writer, &model, &data);
-    }
 }
 
 #[test]
