@@ -249,6 +249,7 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
         }
         Reason::EnvironmentPaused => "resume it with `flotilla env resume NAME`",
         Reason::NoWorker => "see the workers with `flotilla worker list`",
+        Reason::WorkerConnected => "stop it first, or move what it has away with `flotilla worker drain W`",
         Reason::KeyRejected => "copy the key from the environment's settings in LaunchDarkly",
         Reason::ShuttingDown => "control is stopping: try again when it is back",
         Reason::Internal => "control's log says more",

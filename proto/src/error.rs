@@ -69,6 +69,8 @@ reasons! {
     NoConflict = "NO_CONFLICT" => FailedPrecondition,
     /// No worker serves the environment.
     NoWorker = "NO_WORKER" => FailedPrecondition,
+    /// The worker is connected.
+    WorkerConnected = "WORKER_CONNECTED" => FailedPrecondition,
     /// LaunchDarkly refused the key.
     KeyRejected = "KEY_REJECTED" => FailedPrecondition,
     /// The worker cannot reach the store.

@@ -55,6 +55,8 @@ pub enum ControlMessage {
     Confirmed { id: u64, grants: Vec<GrantId> },
     /// The answer to a heartbeat.
     HeartbeatReply,
+    /// To a worker that drains: no other worker can take what it still holds.
+    NothingMoves,
     /// A question.
     Request { id: u64, deadline: Duration, question: Question },
     /// Last: end this session.

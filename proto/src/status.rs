@@ -193,6 +193,10 @@ pub struct EnvironmentReport {
     pub changed_environment_id: Option<String>,
     /// Repairs of the store so far, under this grant.
     pub repairs: u64,
+    /// Writes that the store refused for their fence so far, under this grant.
+    pub fenced_writes: u64,
+    /// Items in doubt, `flag/KEY: why`; at most 20.
+    pub doubted_items: Vec<String>,
 }
 
 impl EnvironmentReport {
@@ -221,6 +225,8 @@ impl EnvironmentReport {
             environment_id,
             changed_environment_id,
             repairs: _,
+            fenced_writes: _,
+            doubted_items,
         } = self;
         let is_same = *environment == other.environment
             && *uid == other.uid
@@ -236,7 +242,8 @@ impl EnvironmentReport {
             && is_same_error(source_error.as_ref(), other.source_error.as_ref())
             && *rejected_items == other.rejected_items
             && *environment_id == other.environment_id
-            && *changed_environment_id == other.changed_environment_id;
+            && *changed_environment_id == other.changed_environment_id
+            && *doubted_items == other.doubted_items;
         !is_same
     }
 }
@@ -317,6 +324,8 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             changed_environment_id: report.changed_environment_id.clone().unwrap_or_default(),
             repairs: report.repairs,
             pending_reason: report.pending_reason.clone(),
+            fenced_writes: report.fenced_writes,
+            doubted_items: report.doubted_items.clone(),
         }
     }
 }
@@ -354,6 +363,8 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             environment_id: text(&message.environment_id),
             changed_environment_id: text(&message.changed_environment_id),
             repairs: message.repairs,
+            fenced_writes: message.fenced_writes,
+            doubted_items: message.doubted_items.clone(),
         })
     }
 }

@@ -267,6 +267,7 @@ impl Session {
                 | ControlMessage::InitialStateComplete
                 | ControlMessage::Confirmed { .. }
                 | ControlMessage::HeartbeatReply
+                | ControlMessage::NothingMoves
                 | ControlMessage::Request { .. }
                 | ControlMessage::GoAway { .. },
             ) => return,
@@ -282,6 +283,7 @@ impl Session {
                 | ControlMessage::InitialStateComplete
                 | ControlMessage::Confirmed { .. }
                 | ControlMessage::HeartbeatReply
+                | ControlMessage::NothingMoves
                 | ControlMessage::Request { .. },
             ) => return self.close(CloseReason::Protocol("a message before the welcome"), effects),
             (Phase::Live(live), message) => (live, message),
@@ -308,6 +310,7 @@ impl Session {
                     self.save(effects);
                 }
             }
+            (_, ControlMessage::NothingMoves) => {}
             (_, ControlMessage::Request { id, deadline, question }) => {
                 effects.push(Effect::Ask { asked_by: self.number, id, deadline, question });
             }

@@ -362,6 +362,8 @@ impl World {
             environment_id: Some("ld-1".to_owned()),
             changed_environment_id: None,
             repairs: 0,
+            fenced_writes: 0,
+            doubted_items: Vec::new(),
         }
     }
 
@@ -454,9 +456,10 @@ impl Player {
                 self.went_away = Some(*reason);
                 None
             }
-            ControlMessage::Confirmed { .. } | ControlMessage::HeartbeatReply | ControlMessage::Request { .. } => {
-                None
-            }
+            ControlMessage::Confirmed { .. }
+            | ControlMessage::HeartbeatReply
+            | ControlMessage::NothingMoves
+            | ControlMessage::Request { .. } => None,
         }
     }
 }

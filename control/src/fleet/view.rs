@@ -243,6 +243,9 @@ impl Fleet {
             connect_time: about.map(|about| about.connected_at.to_proto()),
             last_heartbeat_time: about.map(|about| about.last_heard.to_proto()),
             environment_names: Vec::new(),
+            scheduling: v1::WorkerScheduling::Active.into(),
+            leaving: false,
+            warming: 0,
         }
     }
 }

@@ -64,4 +64,57 @@ impl v1::fleet_service_server::FleetService for Handler {
     ) -> Result<Response<v1::GetFleetStatusResponse>, Status> {
         Ok(Response::new(self.0.driver.read(|view| view.fleet.status()).await?))
     }
+
+    async fn cordon_worker(
+        &self,
+        _request: Request<v1::CordonWorkerRequest>,
+    ) -> Result<Response<v1::CordonWorkerResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn uncordon_worker(
+        &self,
+        _request: Request<v1::UncordonWorkerRequest>,
+    ) -> Result<Response<v1::UncordonWorkerResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn drain_worker(
+        &self,
+        _request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn delete_worker(
+        &self,
+        _request: Request<v1::DeleteWorkerRequest>,
+    ) -> Result<Response<v1::DeleteWorkerResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_events(
+        &self,
+        _request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type WatchWorkersStream = tokio_stream::wrappers::ReceiverStream<Result<v1::WatchWorkersResponse, Status>>;
+
+    async fn watch_workers(
+        &self,
+        _request: Request<v1::WatchWorkersRequest>,
+    ) -> Result<Response<Self::WatchWorkersStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type WatchEventsStream = tokio_stream::wrappers::ReceiverStream<Result<v1::WatchEventsResponse, Status>>;
+
+    async fn watch_events(
+        &self,
+        _request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
 }

@@ -193,6 +193,7 @@ impl From<&ControlMessage> for v1::SessionResponse {
                 grant_ids: grants.iter().map(ToString::to_string).collect(),
             }),
             ControlMessage::HeartbeatReply => Down::HeartbeatReply(v1::HeartbeatReply {}),
+            ControlMessage::NothingMoves => Down::NothingMoves(v1::NothingMoves {}),
             ControlMessage::Request { id, deadline, question } => Down::Request(v1::Request {
                 id: *id,
                 deadline: Some(duration_to_proto(*deadline)),
@@ -236,6 +237,7 @@ impl TryFrom<v1::SessionResponse> for ControlMessage {
                 Self::Confirmed { id: confirmed.id, grants: grants.ok_or(Malformed("confirmed.grant_ids"))? }
             }
             Down::HeartbeatReply(v1::HeartbeatReply {}) => Self::HeartbeatReply,
+            Down::NothingMoves(v1::NothingMoves {}) => Self::NothingMoves,
             Down::Request(request) => Self::Request {
                 id: request.id,
                 deadline: request

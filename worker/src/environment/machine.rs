@@ -389,6 +389,8 @@ impl Machine {
             environment_id: self.environment_id.as_deref().map(ToOwned::to_owned),
             changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
             repairs: self.repairs,
+            fenced_writes: 0,
+            doubted_items: Vec::new(),
         }
     }
 }

@@ -83,5 +83,7 @@ pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
         environment_id: None,
         changed_environment_id: None,
         repairs: 0,
+        fenced_writes: 0,
+        doubted_items: Vec::new(),
     }
 }
