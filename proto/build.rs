@@ -15,8 +15,8 @@ const SECRET: [&str; 5] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("proto");
-    let files =
-        ["environment", "event", "fleet", "data", "worker"].map(|name| root.join(format!("flotilla/v1/{name}.proto")));
+    let files = ["environment", "event", "fleet", "data", "worker"]
+        .map(|name| root.join(format!("flotilla/v1/{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());
     }

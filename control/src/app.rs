@@ -79,8 +79,9 @@ impl App {
         .context("opening the store did not end")??;
         let (fleet_id, term) = (loaded.fleet.clone(), loaded.term);
         let clock = Clock::start();
+        let events = loaded.remembered.events.clone();
         let fleet = Fleet::new(fleet_settings(&settings, &loaded), loaded.remembered, clock.now());
-        let (driver_task, driver) = driver(fleet, Box::new(store), clock);
+        let (driver_task, driver) = driver(fleet, events, Box::new(store), clock);
 
         let stopping = CancellationToken::new();
         let health = HealthReporter::new();
@@ -240,6 +241,7 @@ fn fleet_settings(settings: &Settings, loaded: &Loaded) -> FleetSettings {
         base_uri: settings.base_uri.clone(),
         application_id: settings.application_id.clone(),
         application_version: settings.application_version.clone(),
+        max_handovers: settings.max_handovers,
         grant_ids: GrantIds { start: uuid::Uuid::new_v4().simple().to_string(), last: 0 },
     }
 }

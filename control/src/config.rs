@@ -97,6 +97,13 @@ pub struct Options {
           value_parser = parse_duration)]
     pub reassign_grace: Duration,
 
+    /// How many environments are handed over from worker to worker at a time, at most
+    ///
+    /// What a lost worker had is not counted: it gets other workers at once.
+    #[arg(long, env = "FLOTILLA_MAX_HANDOVERS", value_name = "N", default_value = "4",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_handovers: u16,
+
     /// application-id in X-LaunchDarkly-Tags, for environments that name none
     #[arg(long, env = "FLOTILLA_APPLICATION_ID", value_name = "ID", value_parser = parse_tag)]
     pub application_id: Option<String>,
@@ -139,6 +146,8 @@ pub struct Settings {
     pub lease_duration: Duration,
     /// After how long they move when a session closes without a goodbye.
     pub reassign_grace: Duration,
+    /// How many environments are handed over at a time, at most. At least 1.
+    pub max_handovers: usize,
     /// `application-id` of environments that name none.
     pub application_id: Option<String>,
     /// `application-version` of environments that name none.
@@ -161,6 +170,7 @@ impl Settings {
             heartbeat_interval: Duration::from_secs(3),
             lease_duration: Duration::from_secs(15),
             reassign_grace: Duration::from_secs(1),
+            max_handovers: 4,
             application_id: None,
             application_version: None,
         }
@@ -210,6 +220,7 @@ impl Options {
             heartbeat_interval: self.heartbeat_interval,
             lease_duration: self.lease_duration,
             reassign_grace: self.reassign_grace,
+            max_handovers: self.max_handovers.into(),
             application_id: self.application_id,
             application_version: self.application_version,
         })

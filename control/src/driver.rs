@@ -8,6 +8,8 @@
 mod handle;
 // What changed lately, for those who watch.
 mod history;
+// What happened, as far as it is kept.
+mod events;
 // What operators ask about afterwards.
 mod notes;
 // Who waits for an answer, and who is connected.
@@ -27,12 +29,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::{Change, Command, Effect, Fleet, Input, Reply, SessionId};
+use crate::fleet::{Change, Command, Effect, EventRecord, Fleet, Input, Reply, SessionId};
 use crate::store::{Store, StoreError};
+use history::Fate;
 use outlets::Outlets;
 
+pub(crate) use events::{Events, KEPT as EVENTS_KEPT};
 pub(crate) use handle::DriverHandle;
-pub(crate) use history::{Event, History, Lost, Revision};
+pub(crate) use history::{Environments, History, Lost, Revision, Workers};
 pub(crate) use outlets::{SESSION_QUEUE, SessionSink};
 
 /// Inputs and reads that may wait for the driver; more make their senders wait.
@@ -46,7 +50,17 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct View<'a> {
     pub(crate) fleet: &'a Fleet,
-    pub(crate) history: &'a History,
+    pub(crate) history: &'a History<Environments>,
+    pub(crate) workers: &'a History<Workers>,
+    pub(crate) events: &'a Events,
+}
+
+/// Where the last of everything that is watched stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Newest {
+    environments: Revision,
+    workers: Revision,
+    events: Option<Revision>,
 }
 
 type Read = Box<dyn FnOnce(&View<'_>) + Send>;
@@ -89,8 +103,10 @@ pub(crate) struct Driver {
     store: Option<Box<dyn Store>>,
     clock: Clock,
     messages: mpsc::Receiver<Message>,
-    history: History,
-    newest: watch::Sender<Revision>,
+    history: History<Environments>,
+    workers: History<Workers>,
+    events: Events,
+    newest: watch::Sender<Newest>,
     outlets: Outlets,
     committing_since: Arc<AtomicU64>,
     last_tick: Timestamp,
@@ -104,11 +120,21 @@ impl fmt::Debug for Message {
     }
 }
 
-/// A driver over a fleet that has just been loaded from `store`, and the handle to speak to it.
-pub(crate) fn driver(fleet: Fleet, store: Box<dyn Store>, clock: Clock) -> (Driver, DriverHandle) {
+/// A driver over a fleet and events that have just been loaded from `store`, and the handle to speak to it.
+pub(crate) fn driver(
+    fleet: Fleet,
+    events: Vec<EventRecord>,
+    store: Box<dyn Store>,
+    clock: Clock,
+) -> (Driver, DriverHandle) {
     let (sender, messages) = mpsc::channel(QUEUE);
-    let history = History::new(fleet.term());
-    let (newest, newest_receiver) = watch::channel(history.newest());
+    let (history, workers) = (History::new(fleet.term()), History::new(fleet.term()));
+    let events = Events::new(events);
+    let (newest, newest_receiver) = watch::channel(Newest {
+        environments: history.newest(),
+        workers: workers.newest(),
+        events: events.newest(),
+    });
     let committing_since = Arc::new(AtomicU64::new(0));
     let handle = DriverHandle {
         messages: sender,
@@ -123,6 +149,8 @@ pub(crate) fn driver(fleet: Fleet, store: Box<dyn Store>, clock: Clock) -> (Driv
         clock,
         messages,
         history,
+        workers,
+        events,
         newest,
         outlets: Outlets::default(),
         committing_since,
@@ -168,7 +196,8 @@ impl Driver {
             self.commit(std::mem::take(&mut batch.changes)).await?;
             self.carry_out(batch.effects);
             self.publish();
-            let view = View { fleet: &self.fleet, history: &self.history };
+            let Self { fleet, history, workers, events, .. } = &self;
+            let view = View { fleet, history, workers, events };
             batch.reads.into_iter().for_each(|read| read(&view));
             if batch.stop {
                 self.outlets.shut_down();
@@ -241,6 +270,8 @@ impl Driver {
                 | Effect::Close { .. }
                 | Effect::EnvironmentChanged { .. }
                 | Effect::EnvironmentRemoved { .. }
+                | Effect::WorkerChanged { .. }
+                | Effect::WorkerRemoved { .. }
                 | Effect::Note(_)) => batch.effects.push(other),
             }
         }
@@ -251,6 +282,7 @@ impl Driver {
         if changes.is_empty() {
             return Ok(());
         }
+        let events: Vec<_> = changes.iter().filter_map(event_of).cloned().collect();
         let mut store = self.store.take().expect("it is put back after every commit");
         self.committing_since.store(self.clock.now().0.max(1), Ordering::Relaxed);
         let done = tokio::task::spawn_blocking(move || {
@@ -265,6 +297,7 @@ impl Driver {
             Err(error) => Err(StoreError::Corrupt { what: format!("the commit did not end: {error}") }),
         };
         self.committing_since.store(0, Ordering::Relaxed);
+        events.into_iter().for_each(|event| self.events.push(event));
         if let Err(error) = &result {
             let error = whole(error);
             tracing::error!(
@@ -279,6 +312,7 @@ impl Driver {
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
         self.history.keep_to(self.fleet.term());
+        self.workers.keep_to(self.fleet.term());
         for effect in effects {
             match effect {
                 Effect::Persist(_) => unreachable!("changes are taken out in `step`"),
@@ -292,19 +326,42 @@ impl Driver {
                 Effect::Close { session } => self.outlets.close(session),
                 Effect::Note(note) => notes::log(&note),
                 Effect::EnvironmentChanged { environment } => {
-                    self.history.record(environment, Event::Changed);
+                    self.history.record(environment, Fate::Changed);
                 }
                 Effect::EnvironmentRemoved { environment, uid } => {
                     tracing::info!(environment = environment.as_str(), uid = uid.as_str(), "environment is gone");
-                    self.history.record(environment, Event::Removed(uid));
+                    self.history.record(environment, Fate::Removed(uid));
                 }
+                Effect::WorkerChanged { worker } => self.workers.record(worker, Fate::Changed),
+                Effect::WorkerRemoved { worker } => self.workers.record(worker, Fate::Removed(())),
             }
         }
     }
 
     fn publish(&self) {
-        let newest = self.history.newest();
+        let newest = Newest {
+            environments: self.history.newest(),
+            workers: self.workers.newest(),
+            events: self.events.newest(),
+        };
         self.newest.send_if_modified(|known| std::mem::replace(known, newest) != newest);
+    }
+}
+
+fn event_of(change: &Change) -> Option<&EventRecord> {
+    match change {
+        Change::PutEvent(event) => Some(event),
+        Change::PutEnvironment(_)
+        | Change::DeleteEnvironment { .. }
+        | Change::PutEpoch { .. }
+        | Change::PutStore { .. }
+        | Change::PutRequest { .. }
+        | Change::ForgetRequests { .. }
+        | Change::PutEnded { .. }
+        | Change::ForgetEnded { .. }
+        | Change::PutTerm { .. }
+        | Change::PutWorker { .. }
+        | Change::DeleteWorker { .. } => None,
     }
 }
 

@@ -19,14 +19,22 @@ mod ended;
 mod session;
 // How long silence is borne.
 mod lease;
+// Cordon, drain, forget.
+mod membership;
 // Which environments need a grant.
 mod planning;
-// Which worker gets which orphan.
+// Which worker gets which environment.
 mod placement;
+// Moving without a gap.
+mod handover;
+// Pauses that double.
+mod backoff;
 // Grants, and the updates that carry them.
 mod assignment;
 // What workers report, and what follows.
 mod report;
+// What operators ask about afterwards.
+mod event;
 // Replacing an SDK key.
 mod rotation;
 // Questions to workers.
@@ -48,13 +56,16 @@ use url::Url;
 
 pub(crate) use boundary::{
     Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, FailedRotation, GrantIds,
-    GrantRecord, Input, Mutation, Note, Proof, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
-    RotationFailure, SessionId, SpecChange,
+    GrantRecord, Input, Mutation, Proof, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
+    RotationFailure, Scheduling, SessionId, SpecChange, WorkerAction, WorkerCommand,
 };
+pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
+pub(crate) use membership::no_such_worker;
 pub(crate) use view::Glance;
 
 use ended::Ended;
 use environment::{Environment, MoveReason};
+use planning::Gathering;
 use question::Questions;
 use request::Requests;
 use worker::Worker;
@@ -82,6 +93,8 @@ pub(crate) struct FleetSettings {
     pub(crate) application_id: Option<String>,
     /// `application-version` of environments that name none.
     pub(crate) application_version: Option<String>,
+    /// How many environments are handed over at a time, at most.
+    pub(crate) max_handovers: usize,
     /// Makes the ids of grants.
     pub(crate) grant_ids: GrantIds,
 }
@@ -124,6 +137,16 @@ pub(crate) struct Fleet {
     wakes: BTreeSet<(Timestamp, EnvironmentName)>,
     /// Environments for which there is no good place now.
     unplaced: BTreeSet<EnvironmentName>,
+    /// Environments that their holder serves but shall not keep, and why.
+    to_leave: BTreeMap<EnvironmentName, MoveReason>,
+    /// Environments that are being handed over.
+    handovers: BTreeSet<EnvironmentName>,
+    /// Orphans wait for more workers to join.
+    gathering: Option<Gathering>,
+    /// When to see again whether a worker has more than its share.
+    look_again_at: Option<Timestamp>,
+    /// The number of the last event.
+    last_event: u64,
     moves: BTreeMap<MoveReason, u64>,
     reconnects: u64,
     gathered: Gathered,
@@ -152,8 +175,12 @@ struct Gathered {
     updates_due: BTreeSet<WorkerName>,
     /// Environments that are no more.
     ended: Vec<(EnvironmentName, Uid)>,
+    /// Workers whose public view may have changed.
+    touched_workers: BTreeSet<WorkerName>,
     /// Whether there may be a place for those that have none.
     retry_unplaced: bool,
+    /// Whether another handover may begin.
+    handovers_due: bool,
 }
 
 /// A reply in the making.
@@ -163,6 +190,8 @@ enum Answer {
     Ready(Result<Reply, Refusal>),
     /// The environment as it is at the end of the step.
     Present(EnvironmentName),
+    /// The worker as it is at the end of the step.
+    Worker(WorkerName),
 }
 
 impl Fleet {
@@ -188,6 +217,11 @@ impl Fleet {
             questions: Questions::default(),
             wakes: BTreeSet::new(),
             unplaced: BTreeSet::new(),
+            to_leave: BTreeMap::new(),
+            handovers: BTreeSet::new(),
+            gathering: None,
+            look_again_at: None,
+            last_event: remembered.events.last().map_or(0, |event| event.number),
             moves: BTreeMap::new(),
             reconnects: 0,
             gathered: Gathered::default(),
@@ -204,6 +238,10 @@ impl Fleet {
         }
         for (uid, at) in remembered.ended {
             fleet.ended.note(at, uid);
+        }
+        for (name, scheduling) in remembered.workers {
+            let worker = Worker { scheduling, ..Worker::gone(now) };
+            fleet.workers.insert(name, worker);
         }
         for record in remembered.environments {
             fleet.remember(record);
@@ -225,12 +263,19 @@ impl Fleet {
             self.prefixes.insert(key, name.clone());
         }
         let until = self.now.after(self.settings.lease_duration);
-        if let Some(granted) = &record.grant {
-            let worker = self.workers.entry(granted.worker.clone()).or_insert_with(|| Worker::remembered(until));
+        for granted in record.grant.iter().chain(&record.predecessor) {
+            self.workers.entry(granted.worker.clone()).or_insert_with(|| Worker::gone(self.now)).await_until(until);
+        }
+        if let Some(worker) = record.grant.as_ref().and_then(|granted| self.workers.get_mut(&granted.worker)) {
             worker.holds.insert(name.clone());
         }
-        self.environments.insert(name.clone(), Environment::new(record));
-        self.gathered.touched.insert(name.clone());
+        if record.predecessor.is_some() {
+            self.handovers.insert(name.clone());
+        }
+        let environment = Environment::new(record, until);
+        self.wakes.extend(environment.handover.as_ref().map(|handover| (handover.deadline(), name.clone())));
+        self.environments.insert(name.clone(), environment);
+        self.account(&name);
         self.gathered.to_plan.insert(name);
     }
 
@@ -240,6 +285,7 @@ impl Fleet {
         let nobody_before = self.sessions.is_empty();
         match input {
             Input::Command { id, command: Command::Mutate(mutation) } => self.mutate(id, mutation),
+            Input::Command { id, command: Command::Worker(command) } => self.decide_worker(id, &command),
             Input::Command { id, command: Command::Ask { environment, question, timeout } } => {
                 self.ask_for_command(id, &environment, question, timeout);
             }
@@ -267,6 +313,9 @@ impl Fleet {
     fn tick(&mut self) {
         self.check_leases();
         self.expire_questions();
+        if self.look_again_at.take_if(|at| *at <= self.now).is_some() {
+            self.gathered.handovers_due = true;
+        }
         while let Some((at, _)) = self.wakes.first()
             && *at <= self.now
             && let Some((_, name)) = self.wakes.pop_first()
@@ -294,8 +343,16 @@ impl Fleet {
 
     /// Puts the effects of the step in order: what is made durable, what is sent, what watchers and callers learn.
     fn finish(&mut self) -> Vec<Effect> {
-        let gathered = std::mem::take(&mut self.gathered);
+        let mut gathered = std::mem::take(&mut self.gathered);
         self.gathered.retry_unplaced = gathered.retry_unplaced;
+        self.gathered.handovers_due = gathered.handovers_due;
+        let mut shown = self.show_environments(std::mem::take(&mut gathered.touched));
+        shown.extend(self.show_workers(std::mem::take(&mut gathered.touched_workers)));
+        gathered.effects.append(&mut shown);
+        let ended = gathered.ended.into_iter();
+        gathered.effects.extend(ended.map(|(environment, uid)| Effect::EnvironmentRemoved { environment, uid }));
+        gathered.changes.extend(self.number_events(&gathered.effects));
+
         let mut effects: Vec<_> = gathered.changes.into_iter().map(Effect::Persist).collect();
         let records = gathered.unsaved.iter().filter_map(|name| self.environments.get(name));
         effects.extend(
@@ -303,7 +360,21 @@ impl Fleet {
                 .map(|environment| Effect::Persist(Change::PutEnvironment(Box::new(environment.record.clone())))),
         );
         effects.extend(gathered.effects);
-        for name in gathered.touched {
+        for (id, answer) in gathered.replies {
+            let result = match answer {
+                Answer::Ready(result) => result,
+                Answer::Present(name) => Ok(Reply::Environment(self.environment(&name).map(Box::new))),
+                Answer::Worker(name) => Ok(self.present_worker(&name)),
+            };
+            effects.push(Effect::Reply { id, result });
+        }
+        effects
+    }
+
+    /// What watchers learn of environments that may have changed.
+    fn show_environments(&mut self, touched: BTreeSet<EnvironmentName>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for name in touched {
             let before = self.environments.get(&name).map(|environment| environment.initialization);
             let changed = self.refresh(&name);
             let after = self.environments.get(&name).map(|environment| environment.initialization);
@@ -314,16 +385,43 @@ impl Fleet {
                 effects.push(Effect::EnvironmentChanged { environment: name });
             }
         }
-        let ended = gathered.ended.into_iter();
-        effects.extend(ended.map(|(environment, uid)| Effect::EnvironmentRemoved { environment, uid }));
-        for (id, answer) in gathered.replies {
-            let result = match answer {
-                Answer::Ready(result) => result,
-                Answer::Present(name) => Ok(Reply::Environment(self.environment(&name).map(Box::new))),
-            };
-            effects.push(Effect::Reply { id, result });
+        effects
+    }
+
+    /// What watchers learn of workers that may have changed.
+    fn show_workers(&mut self, touched: BTreeSet<WorkerName>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for name in touched {
+            let digest = self.workers.get(&name).map(|worker| self.worker_digest(&name, worker));
+            if let Some((worker, digest)) = self.workers.get_mut(&name).zip(digest)
+                && std::mem::replace(&mut worker.shown, digest) != digest
+            {
+                effects.push(Effect::WorkerChanged { worker: name });
+            }
         }
         effects
+    }
+
+    /// The events among the effects, numbered.
+    fn number_events(&mut self, effects: &[Effect]) -> Vec<Change> {
+        let event_of = |effect: &Effect| match effect {
+            Effect::Note(note) => note.event(),
+            Effect::Persist(_)
+            | Effect::Reply { .. }
+            | Effect::Send { .. }
+            | Effect::Refuse { .. }
+            | Effect::Close { .. }
+            | Effect::EnvironmentChanged { .. }
+            | Effect::EnvironmentRemoved { .. }
+            | Effect::WorkerChanged { .. }
+            | Effect::WorkerRemoved { .. } => None,
+        };
+        let record = |event| {
+            self.last_event += 1;
+            let record = EventRecord { number: self.last_event, term: self.term, at: self.now, event };
+            Change::PutEvent(Box::new(record))
+        };
+        effects.iter().filter_map(event_of).map(record).collect()
     }
 
     /// Brings an environment's conditions up to date; true if its public view changed.

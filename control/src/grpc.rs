@@ -10,6 +10,10 @@ mod filter;
 mod page;
 // Snapshots and changes of environments.
 mod watch;
+// Snapshots and changes of workers.
+mod watch_workers;
+// What happened.
+mod events;
 // Workers, and the fleet as a whole.
 mod fleet;
 // What the store holds, through the worker that serves it.
@@ -21,7 +25,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Refusal, v1};
+use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, WorkerName, v1};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -119,4 +123,14 @@ pub(crate) async fn report_health(health: &HealthReporter, status: ServingStatus
 
 fn environment_name(field: &str, text: &str) -> Result<EnvironmentName, Refusal> {
     text.parse().map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
+}
+
+fn worker_name(field: &str, text: &str) -> Result<WorkerName, Refusal> {
+    text.parse().map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
+}
+
+/// The fleet answered something that the question does not allow, which is a fault of ours.
+fn unfit_reply() -> Refusal {
+    tracing::error!("a command was answered with another one's reply");
+    Refusal::new(Reason::Internal, "a command was answered with another one's reply")
 }

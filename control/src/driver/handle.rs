@@ -11,14 +11,14 @@ use flotilla_proto::{Reason, Refusal, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, Read, Revision, SessionSink, View};
+use super::{Message, Newest, Read, SessionSink, View};
 use crate::fleet::{Command, Reply, SessionId};
 
 /// Speaks to the driver. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct DriverHandle {
     pub(super) messages: mpsc::Sender<Message>,
-    pub(super) newest: watch::Receiver<Revision>,
+    pub(super) newest: watch::Receiver<Newest>,
     pub(super) sessions: Arc<AtomicU64>,
     pub(super) committing_since: Arc<AtomicU64>,
     pub(super) clock: Clock,
@@ -91,7 +91,7 @@ impl DriverHandle {
     }
 
     /// Tells of every new revision.
-    pub(crate) fn newest(&self) -> watch::Receiver<Revision> {
+    pub(crate) fn newest(&self) -> watch::Receiver<Newest> {
         self.newest.clone()
     }
 

@@ -1,12 +1,12 @@
 //! What changed lately, for those who watch: names and removals, in order, within a bound.
 //!
-//! A watcher holds a revision and asks for what came after it. Several changes of one environment are told as one, so
-//! one that reads slowly reads less, and one that lags beyond the bound has to list again.
+//! A watcher holds a revision and asks for what came after it. Several changes of one thing are told as one, so one that
+//! reads slowly reads less, and one that lags beyond the bound has to list again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use flotilla_proto::{EnvironmentName, Term, Uid};
+use flotilla_proto::{EnvironmentName, Term, Uid, WorkerName};
 
 /// How many changes are remembered.
 const CAPACITY: usize = 65_536;
@@ -19,6 +19,15 @@ pub(crate) struct Revision {
 }
 
 impl Revision {
+    pub(super) fn at(term: Term, number: u64) -> Self {
+        Self { term, number }
+    }
+
+    /// The number within its term, or, of events, among all.
+    pub(crate) fn number(self) -> u64 {
+        self.number
+    }
+
     /// Reads what `Display` wrote.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (term, number) = text.split_once('.')?;
@@ -32,40 +41,66 @@ impl fmt::Display for Revision {
     }
 }
 
-/// What happened to an environment.
+/// What is watched.
+pub(crate) trait Watched: fmt::Debug {
+    /// What it is called.
+    type Name: fmt::Debug + Clone + Ord;
+    /// What tells one that is gone from another of its name.
+    type Gone: fmt::Debug + Clone + PartialEq;
+}
+
+/// Environments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) struct Environments;
+
+/// Workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Workers;
+
+impl Watched for Environments {
+    type Name = EnvironmentName;
+    type Gone = Uid;
+}
+
+impl Watched for Workers {
+    type Name = WorkerName;
+    type Gone = ();
+}
+
+/// What happened to one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate<Gone> {
     /// It was created or changed.
     Changed,
     /// It is gone.
-    Removed(Uid),
+    Removed(Gone),
 }
 
 /// The revision is from another term, or older than what is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lost;
 
-/// All that happened to one environment since a revision.
+/// All that happened to one since a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Touched {
+pub(crate) struct Touched<W: Watched> {
     /// Its name.
-    pub(crate) environment: EnvironmentName,
+    pub(crate) name: W::Name,
     /// The last one that was removed under this name meanwhile.
-    pub(crate) removed: Option<Uid>,
+    pub(crate) removed: Option<W::Gone>,
     /// Where the last of it stands.
     pub(crate) revision: Revision,
 }
 
 /// The last changes, oldest first.
 #[derive(Debug)]
-pub(crate) struct History {
+pub(crate) struct History<W: Watched> {
     term: Term,
     last: u64,
     capacity: usize,
-    entries: VecDeque<(EnvironmentName, Event)>,
+    entries: VecDeque<(W::Name, Fate<W::Gone>)>,
 }
 
-impl History {
+impl<W: Watched> History<W> {
     pub(crate) fn new(term: Term) -> Self {
         Self::with_capacity(term, CAPACITY)
     }
@@ -81,11 +116,11 @@ impl History {
         }
     }
 
-    pub(super) fn record(&mut self, environment: EnvironmentName, event: Event) {
+    pub(super) fn record(&mut self, name: W::Name, fate: Fate<W::Gone>) {
         if self.entries.len() == self.capacity {
             self.entries.pop_front();
         }
-        self.entries.push_back((environment, event));
+        self.entries.push_back((name, fate));
         self.last += 1;
     }
 
@@ -94,26 +129,26 @@ impl History {
         Revision { term: self.term, number: self.last }
     }
 
-    /// What was touched after a revision, in the order of each environment's last change, at most `limit` of them.
-    pub(crate) fn since(&self, revision: Revision, limit: usize) -> Result<Vec<Touched>, Lost> {
+    /// What was touched after a revision, in the order of each one's last change, at most `limit` of them.
+    pub(crate) fn since(&self, revision: Revision, limit: usize) -> Result<Vec<Touched<W>>, Lost> {
         let forgotten = self.last - u64::try_from(self.entries.len()).expect("fewer than 2^64 entries");
         if revision.term != self.term || revision.number < forgotten || revision.number > self.last {
             return Err(Lost);
         }
         let known = usize::try_from(revision.number - forgotten).expect("within the entries");
-        let mut touched: BTreeMap<&EnvironmentName, (u64, Option<Uid>)> = BTreeMap::new();
-        for (number, (environment, event)) in (revision.number + 1..).zip(self.entries.iter().skip(known)) {
-            let (last, removed) = touched.entry(environment).or_default();
+        let mut touched: BTreeMap<&W::Name, (u64, Option<W::Gone>)> = BTreeMap::new();
+        for (number, (name, fate)) in (revision.number + 1..).zip(self.entries.iter().skip(known)) {
+            let (last, removed) = touched.entry(name).or_insert((0, None));
             *last = number;
-            match event {
-                Event::Changed => {}
-                Event::Removed(uid) => *removed = Some(uid.clone()),
+            match fate {
+                Fate::Changed => {}
+                Fate::Removed(gone) => *removed = Some(gone.clone()),
             }
         }
         let mut touched: Vec<_> = touched
             .into_iter()
-            .map(|(environment, (number, removed))| Touched {
-                environment: environment.clone(),
+            .map(|(name, (number, removed))| Touched {
+                name: name.clone(),
                 removed,
                 revision: Revision { term: self.term, number },
             })
@@ -136,16 +171,16 @@ mod tests {
         Revision { term: Term(3), number }
     }
 
-    fn names(history: &History, number: u64) -> Vec<String> {
+    fn names(history: &History<Environments>, number: u64) -> Vec<String> {
         let touched = history.since(at(number), 100).unwrap();
-        touched.iter().map(|one| one.environment.to_string()).collect()
+        touched.iter().map(|one| one.name.to_string()).collect()
     }
 
     #[test]
     fn several_changes_of_one_are_told_as_one_in_the_order_of_the_last() {
-        let mut history = History::new(Term(3));
+        let mut history = History::<Environments>::new(Term(3));
         for environment in ["a", "b", "a", "c"] {
-            history.record(name(environment), Event::Changed);
+            history.record(name(environment), Fate::Changed);
         }
         assert_eq!(names(&history, 0), ["b", "a", "c"]);
         assert_eq!(names(&history, 3), ["c"]);
@@ -156,9 +191,9 @@ mod tests {
 
     #[test]
     fn a_removal_is_remembered_though_the_name_came_back() {
-        let mut history = History::new(Term(3));
-        history.record(name("a"), Event::Removed("u1".parse().unwrap()));
-        history.record(name("a"), Event::Changed);
+        let mut history = History::<Environments>::new(Term(3));
+        history.record(name("a"), Fate::Removed("u1".parse().unwrap()));
+        history.record(name("a"), Fate::Changed);
         let touched = history.since(at(0), 100).unwrap();
         assert_eq!(touched.len(), 1);
         assert_eq!(touched[0].removed, Some("u1".parse().unwrap()));
@@ -166,9 +201,9 @@ mod tests {
 
     #[test]
     fn what_is_not_remembered_is_lost() {
-        let mut history = History::with_capacity(Term(3), 2);
+        let mut history = History::<Environments>::with_capacity(Term(3), 2);
         for environment in ["a", "b", "c"] {
-            history.record(name(environment), Event::Changed);
+            history.record(name(environment), Fate::Changed);
         }
         assert_eq!(history.since(at(0), 100), Err(Lost));
         assert_eq!(names(&history, 1), ["b", "c"]);

@@ -43,6 +43,7 @@ fn make() -> (Driver, DriverHandle, Arc<AtomicBool>) {
         heartbeat_interval: Duration::from_secs(3),
         lease_duration: Duration::from_secs(15),
         reassign_grace: Duration::from_secs(1),
+        max_handovers: 4,
         stream_uri: "http://127.0.0.1:1".parse().unwrap(),
         base_uri: "http://127.0.0.1:1".parse().unwrap(),
         application_id: None,
@@ -53,7 +54,8 @@ fn make() -> (Driver, DriverHandle, Arc<AtomicBool>) {
     let remembered = Remembered { stores: vec![(StoreName::default_store(), url)], ..Default::default() };
     let store = Fickle::default();
     let fails = Arc::clone(&store.fails);
-    let (driver, handle) = driver(Fleet::new(settings, remembered, clock.now()), Box::new(store), clock);
+    let (driver, handle) =
+        driver(Fleet::new(settings, remembered, clock.now()), Vec::new(), Box::new(store), clock);
     (driver, handle, fails)
 }
 

@@ -4,8 +4,11 @@ use flotilla_proto::session::{Assignment, ControlMessage, Rejection, Removal, Up
 use flotilla_proto::{EnvironmentName, EnvironmentSpec, Grant, Intent, WorkerName};
 
 use super::Fleet;
-use super::boundary::{Change, Effect, GrantRecord, Note};
+use super::boundary::{Change, Effect, GrantRecord};
 use super::environment::{Environment, Parked};
+use super::event::Note;
+use super::handover::Handover;
+use super::placement::Weight;
 use super::worker::{EnvironmentKey, Fingerprint, InFlight, InitialState};
 
 /// The most assignments and removals of one update. The longest specs and keys make it 3 MB, well below what a message
@@ -13,37 +16,51 @@ use super::worker::{EnvironmentKey, Fingerprint, InFlight, InitialState};
 const LARGEST_UPDATE: usize = 100;
 
 impl Fleet {
+    /// The next grant of an environment's prefix, its epoch durable before anybody hears of it.
+    pub(super) fn next_grant(&mut self, name: &EnvironmentName, intent: Intent) -> Option<Grant> {
+        let spec = &self.environments.get(name)?.record.spec;
+        let endpoint = self.stores.get(&spec.store)?.endpoint.clone();
+        let highest = self.epochs.entry((endpoint, spec.prefix.clone())).or_default();
+        *highest = highest.next();
+        let epoch = *highest;
+        let change = Change::PutEpoch { store: spec.store.clone(), prefix: spec.prefix.clone(), epoch };
+        self.gathered.changes.push(change);
+        Some(Grant { epoch, id: self.settings.grant_ids.next_id(), intent })
+    }
+
     /// Gives an environment to a worker under a new grant.
     pub(super) fn grant(&mut self, name: &EnvironmentName, worker: &WorkerName, intent: Intent) {
+        let Some(grant) = self.next_grant(name, intent) else { return };
+        let now = self.now;
         let Some(environment) = self.environments.get_mut(name) else { return };
         let record = &mut environment.record;
-        let Some(store) = self.stores.get(&record.spec.store) else { return };
-        let highest = self.epochs.entry((store.endpoint.clone(), record.spec.prefix.clone())).or_default();
-        *highest = highest.next();
-        let grant = Grant { epoch: *highest, id: self.settings.grant_ids.next_id(), intent };
-        self.gathered.changes.push(Change::PutEpoch {
-            store: record.spec.store.clone(),
-            prefix: record.spec.prefix.clone(),
-            epoch: grant.epoch,
-        });
+        let epoch = grant.epoch;
         let before = record.grant.replace(GrantRecord { worker: worker.clone(), grant });
         if intent == Intent::Serve {
             record.released = None;
         }
         environment.regrant_at = None;
         let reason = environment.moving.take();
-        let from = before.map(|before| before.worker).filter(|from| from != worker && intent == Intent::Serve);
-        if let Some((reason, from)) = reason.zip(from) {
-            *self.moves.entry(reason).or_default() += 1;
-            let (environment, to, epoch) = (name.clone(), worker.clone(), *highest);
-            let note = Note::Moved { environment, from, to, epoch, reason: reason.as_str() };
-            self.gathered.effects.push(Effect::Note(note));
-        }
+        let from = before.as_ref().map(|before| &before.worker).filter(|from| *from != worker).cloned();
+        let (environment_name, to) = (name.clone(), worker.clone());
+        let note = match (from, reason) {
+            (Some(from), Some(reason)) if intent == Intent::Serve => {
+                *self.moves.entry(reason).or_default() += 1;
+                environment.stay.happened(now);
+                Note::Moved { environment: environment_name, from, to, epoch, reason: reason.as_str() }
+            }
+            (Some(_) | None, Some(_) | None) => {
+                let reason = why_assigned(before.as_ref(), worker, intent);
+                Note::Assigned { environment: environment_name, worker: to, epoch, reason }
+            }
+        };
+        self.gathered.effects.push(Effect::Note(note));
         if environment.holder.as_ref().is_some_and(|holder| holder != worker) {
             self.let_go(name);
         }
         self.take_hold(name, worker);
         self.unplaced.remove(name);
+        self.to_leave.remove(name);
         self.gathered.unsaved.insert(name.clone());
     }
 
@@ -51,19 +68,25 @@ impl Fleet {
     pub(super) fn take_hold(&mut self, name: &EnvironmentName, worker: &WorkerName) {
         let Some(environment) = self.environments.get_mut(name) else { return };
         environment.holder = Some(worker.clone());
-        let key = (name.clone(), environment.record.uid.clone());
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.holds.insert(name.clone());
         }
-        self.gathered.touched.insert(name.clone());
-        self.tell(worker, key);
+        self.gathered.touched_workers.insert(worker.clone());
+        self.account(name);
+        self.tell_of(name, worker);
     }
 
     /// Nobody holds an environment from now on; who did is told so.
     pub(super) fn let_go(&mut self, name: &EnvironmentName) {
-        let Some(environment) = self.environments.get_mut(name) else { return };
-        let Some(holder) = environment.holder.take() else { return };
-        let uid = environment.record.uid.clone();
+        if let Some(holder) = self.part_with(name) {
+            self.tell_of(name, &holder);
+            self.note_if_drained(&holder);
+        }
+    }
+
+    /// Nobody holds an environment from now on. Returns who did, and is not told yet.
+    pub(super) fn part_with(&mut self, name: &EnvironmentName) -> Option<WorkerName> {
+        let holder = self.environments.get_mut(name)?.holder.take()?;
         if let Some(worker) = self.workers.get_mut(&holder) {
             worker.holds.remove(name);
             // Room has come free for one that waits.
@@ -71,20 +94,53 @@ impl Fleet {
                 self.gathered.retry_unplaced = true;
             }
         }
-        self.gathered.touched.insert(name.clone());
-        self.tell(&holder, (name.clone(), uid));
+        self.gathered.touched_workers.insert(holder.clone());
+        self.account(name);
+        Some(holder)
     }
 
-    /// What the holder was told of an environment may differ from what it should know.
-    pub(super) fn tell_holder(&mut self, name: &EnvironmentName) {
-        let Some(environment) = self.environments.get(name) else { return };
-        if let Some(holder) = environment.holder.clone() {
-            let key = (name.clone(), environment.record.uid.clone());
-            self.tell(&holder, key);
+    /// Brings the workers' loads in line with where an environment is, and with what it weighs.
+    pub(super) fn account(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        let counted = environment.place().cloned().map(|worker| (worker, environment.weight));
+        self.gathered.touched.insert(name.clone());
+        if environment.counted == counted {
+            return;
+        }
+        let before = std::mem::replace(&mut environment.counted, counted.clone());
+        self.uncount(before);
+        if let Some((worker, weight)) = counted
+            && let Some(worker) = self.workers.get_mut(&worker)
+        {
+            worker.count += 1;
+            worker.load += weight;
         }
     }
 
-    fn tell(&mut self, worker: &WorkerName, key: EnvironmentKey) {
+    /// Takes off a worker's load what was counted for an environment.
+    pub(super) fn uncount(&mut self, counted: Option<(WorkerName, Weight)>) {
+        self.gathered.handovers_due = true;
+        if let Some((worker, weight)) = counted
+            && let Some(worker) = self.workers.get_mut(&worker)
+        {
+            worker.count -= 1;
+            worker.load -= weight;
+        }
+    }
+
+    /// What the workers that have to do with an environment were told may differ from what they should know.
+    pub(super) fn tell_all(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let workers: Vec<_> = environment.holder.iter().chain(environment.standby()).cloned().collect();
+        for worker in workers {
+            self.tell_of(name, &worker);
+        }
+    }
+
+    /// What a worker was told of an environment may differ from what it should know.
+    pub(super) fn tell_of(&mut self, name: &EnvironmentName, worker: &WorkerName) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let key = (name.clone(), environment.record.uid.clone());
         if let Some(session) = self.workers.get_mut(worker).and_then(|worker| worker.session_mut()) {
             session.pending.insert(key);
             self.gathered.updates_due.insert(worker.clone());
@@ -178,26 +234,29 @@ impl Fleet {
         (!empty).then_some((update, assigned))
     }
 
-    /// Whether the environment is the worker's, which could not carry it out as it is now.
+    /// Whether the worker keeps what it was told: the environment is its, and it could not carry it out as it is now; or it
+    /// had it last, and goes on until the new owner serves.
     fn is_held_back(&self, worker: &WorkerName, (name, uid): &EnvironmentKey) -> bool {
         self.environments.get(name).is_some_and(|environment| {
-            environment.record.uid == *uid && environment.holder.as_ref() == Some(worker)
+            let mut kept = environment.holder.iter().chain(environment.standby());
+            environment.record.uid == *uid && kept.any(|one| one == worker)
         })
     }
 
     fn desired(&self, worker: &WorkerName, (name, uid): &EnvironmentKey) -> Option<(Assignment, Fingerprint)> {
         let environment = self.environments.get(name)?;
         let record = &environment.record;
-        let granted = record.grant.as_ref()?;
-        let intent = granted.grant.intent;
-        if record.uid != *uid
-            || environment.holder.as_ref() != Some(worker)
-            || environment.is_parked(worker, intent)
-        {
+        let grant = match (&environment.handover, record.grant.as_ref()) {
+            (_, Some(granted)) if environment.holder.as_ref() == Some(worker) => &granted.grant,
+            (Some(Handover::Warming { to, grant, .. }), _) if to == worker => grant,
+            (Some(Handover::Warming { .. } | Handover::Promoted { .. }) | None, _) => return None,
+        };
+        let intent = grant.intent;
+        if record.uid != *uid || environment.is_parked(worker, intent) {
             return None;
         }
         let fingerprint = Fingerprint {
-            grant: granted.grant.id.clone(),
+            grant: grant.id.clone(),
             generation: record.generation,
             resync: record.resync,
             take_over: record.take_over.clone(),
@@ -210,7 +269,7 @@ impl Fleet {
             environment: name.clone(),
             uid: uid.clone(),
             generation: record.generation,
-            grant: granted.grant.clone(),
+            grant: grant.clone(),
             spec: self.with_defaults(&record.spec),
             sdk_key,
             store_url: self.stores.get(&record.spec.store)?.url.clone(),
@@ -260,22 +319,43 @@ impl Fleet {
     fn rejected(&mut self, name: &WorkerName, key: &EnvironmentKey, rejection: &Rejection) {
         let sent =
             self.workers.get(name).and_then(|worker| worker.told.get(key)).and_then(|told| told.sent.clone());
-        let Some(environment) = self.environments.get_mut(&key.0) else { return };
-        let Some(granted) = environment.record.grant.as_ref() else { return };
-        // Only what was sent under the present grant says something about its intent.
-        if environment.record.uid != key.1 || sent.is_none_or(|sent| sent.grant != granted.grant.id) {
+        let Some(environment) = self.environments.get_mut(&key.0).filter(|one| one.record.uid == key.1) else {
             return;
-        }
-        let parked = Parked {
-            generation: rejection.generation,
-            intent: granted.grant.intent,
-            message: rejection.message.clone(),
         };
+        let warming = match &environment.handover {
+            Some(Handover::Warming { grant, .. }) => Some(grant),
+            Some(Handover::Promoted { .. }) | None => None,
+        };
+        let granted = environment.record.grant.as_ref().map(|granted| &granted.grant);
+        // Only what was sent under a present grant says something about its intent.
+        let of_sent = |grant: &&Grant| sent.as_ref().is_some_and(|sent| sent.grant == grant.id);
+        let Some(intent) = granted.into_iter().chain(warming).find(of_sent).map(|grant| grant.intent) else {
+            return;
+        };
+        let parked = Parked { generation: rejection.generation, intent, message: rejection.message.clone() };
         environment.parked.insert(name.clone(), parked);
         if let Some(worker) = self.workers.get_mut(name) {
             worker.rejected.insert(key.0.clone());
         }
+        let note =
+            Note::Rejected { environment: key.0.clone(), worker: name.clone(), message: rejection.message.clone() };
+        self.gathered.effects.push(Effect::Note(note));
         self.gathered.touched.insert(key.0.clone());
         self.gathered.to_plan.insert(key.0.clone());
+    }
+}
+
+/// Why a worker gets a grant that is no move, in a word.
+fn why_assigned(before: Option<&GrantRecord>, worker: &WorkerName, intent: Intent) -> &'static str {
+    match intent {
+        Intent::Release => "release",
+        Intent::Purge => "purge",
+        Intent::Warm => "warm",
+        Intent::Serve => match before {
+            None => "new",
+            Some(before) if before.grant.intent != Intent::Serve => "serve",
+            Some(before) if before.worker == *worker => "fenced",
+            Some(_) => "new",
+        },
     }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use flotilla_proto::session::{ControlMessage, Hello, TakeOver, WorkerMessage};
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Initialization, Prefix,
-    Refusal, SdkKey, StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
+    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal, SdkKey,
+    StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
 };
+
+use super::event::{EventRecord, Note};
 
 /// Names a command between the driver and the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +45,41 @@ pub(crate) enum Input {
 pub(crate) enum Command {
     /// A change of an environment.
     Mutate(Mutation),
+    /// Whether a worker takes part.
+    Worker(WorkerCommand),
     /// A question to the worker that serves the environment.
     Ask { environment: EnvironmentName, question: flotilla_proto::session::Question, timeout: Duration },
+}
+
+/// What users decide about a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkerCommand {
+    /// The worker.
+    pub(crate) worker: WorkerName,
+    /// What to do.
+    pub(crate) action: WorkerAction,
+    /// Check everything, change nothing.
+    pub(crate) validate_only: bool,
+}
+
+/// What users decide about a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerAction {
+    /// It shall be scheduled so.
+    Schedule(Scheduling),
+    /// It will not come back: forget it.
+    Forget,
+}
+
+/// Whether a worker is given environments, as users said. Nothing but a user changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheduling {
+    /// It is.
+    Active,
+    /// It keeps what it has, and gets no more.
+    Cordoned,
+    /// What it has moves away, and it gets no more.
+    Draining,
 }
 
 /// A change of one environment.
@@ -177,60 +212,12 @@ pub(crate) enum Effect {
     EnvironmentChanged { environment: EnvironmentName },
     /// This environment is gone: tell the watchers.
     EnvironmentRemoved { environment: EnvironmentName, uid: Uid },
+    /// This worker's public view changed (not only bytes or times): tell the watchers.
+    WorkerChanged { worker: WorkerName },
+    /// This worker is forgotten: tell the watchers.
+    WorkerRemoved { worker: WorkerName },
     /// Something that operators ask about afterwards: for the log.
     Note(Note),
-}
-
-/// What operators ask about afterwards.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Note {
-    /// An environment goes from one worker to another, under a new grant.
-    Moved {
-        /// The environment.
-        environment: EnvironmentName,
-        /// Who had it.
-        from: WorkerName,
-        /// Who has it now.
-        to: WorkerName,
-        /// Of the new grant.
-        epoch: Epoch,
-        /// Why, one word; the label of the metric of moves.
-        reason: &'static str,
-    },
-    /// What SDKs find has changed, or whether it is up to date.
-    InitializationChanged {
-        /// The environment.
-        environment: EnvironmentName,
-        /// Before.
-        from: Initialization,
-        /// Now.
-        to: Initialization,
-    },
-    /// A user's request changed an environment.
-    Changed {
-        /// The environment.
-        environment: EnvironmentName,
-        /// What was asked for, one word.
-        action: &'static str,
-    },
-    /// A worker refused a question for a reason that is not known here: it may be of a later version.
-    UnknownReason {
-        /// The worker.
-        worker: WorkerName,
-        /// The reason.
-        reason: String,
-        /// What it said.
-        message: String,
-    },
-    /// A worker holds environments of which nothing is known here, not even that they ended.
-    UnknownHeld {
-        /// The worker.
-        worker: WorkerName,
-        /// How many.
-        count: usize,
-        /// One of them.
-        example: EnvironmentName,
-    },
 }
 
 /// The answer to a command that was not refused.
@@ -238,6 +225,8 @@ pub(crate) enum Note {
 pub(crate) enum Reply {
     /// The environment after the change; `None` when it is gone (deleted, abandoned).
     Environment(Option<Box<flotilla_proto::v1::Environment>>),
+    /// The worker after the change; `None` when it is forgotten.
+    Worker(Option<Box<flotilla_proto::v1::Worker>>),
     /// What the worker answered.
     Answer(flotilla_proto::session::Answer),
 }
@@ -263,6 +252,12 @@ pub(crate) enum Change {
     ForgetEnded { before: Timestamp },
     /// The term of control.
     PutTerm { term: Term },
+    /// Whether a worker is given environments.
+    PutWorker { worker: WorkerName, scheduling: Scheduling },
+    /// Nothing is to be remembered of a worker.
+    DeleteWorker { worker: WorkerName },
+    /// Something happened. Of events only the last ones are kept.
+    PutEvent(Box<EventRecord>),
 }
 
 /// Everything that control remembers of one environment.
@@ -294,6 +289,8 @@ pub(crate) struct EnvironmentRecord {
     pub(crate) take_over: Option<TakeOver>,
     /// The present grant and the worker that has it. `None`: never granted, or given back.
     pub(crate) grant: Option<GrantRecord>,
+    /// Who had it before a handover, until the new owner has reported serving.
+    pub(crate) predecessor: Option<GrantRecord>,
     /// The epoch under which its released fence stands in the store; `None`: never granted, or served since.
     pub(crate) released: Option<Epoch>,
     /// When it was created.
@@ -361,6 +358,10 @@ pub(crate) struct Remembered {
     pub(crate) requests: Vec<(RequestId, EnvironmentName, Timestamp)>,
     /// Environments that ended in the last 7 days.
     pub(crate) ended: Vec<(Uid, Timestamp)>,
+    /// Workers that users have cordoned or drained.
+    pub(crate) workers: Vec<(WorkerName, Scheduling)>,
+    /// The last events, oldest first.
+    pub(crate) events: Vec<EventRecord>,
 }
 
 /// Makes grant ids that are unique across controls that share a cloned database: `<random of this start>-<number>`.

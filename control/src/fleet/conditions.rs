@@ -8,6 +8,7 @@ use flotilla_proto::{
 
 use super::boundary::RemovalKind;
 use super::environment::Environment;
+use super::handover::Handover;
 use super::rotation::Rotation;
 
 /// What the environment's own state does not say.
@@ -75,6 +76,7 @@ pub(super) fn conditions(environment: &Environment, around: Surroundings, now: T
         items_rejected(environment),
         key_rotation(environment),
         payload_held(environment),
+        payload_regressed(environment),
         removing(environment),
         Some(store_available(environment, around.holder)),
     ];
@@ -135,11 +137,16 @@ fn assigned(environment: &Environment, around: Surroundings) -> Finding {
         ),
         (Holder::WithinLease, Some(worker)) => {
             let epoch = environment.epoch().unwrap_or_default();
+            let next = match &environment.handover {
+                Some(Handover::Warming { to, .. }) => format!("; {to} gets ready to take it over"),
+                Some(Handover::Promoted { .. }) => " and takes it over".to_owned(),
+                None => String::new(),
+            };
             finding(
                 kind,
                 ConditionStatus::True,
                 "Assigned",
-                format!("worker {worker} holds it under epoch {epoch}"),
+                format!("worker {worker} holds it under epoch {epoch}{next}"),
             )
         }
         (Holder::None, _) | (Holder::Awaited | Holder::WithinLease, None) => {
@@ -177,7 +184,7 @@ fn conflict(environment: &Environment) -> Option<Finding> {
 fn standing(environment: &Environment, holder: Holder) -> Option<&EnvironmentReport> {
     match holder {
         Holder::None | Holder::Awaited => None,
-        Holder::WithinLease => environment.report_of_grant(),
+        Holder::WithinLease => environment.standing_report(),
     }
 }
 
@@ -228,7 +235,7 @@ fn why_not_current(environment: &Environment, holder: Holder) -> Option<(&'stati
         Holder::Awaited => return because("AwaitingWorker", "its worker has not connected since control started"),
         Holder::WithinLease => {}
     }
-    let Some(report) = environment.report_of_grant().filter(|report| report.grant.intent == Intent::Serve) else {
+    let Some(report) = environment.standing_report().filter(|report| report.grant.intent == Intent::Serve) else {
         return because("NotObserved", "its worker has not reported under the present grant yet");
     };
     match report.grant_state {
@@ -322,6 +329,17 @@ fn payload_held(environment: &Environment) -> Option<Finding> {
     let message =
         format!("the source sends data of another LaunchDarkly environment ({id}); the last good data is kept");
     Some(finding("PayloadHeld", ConditionStatus::True, "OtherEnvironment", message))
+}
+
+fn payload_regressed(environment: &Environment) -> Option<Finding> {
+    let items = &environment.observed.as_ref()?.report.doubted_items;
+    (!items.is_empty()).then(|| {
+        let message = format!(
+            "a payload is behind what is stored, which stays until a later event or a second payload decides: {}",
+            items.join(", ")
+        );
+        finding("PayloadRegressed", ConditionStatus::True, "OlderThanStored", message)
+    })
 }
 
 fn removing(environment: &Environment) -> Option<Finding> {

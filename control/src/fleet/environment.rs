@@ -5,16 +5,26 @@ use std::time::Duration;
 
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    Condition, EnvironmentReport, Epoch, Generation, GrantState, Initialization, Intent, Marker, SourceState,
-    Timestamp, WorkerName,
+    Condition, EnvironmentReport, Epoch, Generation, GrantId, GrantState, Initialization, Intent, Marker,
+    SourceState, Timestamp, WorkerName,
 };
 
-use super::boundary::{EnvironmentRecord, RemovalKind};
+use super::backoff::Backoff;
+use super::boundary::{EnvironmentRecord, GrantRecord, RemovalKind};
+use super::handover::{Handover, Shunned};
+use super::placement::Weight;
 use super::rotation::Rotation;
 
 /// The shortest and the longest time between two grants to one environment because the one before was fenced.
 const SHORTEST_FENCED_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_FENCED_DELAY: Duration = Duration::from_mins(1);
+/// How long an environment that moved stays where it is, though its worker has more than its share: the first time, and
+/// at most.
+const SHORTEST_STAY: Duration = Duration::from_secs(10);
+const LONGEST_STAY: Duration = Duration::from_mins(10);
+/// Bytes of data for which an environment weighs one more, and how far they must lie beyond before its weight changes.
+const BYTES_PER_WEIGHT: u64 = 4 << 20;
+const WEIGHT_HYSTERESIS: u64 = BYTES_PER_WEIGHT / 4;
 
 /// One environment.
 #[derive(Debug, Clone)]
@@ -32,7 +42,19 @@ pub(super) struct Environment {
     /// When to grant it anew, because its grant is over.
     pub(super) regrant_at: Option<Timestamp>,
     /// Limits how often that happens.
-    pub(super) fenced: FencedBackoff,
+    pub(super) fenced: Backoff,
+    /// The move that is under way.
+    pub(super) handover: Option<Handover>,
+    /// Workers that did not manage to take it over lately.
+    pub(super) shunned: Shunned,
+    /// Limits how often it moves for the sake of balance.
+    pub(super) stay: Backoff,
+    /// What it costs its worker.
+    pub(super) weight: Weight,
+    /// For which worker's load it was counted, and with what.
+    pub(super) counted: Option<(WorkerName, Weight)>,
+    /// The last of its writes that were refused, as they were told.
+    pub(super) refused_writes: Option<(GrantId, u64)>,
     /// Why its last worker lost it, until the next has it.
     pub(super) moving: Option<MoveReason>,
     /// What SDKs find, as last shown.
@@ -82,11 +104,17 @@ pub(super) enum MoveReason {
     Selector,
     /// Another worker came with a later grant than is remembered.
     LaterGrant,
+    /// Its worker had more than its share.
+    Rebalanced,
+    /// The worker that should have taken it over did not.
+    Undone,
+    /// Its worker was forgotten.
+    Forgotten,
 }
 
 impl MoveReason {
     /// All of them, for the metrics.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::LeaseExpired,
         Self::Disconnected,
         Self::Goodbye,
@@ -94,6 +122,9 @@ impl MoveReason {
         Self::Rejected,
         Self::Selector,
         Self::LaterGrant,
+        Self::Rebalanced,
+        Self::Undone,
+        Self::Forgotten,
     ];
 
     /// The value of the metric's label.
@@ -106,50 +137,36 @@ impl MoveReason {
             Self::Rejected => "rejected",
             Self::Selector => "selector",
             Self::LaterGrant => "later_grant",
+            Self::Rebalanced => "rebalanced",
+            Self::Undone => "undone",
+            Self::Forgotten => "forgotten",
         }
-    }
-}
-
-/// Limits the rate of new grants to an environment whose grants keep being fenced.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FencedBackoff {
-    delay: Duration,
-    next: Timestamp,
-}
-
-impl FencedBackoff {
-    fn new() -> Self {
-        Self { delay: SHORTEST_FENCED_DELAY, next: Timestamp(0) }
-    }
-
-    /// When the next grant may be given. Not before a delay after the last one, which doubles while this goes on.
-    pub(super) fn schedule(&mut self, now: Timestamp) -> Timestamp {
-        if now.since(self.next) > LONGEST_FENCED_DELAY {
-            self.delay = SHORTEST_FENCED_DELAY;
-        }
-        let at = self.next.max(now);
-        self.next = at.after(self.delay);
-        self.delay = (self.delay * 2).min(LONGEST_FENCED_DELAY);
-        at
     }
 }
 
 impl Environment {
-    /// An environment of which nothing is observed yet.
-    pub(super) fn new(record: EnvironmentRecord) -> Self {
+    /// An environment of which nothing is observed yet. If a handover is recorded, its next owner has until then, and as
+    /// long as a promotion may take, to say that it serves.
+    pub(super) fn new(record: EnvironmentRecord, until: Timestamp) -> Self {
         let rotation = if record.pending_key.is_some() { Rotation::waiting() } else { Rotation::Idle };
         Self {
             holder: record.grant.as_ref().map(|granted| granted.worker.clone()),
-            record,
             observed: None,
             parked: BTreeMap::new(),
             rotation,
             regrant_at: None,
-            fenced: FencedBackoff::new(),
+            fenced: Backoff::new(SHORTEST_FENCED_DELAY, LONGEST_FENCED_DELAY),
+            handover: record.predecessor.is_some().then(|| Handover::promoted(until)),
+            shunned: Shunned::default(),
+            stay: Backoff::new(SHORTEST_STAY, LONGEST_STAY),
+            weight: 1,
+            counted: None,
+            refused_writes: None,
             moving: None,
             initialization: Initialization::Unknown,
             conditions: Vec::new(),
             shown: 0,
+            record,
         }
     }
 
@@ -183,7 +200,7 @@ impl Environment {
     pub(super) fn is_parked(&self, worker: &WorkerName, intent: Intent) -> bool {
         self.parked
             .get(worker)
-            .is_some_and(|parked| parked.generation == self.record.generation && parked.intent == intent)
+            .is_some_and(|parked| parked.generation == self.record.generation && is_alike(parked.intent, intent))
     }
 
     /// Takes a report in. What its worker has not looked at is as it was at the last look.
@@ -202,21 +219,57 @@ impl Environment {
 
     /// What the holder reported under the present grant.
     pub(super) fn report_of_grant(&self) -> Option<&EnvironmentReport> {
-        let granted = self.record.grant.as_ref()?;
-        let observed = self.observed.as_ref()?;
-        let same =
-            observed.report.grant.id == granted.grant.id && observed.report.grant.epoch == granted.grant.epoch;
-        (same && self.holder.as_ref() == Some(&observed.worker)).then_some(&observed.report)
+        let granted = self.record.grant.as_ref().filter(|granted| self.holder.as_ref() == Some(&granted.worker))?;
+        self.report_under(granted)
+    }
+
+    /// What the status is made of: the report of the highest grant that has reported serving. Until a new owner has, it
+    /// is the last owner's, which was in line when the new one took over.
+    pub(super) fn standing_report(&self) -> Option<&EnvironmentReport> {
+        self.holder.as_ref()?;
+        let last = || self.record.predecessor.as_ref().and_then(|last| self.report_under(last));
+        self.report_of_grant().or_else(last)
+    }
+
+    fn report_under(&self, granted: &GrantRecord) -> Option<&EnvironmentReport> {
+        let observed = self.observed.as_ref().filter(|observed| observed.worker == granted.worker)?;
+        let (reported, grant) = (&observed.report.grant, &granted.grant);
+        (reported.id == grant.id && reported.epoch == grant.epoch).then_some(&observed.report)
+    }
+
+    /// Whether its holder is known to have no data yet, so that nothing would be missed if another got it at once.
+    /// `start` names this start of control: what an earlier one granted may serve without having reported since.
+    pub(super) fn is_empty_handed(&self, start: &str) -> bool {
+        let reported = self.observed.as_ref().filter(|observed| self.holder.as_ref() == Some(&observed.worker));
+        match reported.map(|observed| &observed.report) {
+            Some(report) => match report.source_state {
+                Some(SourceState::Connected | SourceState::Interrupted) => false,
+                Some(SourceState::Connecting) | None => report.flags + report.segments == 0,
+            },
+            None => self.record.grant.as_ref().is_some_and(|granted| granted.grant.id.as_str().starts_with(start)),
+        }
+    }
+
+    /// Takes in how many bytes of data there are. Whether its weight changed: that it does slowly, for each change may
+    /// move environments.
+    pub(super) fn weigh(&mut self, bytes: u64) -> bool {
+        let upper = self.weight * BYTES_PER_WEIGHT + WEIGHT_HYSTERESIS;
+        let lower = ((self.weight - 1) * BYTES_PER_WEIGHT).saturating_sub(WEIGHT_HYSTERESIS);
+        if (lower..upper).contains(&bytes) {
+            return false;
+        }
+        self.weight = 1 + bytes / BYTES_PER_WEIGHT;
+        true
     }
 
     /// Whether the holder reported a foreign fence.
     pub(super) fn conflict(&self) -> Option<&EnvironmentReport> {
-        self.report_of_grant().filter(|report| report.grant_state == GrantState::Conflict)
+        self.standing_report().filter(|report| report.grant_state == GrantState::Conflict)
     }
 
     /// Whether LaunchDarkly refuses the present key. What a worker says of an earlier generation may be about another.
     pub(super) fn is_key_refused(&self) -> bool {
-        self.report_of_grant().is_some_and(|report| {
+        self.standing_report().is_some_and(|report| {
             let auth = report.source_error.as_ref().is_some_and(|error| error.kind == ErrorKind::Auth);
             auth && report.source_state == Some(SourceState::Interrupted)
                 && report.generation == self.record.generation
@@ -227,4 +280,13 @@ impl Environment {
     pub(super) fn etag(&self) -> String {
         format!("{}-{}", self.record.uid, self.record.change_number)
     }
+}
+
+/// Whether who cannot do the one cannot do the other.
+fn is_alike(one: Intent, other: Intent) -> bool {
+    let streams = |intent| match intent {
+        Intent::Warm | Intent::Serve => true,
+        Intent::Release | Intent::Purge => false,
+    };
+    one == other || (streams(one) && streams(other))
 }

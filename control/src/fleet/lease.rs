@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use flotilla_proto::WorkerName;
 use flotilla_proto::session::GoAway;
-use flotilla_proto::{Timestamp, WorkerName};
 
 use super::Fleet;
-use super::boundary::SessionId;
+use super::boundary::{Scheduling, SessionId};
 use super::environment::MoveReason;
-use super::worker::Link;
+use super::event::WorkerChange;
+use super::worker::{Link, Worker};
 
 /// A step that comes so late means that control itself stood still, and heard nobody meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(2);
@@ -26,6 +27,7 @@ impl Fleet {
         if let Some(worker) = self.workers.get_mut(&name) {
             worker.link = Link::Disconnected { until, reason: MoveReason::Disconnected };
             self.gathered.touched.extend(worker.holds.iter().cloned());
+            self.note_worker(&name, WorkerChange::Disconnected);
         }
         self.closures.push((self.now, name));
         self.apply_lease_to_mass_closure();
@@ -106,33 +108,32 @@ impl Fleet {
     /// A worker holds nothing any more.
     pub(super) fn lose(&mut self, name: &WorkerName, reason: MoveReason) {
         let Some(worker) = self.workers.get_mut(name) else { return };
-        worker.link = Link::Gone { since: self.now };
-        for environment in std::mem::take(&mut worker.holds) {
+        let held = std::mem::take(&mut worker.holds);
+        if matches!(std::mem::replace(&mut worker.link, Link::Gone { since: self.now }), Link::Gone { .. }) {
+            return;
+        }
+        self.lose_standby(name);
+        for environment in held {
             if let Some(lost) = self.environments.get_mut(&environment) {
                 lost.holder = None;
                 lost.moving = Some(reason);
             }
-            self.gathered.touched.insert(environment.clone());
+            self.account(&environment);
             self.gathered.to_plan.insert(environment);
         }
+        self.note_worker(name, WorkerChange::Gone(reason.as_str()));
     }
 
     fn forget_long_gone(&mut self) {
-        let now: Timestamp = self.now;
-        let environments = &mut self.environments;
-        self.workers.retain(|name, worker| {
-            let keep = match worker.link {
-                Link::Connected(_) | Link::Disconnected { .. } => true,
-                Link::Gone { since } => now.since(since) < GONE_IS_SHOWN,
-            };
-            if !keep {
-                for rejected in &worker.rejected {
-                    if let Some(environment) = environments.get_mut(rejected) {
-                        environment.parked.remove(name);
-                    }
-                }
+        let is_long_gone = |(_, worker): &(&WorkerName, &Worker)| match worker.link {
+            Link::Connected(_) | Link::Disconnected { .. } => false,
+            Link::Gone { since } => {
+                self.now.since(since) >= GONE_IS_SHOWN && worker.scheduling == Scheduling::Active
             }
-            keep
-        });
+        };
+        let gone: Vec<_> = self.workers.iter().filter(is_long_gone).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.remove_worker(&name);
+        }
     }
 }

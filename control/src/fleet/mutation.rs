@@ -4,10 +4,11 @@ use flotilla_proto::session::TakeOver;
 use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Generation, Reason, Refusal, SdkKey, Uid};
 
 use super::boundary::{
-    Action, Change, Claim, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Note, Proof, RemovalKind,
+    Action, Change, Claim, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Proof, RemovalKind,
     RemovalRequest, Reply, RequestId, SpecChange,
 };
 use super::environment::Environment;
+use super::event::Note;
 use super::rotation::Rotation;
 use super::{Fleet, refuse, request};
 
@@ -146,6 +147,7 @@ impl Fleet {
                 Claim::TakeOver => Some(TakeOver::Any),
             },
             grant: None,
+            predecessor: None,
             released: None,
             created: self.now,
             updated: self.now,
@@ -298,7 +300,7 @@ impl Fleet {
             Decision::Unchanged => self.environment(name),
             Decision::Put(record) => Some(match self.environments.get(name) {
                 Some(present) => self.show(&Environment { record: *record, ..present.clone() }),
-                None => self.show(&Environment::new(*record)),
+                None => self.show(&Environment::new(*record, self.now)),
             }),
         };
         Reply::Environment(shown.map(Box::new))
@@ -340,7 +342,7 @@ impl Fleet {
                 if let Some(key) = self.epoch_key(&record.spec) {
                     self.prefixes.insert(key, name.clone());
                 }
-                self.environments.insert(name.clone(), Environment::new(record));
+                self.environments.insert(name.clone(), Environment::new(record, self.now));
             }
             Some(environment) => {
                 if environment.record.generation != record.generation {
@@ -359,7 +361,7 @@ impl Fleet {
         self.gathered.unsaved.insert(name.clone());
         self.gathered.to_plan.insert(name.clone());
         self.gathered.touched.insert(name.clone());
-        self.tell_holder(&name);
+        self.tell_all(&name);
     }
 }
 

@@ -1,7 +1,9 @@
-//! Which worker gets which orphan: a pure function.
+//! Which worker gets which environment: pure functions, sticky bounded rendezvous.
 //!
-//! What is well placed is not asked about and stays. Orphans go, one by one, to the worker with the least load that may
-//! have them; among equals the highest rendezvous score wins, so that the answer depends on names and loads only.
+//! What is well placed is not asked about and stays. An environment that needs a place goes to the worker with the
+//! highest rendezvous score for it among those that stay within the [`bound`], the mean load rounded up; so the answer
+//! depends on names and loads only, and few move when workers come and go. [`excess`] names what a worker above the bound
+//! gives away, and to whom: just so much that nobody is above it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,21 +11,27 @@ use flotilla_proto::{EnvironmentName, Labels, WorkerName};
 
 use super::worker::carries;
 
+/// What an environment costs its worker: 1 and one more for every 4 MiB of data.
+pub(super) type Weight = u64;
+
 /// A worker that may be given environments.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate<'a> {
     pub(super) worker: &'a WorkerName,
     pub(super) labels: &'a Labels,
-    /// How many it accepts; `None`: any number.
+    /// How many environments it accepts; `None`: any number.
     pub(super) capacity: Option<u32>,
-    /// How many it holds.
-    pub(super) load: usize,
+    /// How many it has.
+    pub(super) count: usize,
+    /// The sum of their weights.
+    pub(super) load: Weight,
 }
 
-/// An environment without a worker.
+/// An environment that needs a place.
 #[derive(Debug, Clone)]
-pub(super) struct Orphan<'a> {
+pub(super) struct Seeker<'a> {
     pub(super) environment: &'a EnvironmentName,
+    pub(super) weight: Weight,
     /// Which workers may have it.
     pub(super) place: Place<'a>,
     /// Workers that may not.
@@ -39,35 +47,108 @@ pub(super) enum Place<'a> {
     Anywhere,
 }
 
-/// Places orphans. The answer has one entry for each, in the order of names; `None`: no worker may have it.
-pub(super) fn place(
-    candidates: &[Candidate<'_>],
-    orphans: &[Orphan<'_>],
-) -> Vec<(EnvironmentName, Option<WorkerName>)> {
-    let mut rows: Rows<'_> = BTreeMap::new();
-    for candidate in candidates {
-        let hash = hash(candidate.worker.as_str());
-        rows.entry(candidate.load).or_default().push(Seat { candidate, load: candidate.load, hash });
+/// One environment, and where it goes.
+pub(super) type Placed = (EnvironmentName, Option<WorkerName>);
+
+/// The most that a worker shall bear: the mean load of the workers that have room, rounded up. `waiting` is the weight of
+/// what has no place yet.
+pub(super) fn bound(candidates: &[Candidate<'_>], waiting: Weight) -> Weight {
+    let mut rest: Weight = candidates.iter().map(|candidate| candidate.load).sum::<Weight>() + waiting;
+    // A worker's capacity counts environments, each of which weighs at least 1: what it surely bears is taken off first.
+    let mut limits: Vec<Weight> = candidates
+        .iter()
+        .map(|one| one.capacity.map_or(Weight::MAX, |capacity| one.load.max(capacity.into())))
+        .collect();
+    limits.sort_unstable();
+    let mut workers = candidates.len() as Weight;
+    for limit in limits {
+        let mean = rest.div_ceil(workers);
+        if limit >= mean {
+            return mean;
+        }
+        rest -= limit;
+        workers -= 1;
     }
-    let mut order: Vec<&Orphan<'_>> = orphans.iter().collect();
-    // Those that few workers may have choose first; the others can go elsewhere.
-    order.sort_by_key(|orphan| (orphan.is_unconstrained(), orphan.environment));
-    let mut placed: Vec<_> =
-        order.into_iter().map(|orphan| (orphan.environment.clone(), take_seat(&mut rows, orphan))).collect();
+    // All are full, or there are none: nobody is above it.
+    Weight::MAX
+}
+
+/// Places seekers. The answer has one entry for each, in the order of names; `None`: no worker may have it.
+pub(super) fn place(candidates: &[Candidate<'_>], seekers: &[Seeker<'_>]) -> Vec<Placed> {
+    let bound = bound(candidates, seekers.iter().map(|seeker| seeker.weight).sum());
+    let mut seats: Vec<_> = candidates.iter().map(Seat::new).collect();
+    let mut order: Vec<&Seeker<'_>> = seekers.iter().collect();
+    // Those that few workers may have choose first, then the heavy ones: the others fit in anywhere.
+    order.sort_by_key(|seeker| (seeker.is_unconstrained(), std::cmp::Reverse(seeker.weight), seeker.environment));
+    let mut placed: Vec<_> = order
+        .into_iter()
+        .map(|seeker| {
+            let at = best(&seats, seeker, bound).or_else(|| least(&seats, seeker));
+            let worker = at.map(|at| seats[at].take(seeker.weight));
+            (seeker.environment.clone(), worker)
+        })
+        .collect();
     placed.sort();
     placed
 }
 
-/// The workers by their load, so that only those with the least are looked at.
-type Rows<'a> = BTreeMap<usize, Vec<Seat<'a>>>;
+/// What workers above the bound give away, and to whom; `placed` holds what each candidate has that may move. Those that
+/// suit their worker least go first. Nothing is moved that would not find a place within the bound.
+pub(super) fn excess(
+    candidates: &[Candidate<'_>],
+    placed: &BTreeMap<&WorkerName, Vec<Seeker<'_>>>,
+) -> Vec<(EnvironmentName, WorkerName)> {
+    let bound = bound(candidates, 0);
+    let mut seats: Vec<_> = candidates.iter().map(Seat::new).collect();
+    let mut moves = Vec::new();
+    for giver in 0..seats.len() {
+        if seats[giver].load <= bound {
+            continue;
+        }
+        let worker = seats[giver].candidate.worker;
+        let mut movable: Vec<_> = placed.get(worker).into_iter().flatten().collect();
+        movable.sort_by_cached_key(|seeker| {
+            (seats[giver].score(hash(seeker.environment.as_str())), seeker.environment)
+        });
+        for seeker in movable {
+            if seats[giver].load <= bound {
+                break;
+            }
+            let Some(taker) = best(&seats, seeker, bound).filter(|taker| *taker != giver) else { continue };
+            seats[giver].load -= seeker.weight;
+            seats[giver].count -= 1;
+            moves.push((seeker.environment.clone(), seats[taker].take(seeker.weight)));
+        }
+    }
+    moves
+}
 
+#[derive(Debug)]
 struct Seat<'a> {
     candidate: &'a Candidate<'a>,
-    load: usize,
+    count: usize,
+    load: Weight,
     hash: u64,
 }
 
-impl Orphan<'_> {
+impl<'a> Seat<'a> {
+    fn new(candidate: &'a Candidate<'a>) -> Self {
+        let Candidate { count, load, worker, .. } = candidate;
+        Self { candidate, count: *count, load: *load, hash: hash(worker.as_str()) }
+    }
+
+    fn take(&mut self, weight: Weight) -> WorkerName {
+        self.count += 1;
+        self.load += weight;
+        self.candidate.worker.clone()
+    }
+
+    fn score(&self, environment: u64) -> u64 {
+        mix(environment ^ self.hash)
+    }
+}
+
+impl Seeker<'_> {
     fn is_unconstrained(&self) -> bool {
         match self.place {
             Place::Selected(selector) => selector.is_empty() && self.without.is_empty(),
@@ -79,7 +160,7 @@ impl Orphan<'_> {
         let fits = match self.place {
             Place::Anywhere => true,
             Place::Selected(selector) => {
-                let room = seat.candidate.capacity.is_none_or(|capacity| seat.load < capacity as usize);
+                let room = seat.candidate.capacity.is_none_or(|capacity| seat.count < capacity as usize);
                 room && carries(seat.candidate.labels, selector)
             }
         };
@@ -87,29 +168,27 @@ impl Orphan<'_> {
     }
 }
 
-fn take_seat(rows: &mut Rows<'_>, orphan: &Orphan<'_>) -> Option<WorkerName> {
-    let name = hash(orphan.environment.as_str());
-    // The score costs less than the question who may have it, which only the best so far has to answer.
-    let best_of = |row: &Vec<Seat<'_>>| {
-        let mut best = None;
-        for (at, seat) in row.iter().enumerate() {
-            let score = (mix(name ^ seat.hash), seat.candidate.worker);
-            if best.is_none_or(|(highest, _)| score > highest) && orphan.may_go_to(seat) {
-                best = Some((score, at));
-            }
+/// The seat with the highest score that stays within the bound.
+fn best(seats: &[Seat<'_>], seeker: &Seeker<'_>, bound: Weight) -> Option<usize> {
+    let name = hash(seeker.environment.as_str());
+    let mut best = None;
+    for (at, seat) in seats.iter().enumerate() {
+        // The score costs less than the question who may have it, which only the best so far has to answer.
+        let score = (seat.score(name), seat.candidate.worker);
+        if best.is_none_or(|(highest, _)| score > highest)
+            && seat.load.saturating_add(seeker.weight) <= bound
+            && seeker.may_go_to(seat)
+        {
+            best = Some((score, at));
         }
-        best.map(|(_, at)| at)
-    };
-    let (load, at) = rows.iter().find_map(|(load, row)| Some((*load, best_of(row)?)))?;
-    let row = rows.get_mut(&load)?;
-    let mut seat = row.swap_remove(at);
-    if row.is_empty() {
-        rows.remove(&load);
     }
-    seat.load += 1;
-    let worker = seat.candidate.worker.clone();
-    rows.entry(seat.load).or_default().push(seat);
-    Some(worker)
+    best.map(|(_, at)| at)
+}
+
+/// The seat with the least load, when none stays within the bound: a full worker is better than none.
+fn least(seats: &[Seat<'_>], seeker: &Seeker<'_>) -> Option<usize> {
+    let open = seats.iter().enumerate().filter(|(_, seat)| seeker.may_go_to(seat));
+    open.min_by_key(|(_, seat)| (seat.load, seat.candidate.worker)).map(|(at, _)| at)
 }
 
 /// FNV-1a: the same on every machine and in every version.

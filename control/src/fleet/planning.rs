@@ -1,21 +1,43 @@
-//! Which environments need a grant, and giving it to them.
+//! Which environments need a grant or another place, and seeing to it.
+//!
+//! Three things, in this order: orphans get a worker at once, what its worker shall not keep is handed over, and what is
+//! above a worker's share is handed over too, while nothing else is going on. Of handovers few are under way at a time.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use flotilla_proto::{EnvironmentName, Intent, WorkerName};
+use flotilla_proto::{EnvironmentName, Intent, Timestamp, WorkerName};
 
 use super::Fleet;
+use super::boundary::Effect;
 use super::environment::{Environment, MoveReason};
-use super::placement::{Candidate, Orphan, Place, place};
+use super::placement::{Candidate, Place, Seeker, bound, excess, place};
+use super::worker::{Leaving, Link, Worker};
+use flotilla_proto::session::ControlMessage;
+
+/// From so many orphans on, a worker that joins does not get them at once: others may be about to join too.
+const MANY_ORPHANS: usize = 50;
+/// How long after the last one has joined they wait, and how long at most.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_JOIN_PAUSE: Duration = Duration::from_secs(3);
+/// When to look again at a worker above its share of whose environments none may move yet.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether an environment is where it should be.
 enum Standing {
     /// It is.
     Keep,
-    /// Better elsewhere, if there is another place.
-    PreferElsewhere(MoveReason),
-    /// Its holder may not have it.
-    MustLeave(MoveReason),
+    /// It shall go, and its holder serves it until then.
+    HandOver(MoveReason),
+    /// It shall go at once, if there is another place: its holder does nothing for it.
+    GoAtOnce(MoveReason),
+}
+
+/// Orphans that wait for more workers to join.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gathering {
+    began: Timestamp,
+    until: Timestamp,
 }
 
 impl Fleet {
@@ -27,6 +49,10 @@ impl Fleet {
                 orphans.insert(name);
             }
         }
+        if self.gathering.is_some_and(|gathering| gathering.until <= self.now) {
+            self.gathering = None;
+            self.gathered.retry_unplaced = true;
+        }
         // Room that came free is offered to those that wait.
         if std::mem::take(&mut self.gathered.retry_unplaced) && self.has_room() {
             for name in self.unplaced.clone() {
@@ -35,40 +61,69 @@ impl Fleet {
                 }
             }
         }
-        self.place_orphans(&orphans);
+        self.place_orphans(orphans);
+        if std::mem::take(&mut self.gathered.handovers_due) {
+            self.hand_over();
+            self.rebalance();
+        }
+        self.tell_the_stuck();
     }
 
     fn has_room(&self) -> bool {
         !self.unplaced.is_empty() && self.workers.values().any(|worker| worker.session().is_some())
     }
 
-    /// Sees to one environment; true if a place is to be found for it.
+    /// A worker has joined: when many wait for a place, they wait a little longer, so that not all go to the first.
+    pub(super) fn gather_orphans(&mut self) {
+        if self.unplaced.len() < MANY_ORPHANS {
+            return;
+        }
+        let began = self.gathering.map_or(self.now, |gathering| gathering.began);
+        let until = self.now.after(JOIN_PAUSE).min(began.after(LONGEST_JOIN_PAUSE));
+        self.gathering = Some(Gathering { began, until });
+    }
+
+    /// Sees to one environment; true if a worker is to be found for it now.
     fn reconsider(&mut self, name: &EnvironmentName) -> bool {
+        let Some(environment) = self.environments.get(name) else { return false };
+        if environment.holder.is_none() && self.succeed(name) {
+            return false;
+        }
+        let is_handed_over = !self.reconsider_handover(name);
         let Some(environment) = self.environments.get(name) else { return false };
         let Some(intent) = environment.wanted() else {
             self.let_go(name);
             self.unplaced.remove(name);
+            self.to_leave.remove(name);
             return false;
         };
-        let Some(holder) = environment.holder.clone() else { return true };
-        let elsewhere = match self.standing(environment, &holder, intent) {
-            Standing::Keep => None,
-            Standing::PreferElsewhere(reason) => Some(reason),
-            Standing::MustLeave(reason) => {
-                self.let_go(name);
+        let Some(holder) = environment.holder.clone() else {
+            self.to_leave.remove(name);
+            return true;
+        };
+        let renew =
+            environment.regrant_at.is_some_and(|at| at <= self.now) || environment.granted_intent() != Some(intent);
+        match self.standing(environment, &holder, intent) {
+            Standing::GoAtOnce(reason) if !is_handed_over => {
                 self.set_moving(name, reason);
                 return true;
             }
-        };
-        let due = environment.regrant_at.is_some_and(|at| at <= self.now);
-        let renew = due || environment.granted_intent() != Some(intent);
-        if let Some(reason) = elsewhere {
-            self.set_moving(name, reason);
-            return true;
+            Standing::HandOver(reason) if !is_handed_over => {
+                self.to_leave.insert(name.clone(), reason);
+                self.gathered.handovers_due = true;
+            }
+            Standing::Keep | Standing::GoAtOnce(_) | Standing::HandOver(_) => {
+                self.to_leave.remove(name);
+                self.unplaced.remove(name);
+            }
         }
-        self.unplaced.remove(name);
         if renew {
+            let leaves = self.to_leave.get(name).copied();
+            let waits = self.unplaced.contains(name);
             self.grant(name, &holder, intent);
+            // A new grant where it is does not change that it shall go.
+            self.to_leave.extend(leaves.map(|reason| (name.clone(), reason)));
+            self.unplaced.extend(waits.then(|| name.clone()));
         }
         false
     }
@@ -80,18 +135,20 @@ impl Fleet {
     }
 
     fn standing(&self, environment: &Environment, holder: &WorkerName, intent: Intent) -> Standing {
-        let Some(worker) = self.workers.get(holder) else { return Standing::MustLeave(MoveReason::Disconnected) };
+        let Some(worker) = self.workers.get(holder) else { return Standing::GoAtOnce(MoveReason::Disconnected) };
         if environment.is_parked(holder, intent) && !self.serves_earlier(environment) {
-            return Standing::PreferElsewhere(MoveReason::Rejected);
+            return Standing::GoAtOnce(MoveReason::Rejected);
         }
         match intent {
             Intent::Release | Intent::Purge => Standing::Keep,
+            // One that is away for a moment can hand nothing over.
+            Intent::Warm | Intent::Serve if worker.session().is_none() => Standing::Keep,
             Intent::Warm | Intent::Serve => {
                 if !worker.carries(&environment.record.spec.worker_selector) {
-                    return Standing::MustLeave(MoveReason::Selector);
+                    return Standing::HandOver(MoveReason::Selector);
                 }
-                if worker.session().is_some_and(|session| session.draining) {
-                    return Standing::PreferElsewhere(MoveReason::Draining);
+                if worker.is_to_be_emptied() {
+                    return Standing::HandOver(MoveReason::Draining);
                 }
                 Standing::Keep
             }
@@ -108,16 +165,16 @@ impl Fleet {
         told.and_then(|told| told.in_force.as_ref()).is_some_and(|(id, _)| *id == granted.grant.id)
     }
 
-    fn place_orphans(&mut self, names: &BTreeSet<EnvironmentName>) {
+    fn place_orphans(&mut self, names: BTreeSet<EnvironmentName>) {
         if names.is_empty() {
             return;
         }
-        let placed = {
-            let candidates = self.candidates();
-            let orphans: Vec<_> = names.iter().filter_map(|name| self.orphan(name)).collect();
-            place(&candidates, &orphans)
-        };
-        for (name, worker) in placed {
+        if self.gathering.is_some() {
+            self.gathered.touched.extend(names.iter().cloned());
+            self.unplaced.extend(names);
+            return;
+        }
+        for (name, worker) in self.find_places(names.iter()) {
             let Some(environment) = self.environments.get(&name) else { continue };
             let (wanted, holder) = (environment.wanted(), environment.holder.clone());
             let Some(intent) = wanted else { continue };
@@ -149,33 +206,135 @@ impl Fleet {
         }
     }
 
+    /// Begins to hand over what its holder shall not keep, as far as there are places.
+    fn hand_over(&mut self) {
+        if self.to_leave.is_empty() || self.free_handovers() == 0 {
+            return;
+        }
+        let names: Vec<_> = self.to_leave.keys().cloned().collect();
+        for (name, worker) in self.find_places(names.iter()) {
+            let Some(reason) = self.to_leave.get(&name).copied() else { continue };
+            match worker {
+                Some(worker) => {
+                    self.unplaced.remove(&name);
+                    self.move_to(&name, &worker, reason);
+                }
+                None if reason == MoveReason::Selector => {
+                    // Where it may not be it does not stay, be there another place or not.
+                    self.to_leave.remove(&name);
+                    self.let_go(&name);
+                    self.set_moving(&name, reason);
+                    self.unplaced.insert(name);
+                }
+                None => {
+                    self.unplaced.insert(name);
+                }
+            }
+        }
+    }
+
+    /// Hands an environment over if that is not too much at once, or moves it right away if there is nothing to hand over.
+    fn move_to(&mut self, name: &EnvironmentName, worker: &WorkerName, reason: MoveReason) {
+        let Some(environment) = self.environments.get(name) else { return };
+        if environment.is_empty_handed(&self.settings.grant_ids.start) {
+            self.set_moving(name, reason);
+            self.grant(name, worker, Intent::Serve);
+        } else if self.free_handovers() > 0 {
+            self.to_leave.remove(name);
+            self.begin_handover(name, worker, reason);
+        }
+    }
+
+    /// Hands over what workers have above their share. Not while anybody may come back soon: that would move twice.
+    fn rebalance(&mut self) {
+        let away = |worker: &Worker| matches!(worker.link, Link::Disconnected { .. });
+        if self.free_handovers() == 0 || self.workers.values().any(away) || self.gathering.is_some() {
+            return;
+        }
+        let candidates = self.candidates();
+        let share = bound(&candidates, 0);
+        let above: Vec<_> = candidates
+            .iter()
+            .filter(|one| one.load > share)
+            .map(|one| (one.worker, self.movable(one.worker)))
+            .collect();
+        let moves =
+            excess(&candidates, &above.iter().map(|(worker, movable)| (*worker, movable.clone())).collect());
+        if !above.is_empty() {
+            // Some may have moved too lately to move again.
+            self.look_again_at = Some(self.now.after(LOOK_AGAIN));
+        }
+        for (name, worker) in moves {
+            self.move_to(&name, &worker, MoveReason::Rebalanced);
+        }
+    }
+
+    /// What a worker has that may move for the sake of balance.
+    fn movable(&self, worker: &WorkerName) -> Vec<Seeker<'_>> {
+        let Some(worker) = self.workers.get(worker) else { return Vec::new() };
+        let may_move = |name: &&EnvironmentName| {
+            self.environments.get(*name).is_some_and(|environment| {
+                environment.handover.is_none()
+                    && environment.wanted() == Some(Intent::Serve)
+                    && environment.granted_intent() == Some(Intent::Serve)
+                    && environment.regrant_at.is_none()
+                    && environment.stay.next() <= self.now
+            })
+        };
+        worker.holds.iter().filter(may_move).filter_map(|name| self.seeker(name)).collect()
+    }
+
+    /// Tells workers that wait to leave in vain.
+    fn tell_the_stuck(&mut self) {
+        let (handovers, unplaced) = (&self.handovers, &self.unplaced);
+        for worker in self.workers.values_mut() {
+            let holds = &worker.holds;
+            let is_stuck =
+                !holds.is_empty() && holds.iter().all(|name| unplaced.contains(name) && !handovers.contains(name));
+            let Link::Connected(session) = &worker.link else { continue };
+            if worker.leaving == Leaving::Waits && is_stuck {
+                worker.leaving = Leaving::Stuck;
+                let send = Effect::Send { session: session.id, message: ControlMessage::NothingMoves };
+                self.gathered.effects.push(send);
+            }
+        }
+    }
+
+    fn find_places<'a>(
+        &self,
+        names: impl Iterator<Item = &'a EnvironmentName>,
+    ) -> Vec<(EnvironmentName, Option<WorkerName>)> {
+        let seekers: Vec<_> = names.filter_map(|name| self.seeker(name)).collect();
+        place(&self.candidates(), &seekers)
+    }
+
     fn candidates(&self) -> Vec<Candidate<'_>> {
         self.workers
             .iter()
-            .filter(|(_, worker)| worker.session().is_some_and(|session| !session.draining))
+            .filter(|(_, worker)| worker.is_open())
             .filter_map(|(name, worker)| {
                 let about = worker.about.as_ref()?;
-                Some(Candidate {
-                    worker: name,
-                    labels: &about.labels,
-                    capacity: about.capacity,
-                    load: worker.holds.len(),
-                })
+                let Worker { count, load, .. } = worker;
+                let (labels, capacity) = (&about.labels, about.capacity);
+                Some(Candidate { worker: name, labels, capacity, count: *count, load: *load })
             })
             .collect()
     }
 
-    fn orphan(&self, name: &EnvironmentName) -> Option<Orphan<'_>> {
-        let (environment, record) = self.environments.get_key_value(name)?;
-        let intent = record.wanted()?;
+    fn seeker(&self, name: &EnvironmentName) -> Option<Seeker<'_>> {
+        let (environment, known) = self.environments.get_key_value(name)?;
+        let intent = known.wanted()?;
         let place = match intent {
-            Intent::Warm | Intent::Serve => Place::Selected(&record.record.spec.worker_selector),
+            Intent::Warm | Intent::Serve => Place::Selected(&known.record.spec.worker_selector),
             Intent::Release | Intent::Purge => Place::Anywhere,
         };
         let mut without: BTreeSet<_> =
-            record.parked.keys().filter(|worker| record.is_parked(worker, intent)).collect();
+            known.parked.keys().filter(|worker| known.is_parked(worker, intent)).collect();
+        if known.holder.is_some() {
+            without.extend(known.shunned.at(self.now));
+        }
         // Its holder is not another place.
-        without.extend(record.holder.as_ref());
-        Some(Orphan { environment, place, without })
+        without.extend(known.holder.as_ref());
+        Some(Seeker { environment, weight: known.weight, place, without })
     }
 }

@@ -7,7 +7,8 @@ use flotilla_proto::session::{Answer, ControlMessage, Question};
 use flotilla_proto::v1::RequestFailure;
 use flotilla_proto::{EnvironmentName, Intent, Reason, Refusal, Timestamp, WorkerName};
 
-use super::boundary::{CommandId, Effect, Note, Reply, SessionId};
+use super::boundary::{CommandId, Effect, Reply, SessionId};
+use super::event::Note;
 use super::{Fleet, refuse};
 
 /// Names a question since control's start.

@@ -5,8 +5,10 @@ use flotilla_proto::{
 };
 
 use super::Fleet;
-use super::boundary::{Change, RemovalKind};
+use super::boundary::{Change, Effect, GrantRecord, RemovalKind};
 use super::environment::Environment;
+use super::event::Note;
+use super::handover::Handover;
 
 /// No fleet grants so often; an epoch above it is an error of its sender, and would leave no room above.
 const HIGHEST_SENSIBLE: Epoch = Epoch(1 << 62);
@@ -21,19 +23,78 @@ impl Fleet {
 
     fn take_report(&mut self, worker: &WorkerName, report: EnvironmentReport) {
         let Some(environment) = self.environments.get(&report.environment) else { return };
-        if environment.record.uid != report.uid || !counts(environment, &report) {
+        if environment.record.uid != report.uid {
             return;
         }
         let name = report.environment.clone();
-        let spec = environment.record.spec.clone();
-        self.raise_epoch(&spec, report.grant.epoch);
-        if let Some(found) = fencing_epoch(&report, &self.settings.fleet) {
-            self.raise_epoch(&spec, found);
+        self.note_refused_writes(worker, &report);
+        match role(self.environments.get(&name), worker, &report) {
+            Role::None => {}
+            Role::Standby => self.warm_reported(&name, &report),
+            Role::Owner => self.observe(&name, worker, report),
+            Role::NewOwner => match report.grant_state {
+                // Until it serves, the last owner's word stands.
+                GrantState::Pending | GrantState::Established => {}
+                GrantState::Fenced => self.observe_fence(&name, &report),
+                GrantState::Synchronized | GrantState::Conflict => {
+                    self.complete_handover(&name);
+                    self.observe(&name, worker, report);
+                }
+            },
+            Role::LastOwner => match report.grant_state {
+                // That is how it learns of the new owner.
+                GrantState::Fenced => {}
+                GrantState::Pending | GrantState::Established | GrantState::Synchronized | GrantState::Conflict => {
+                    self.observe(&name, worker, report)
+                }
+            },
         }
-        let Some(environment) = self.environments.get_mut(&name) else { return };
+    }
+
+    fn observe(&mut self, name: &EnvironmentName, worker: &WorkerName, report: EnvironmentReport) {
+        self.observe_fence(name, &report);
+        self.note_repairs(worker, &report);
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        if environment.weigh(report.bytes) {
+            self.account(name);
+        }
+        let Some(environment) = self.environments.get_mut(name) else { return };
         environment.observe(worker.clone(), report);
         self.gathered.touched.insert(name.clone());
-        self.act_on_report(&name);
+        self.act_on_report(name);
+    }
+
+    /// The next grant is above every epoch that a report speaks of; a fenced grant is replaced.
+    fn observe_fence(&mut self, name: &EnvironmentName, report: &EnvironmentReport) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let spec = environment.record.spec.clone();
+        let of_grant = environment.record.grant.as_ref().is_some_and(|granted| granted.grant.id == report.grant.id);
+        self.raise_epoch(&spec, report.grant.epoch);
+        if let Some(found) = fencing_epoch(report, &self.settings.fleet) {
+            self.raise_epoch(&spec, found);
+        }
+        if report.grant_state == GrantState::Fenced && of_grant {
+            self.grant_again(name);
+        }
+    }
+
+    fn note_refused_writes(&mut self, worker: &WorkerName, report: &EnvironmentReport) {
+        let Some(environment) = self.environments.get_mut(&report.environment) else { return };
+        let told = Some((report.grant.id.clone(), report.fenced_writes));
+        if report.fenced_writes > 0 && environment.refused_writes != told {
+            environment.refused_writes = told;
+            let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
+            self.gathered.effects.push(Effect::Note(Note::WriteFenced { environment, worker, epoch }));
+        }
+    }
+
+    fn note_repairs(&mut self, worker: &WorkerName, report: &EnvironmentReport) {
+        let Some(environment) = self.environments.get(&report.environment) else { return };
+        let before = environment.observed.as_ref().filter(|before| before.report.grant.id == report.grant.id);
+        if report.repairs > before.map_or(0, |before| before.report.repairs) {
+            let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
+            self.gathered.effects.push(Effect::Note(Note::Repaired { environment, worker, epoch }));
+        }
     }
 
     /// No grant may be given below one that a worker has seen.
@@ -57,7 +118,8 @@ impl Fleet {
                 Intent::Warm | Intent::Serve => {}
                 Intent::Release | Intent::Purge => self.established(name),
             },
-            GrantState::Fenced => self.grant_again(name),
+            // A new grant is due already.
+            GrantState::Fenced => {}
             GrantState::Established | GrantState::Synchronized => self.established(name),
         }
     }
@@ -78,7 +140,7 @@ impl Fleet {
         let Some(environment) = self.environments.get_mut(name) else { return };
         if environment.record.take_over.take().is_some() {
             self.gathered.unsaved.insert(name.clone());
-            self.tell_holder(name);
+            self.tell_all(name);
         }
         let Some(environment) = self.environments.get(name) else { return };
         match (environment.granted_intent(), environment.record.removal) {
@@ -106,12 +168,16 @@ impl Fleet {
         if let Some(key) = self.epoch_key(&environment.record.spec) {
             self.prefixes.remove(&key);
         }
+        self.end_handover(name);
         self.let_go(name);
-        self.environments.remove(name);
+        let counted = self.environments.remove(name).and_then(|environment| environment.counted);
+        self.uncount(counted);
         for worker in self.workers.values_mut() {
             worker.rejected.remove(name);
         }
         self.unplaced.remove(name);
+        self.to_leave.remove(name);
+        self.gathered.effects.push(Effect::Note(Note::Ended { environment: name.clone() }));
         self.gathered.changes.push(Change::DeleteEnvironment { environment: name.clone() });
         self.gathered.changes.push(Change::PutEnded { uid: uid.clone(), at: self.now });
         self.ended.note(self.now, uid.clone());
@@ -137,6 +203,39 @@ fn fencing_epoch(report: &EnvironmentReport, fleet: &FleetId) -> Option<Epoch> {
     };
     let number: u64 = epoch.parse().ok().filter(|number: &u64| number.to_string() == epoch)?;
     (owner == fleet.as_str()).then_some(Epoch(number))
+}
+
+/// What a report is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The present grant.
+    Owner,
+    /// The present grant, which was given by a handover that is not complete.
+    NewOwner,
+    /// The grant before it, until the handover is complete.
+    LastOwner,
+    /// The warm grant.
+    Standby,
+    /// A grant that is over.
+    None,
+}
+
+fn role(environment: Option<&Environment>, worker: &WorkerName, report: &EnvironmentReport) -> Role {
+    let Some(environment) = environment else { return Role::None };
+    let is = |granted: &GrantRecord| granted.worker == *worker && granted.grant.id == report.grant.id;
+    let last = environment.record.predecessor.as_ref();
+    match &environment.handover {
+        Some(Handover::Warming { to, grant, .. }) if to == worker && grant.id == report.grant.id => Role::Standby,
+        Some(Handover::Promoted { .. }) if environment.record.grant.as_ref().is_some_and(is) => Role::NewOwner,
+        Some(Handover::Promoted { .. }) if last.is_some_and(is) => Role::LastOwner,
+        Some(Handover::Warming { .. } | Handover::Promoted { .. }) | None => {
+            if counts(environment, report) {
+                Role::Owner
+            } else {
+                Role::None
+            }
+        }
+    }
 }
 
 /// Whether a report is news: not of an earlier grant than the last one that counted.

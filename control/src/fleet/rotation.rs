@@ -140,7 +140,7 @@ impl Fleet {
         environment.parked.clear();
         self.set_rotation(name, Rotation::Replaced);
         self.gathered.unsaved.insert(name.clone());
-        self.tell_holder(name);
+        self.tell_all(name);
     }
 
     fn drop_key(&mut self, name: &EnvironmentName, reason: RotationFailure, message: String) {

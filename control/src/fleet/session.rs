@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::session::{ControlMessage, GoAway, Hello, Welcome, WorkerMessage};
-use flotilla_proto::{EnvironmentName, FieldViolation, GrantId, HeldGrant, Reason, Refusal, Term, WorkerName};
+use flotilla_proto::{
+    EnvironmentName, FieldViolation, GrantId, HeldGrant, Intent, Reason, Refusal, Term, WorkerName,
+};
 
 use super::Fleet;
-use super::boundary::{Change, Effect, Note, SessionId};
+use super::boundary::{Change, Effect, SessionId};
 use super::environment::MoveReason;
-use super::worker::{About, InitialState, Link, Session, Told, Worker};
+use super::event::{Note, WorkerChange};
+use super::worker::{About, InitialState, Leaving, Link, Session, Told, Worker};
 
 /// No control starts so often; a term above it is an error of its sender, and would leave no room above.
 const HIGHEST_SENSIBLE: Term = Term(1 << 62);
@@ -36,6 +39,7 @@ impl Fleet {
         self.compare_terms(&hello);
         let held = self.take_held(&hello, continuity);
         self.connect(session, address, &hello);
+        self.note_worker(&hello.worker, WorkerChange::Connected);
         self.settle_holds(&hello.worker, continuity, &held);
         let welcome = Welcome {
             fleet: self.settings.fleet.clone(),
@@ -45,8 +49,10 @@ impl Fleet {
         };
         let message = ControlMessage::Welcome(welcome);
         self.gathered.effects.push(Effect::Send { session, message });
+        self.reconsider_worker(&hello.worker);
         self.gathered.updates_due.insert(hello.worker);
         self.gathered.retry_unplaced = true;
+        self.gather_orphans();
     }
 
     fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
@@ -136,6 +142,8 @@ impl Fleet {
             self.raise_epoch(&spec, held.grant.epoch);
             if same && continuity != Continuity::Other {
                 confirmed.insert(held.environment.clone());
+            } else if held.grant.intent == Intent::Warm {
+                // It writes nothing, and is told below whether it still gets ready.
             } else if known.is_none_or(|known| held.grant.epoch > known) {
                 self.prefer(&held.environment, &hello.worker);
             }
@@ -149,25 +157,24 @@ impl Fleet {
         if !serves {
             return;
         }
+        self.end_handover(name);
         self.let_go(name);
         if let Some(environment) = self.environments.get_mut(name) {
             environment.regrant_at = Some(self.now);
             environment.moving = Some(MoveReason::LaterGrant);
             environment.holder = Some(worker.clone());
         }
-        self.workers
-            .entry(worker.clone())
-            .or_insert_with(|| Worker::remembered(self.now))
-            .holds
-            .insert(name.clone());
+        self.workers.entry(worker.clone()).or_insert_with(|| Worker::gone(self.now)).holds.insert(name.clone());
+        self.account(name);
         self.gathered.to_plan.insert(name.clone());
     }
 
     fn connect(&mut self, session: SessionId, address: String, hello: &Hello) {
-        let worker = self.workers.entry(hello.worker.clone()).or_insert_with(|| Worker::remembered(self.now));
+        let worker = self.workers.entry(hello.worker.clone()).or_insert_with(|| Worker::gone(self.now));
         if let Some(about) = &worker.about {
             self.reconnects += 1;
             if about.incarnation != hello.incarnation {
+                worker.leaving = Leaving::No;
                 for name in std::mem::take(&mut worker.rejected) {
                     // Another run of it may be another version: what it could not do then is offered again.
                     if let Some(environment) = self.environments.get_mut(&name) {
@@ -205,7 +212,6 @@ impl Fleet {
         }
         worker.link = Link::Connected(Session {
             id: session,
-            draining: false,
             pending,
             in_flight: None,
             last_nonce: 0,
@@ -283,10 +289,9 @@ impl Fleet {
 
     fn drain(&mut self, name: &WorkerName) {
         let Some(worker) = self.workers.get_mut(name) else { return };
-        if let Some(session) = worker.session_mut() {
-            session.draining = true;
-        }
-        self.gathered.to_plan.extend(worker.holds.iter().cloned());
+        worker.leaving = Leaving::Waits;
+        self.note_worker(name, WorkerChange::Leaving);
+        self.reconsider_worker(name);
     }
 
     /// Ends a session, saying why.

@@ -6,6 +6,10 @@ mod mutations;
 mod sessions;
 // Silence, closures, goodbyes, restarts.
 mod leases;
+// Moves without a gap.
+mod handovers;
+// Cordon, drain, forget.
+mod membership;
 // Status, conditions, conflicts, fencing.
 mod reports;
 // New SDK keys, and questions.
@@ -49,6 +53,8 @@ pub(super) struct Player {
     pub(super) removals: Vec<Removal>,
     /// How many times it was told that it knows everything.
     pub(super) initial_complete: usize,
+    /// It was told that nobody can take what it has left.
+    pub(super) nothing_moves: bool,
     /// The end of its last session, if control ended it.
     pub(super) went_away: Option<GoAway>,
 }
@@ -60,6 +66,8 @@ pub(super) struct Stored {
     pub(super) epochs: BTreeMap<(StoreName, Prefix), Epoch>,
     pub(super) requests: BTreeMap<String, (RequestId, EnvironmentName, Timestamp)>,
     pub(super) ended: BTreeMap<Uid, Timestamp>,
+    pub(super) workers: BTreeMap<WorkerName, Scheduling>,
+    pub(super) events: Vec<EventRecord>,
     pub(super) term: Term,
 }
 
@@ -113,6 +121,7 @@ pub(super) fn settings(term: Term) -> FleetSettings {
         heartbeat_interval: Duration::from_secs(3),
         lease_duration: LEASE,
         reassign_grace: GRACE,
+        max_handovers: 4,
         stream_uri: "https://stream.launchdarkly.com".parse().unwrap(),
         base_uri: "https://sdk.launchdarkly.com".parse().unwrap(),
         application_id: None,
@@ -153,6 +162,8 @@ impl World {
             stores: self.stores.clone(),
             requests: self.stored.requests.values().cloned().collect(),
             ended: self.stored.ended.iter().map(|(uid, at)| (uid.clone(), *at)).collect(),
+            workers: self.stored.workers.iter().map(|(worker, how)| (worker.clone(), *how)).collect(),
+            events: self.stored.events.clone(),
         };
         for player in self.players.values_mut() {
             player.session = None;
@@ -200,6 +211,8 @@ impl World {
             Effect::Reply { .. }
             | Effect::EnvironmentChanged { .. }
             | Effect::EnvironmentRemoved { .. }
+            | Effect::WorkerChanged { .. }
+            | Effect::WorkerRemoved { .. }
             | Effect::Note(_) => {}
         }
     }
@@ -225,6 +238,17 @@ impl World {
             }
             Change::ForgetEnded { before } => self.stored.ended.retain(|_, at| *at >= *before),
             Change::PutTerm { term } => self.stored.term = *term,
+            Change::PutWorker { worker, scheduling } => {
+                self.stored.workers.insert(worker.clone(), *scheduling);
+            }
+            Change::DeleteWorker { worker } => {
+                self.stored.workers.remove(worker);
+            }
+            Change::PutEvent(event) => {
+                let last = self.stored.events.last().map_or(0, |event| event.number);
+                assert_eq!(event.number, last + 1, "events follow each other");
+                self.stored.events.push((**event).clone());
+            }
             Change::PutStore { .. } => {}
         }
     }
@@ -239,7 +263,45 @@ impl World {
         let id = self.command(Command::Mutate(mutation));
         match self.replies.remove(&id).expect("a mutation is answered at once")? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
-            Reply::Answer(answer) => panic!("not an environment: {answer:?}"),
+            other @ (Reply::Answer(_) | Reply::Worker(_)) => panic!("not an environment: {other:?}"),
+        }
+    }
+
+    pub(super) fn worker_command(
+        &mut self,
+        worker: &str,
+        action: WorkerAction,
+    ) -> Result<Option<v1::Worker>, Refusal> {
+        let id = self.command(Command::Worker(WorkerCommand { worker: w(worker), action, validate_only: false }));
+        match self.replies.remove(&id).expect("it is answered at once")? {
+            Reply::Worker(worker) => Ok(worker.map(|worker| *worker)),
+            other @ (Reply::Answer(_) | Reply::Environment(_)) => panic!("not a worker: {other:?}"),
+        }
+    }
+
+    /// Workers do what they were told, and report it, until no handover is under way.
+    pub(super) fn hand_over(&mut self) {
+        for _ in 0..1000 {
+            if self.fleet.handovers.is_empty() {
+                return;
+            }
+            self.report_everything();
+            self.advance(TICK);
+        }
+        panic!("handovers go on for ever: {:?}", self.fleet.handovers);
+    }
+
+    /// All workers report that all is well.
+    pub(super) fn report_everything(&mut self) {
+        let held =
+            self.players.iter().filter(|(_, player)| player.session.is_some()).flat_map(|(worker, player)| {
+                player.held.keys().map(|(environment, _)| (worker.to_string(), environment.to_string()))
+            });
+        for (worker, environment) in held.collect::<Vec<_>>() {
+            let there = self.players[&w(&worker)].session.is_some();
+            if there && self.assignment(&worker, &environment).is_some() {
+                self.report(&worker, &environment, |_| {});
+            }
         }
     }
 
@@ -338,7 +400,7 @@ impl World {
     pub(super) fn report_of(&self, worker: &str, name: &str) -> EnvironmentReport {
         let mut held = self.players[&w(worker)].held.values();
         let assignment = held.find(|one| one.environment == env(name)).expect("held");
-        let serving = assignment.grant.intent == Intent::Serve;
+        let serving = matches!(assignment.grant.intent, Intent::Serve | Intent::Warm);
         EnvironmentReport {
             environment: assignment.environment.clone(),
             uid: assignment.uid.clone(),
@@ -456,10 +518,13 @@ impl Player {
                 self.went_away = Some(*reason);
                 None
             }
-            ControlMessage::Confirmed { .. }
-            | ControlMessage::HeartbeatReply
-            | ControlMessage::NothingMoves
-            | ControlMessage::Request { .. } => None,
+            ControlMessage::NothingMoves => {
+                self.nothing_moves = true;
+                None
+            }
+            ControlMessage::Confirmed { .. } | ControlMessage::HeartbeatReply | ControlMessage::Request { .. } => {
+                None
+            }
         }
     }
 }

@@ -7,9 +7,10 @@ use std::ops::Bound;
 use flotilla_proto::{EnvironmentName, Initialization, Labels, Timestamp, Uid, WorkerName, v1};
 use prost::Message as _;
 
+use super::boundary::Scheduling;
 use super::conditions::{Holder, Surroundings, initialization};
 use super::environment::{Environment, MoveReason};
-use super::worker::{Link, Worker};
+use super::worker::{Leaving, Link, Worker};
 use super::{Counts, Fleet};
 
 /// A look at one environment that makes no message of it yet: most of those that a filter sees are left out.
@@ -72,6 +73,11 @@ impl Fleet {
     /// All workers, ordered by name, without the names of their environments.
     pub(crate) fn workers(&self) -> impl Iterator<Item = v1::Worker> + '_ {
         self.workers.iter().map(|(name, worker)| self.show_worker(name, worker))
+    }
+
+    /// One worker, without the names of its environments.
+    pub(crate) fn worker_summary(&self, name: &WorkerName) -> Option<v1::Worker> {
+        self.workers.get(name).map(|worker| self.show_worker(name, worker))
     }
 
     /// One worker, with the names of its environments.
@@ -220,6 +226,22 @@ impl Fleet {
         hasher.finish()
     }
 
+    /// Digest of what watchers are told of: everything but bytes and times.
+    pub(super) fn worker_digest(&self, name: &WorkerName, worker: &Worker) -> u64 {
+        let shown = v1::Worker { bytes: 0, last_heartbeat_time: None, ..self.show_worker(name, worker) };
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&shown.encode_to_vec());
+        hasher.finish()
+    }
+
+    /// Of how many environments a worker has stream and data besides their owner.
+    pub(super) fn standbys_at(&self, worker: &WorkerName) -> usize {
+        let stands_by = |name: &&EnvironmentName| {
+            self.environments.get(*name).is_some_and(|environment| environment.standby() == Some(worker))
+        };
+        self.handovers.iter().filter(stands_by).count()
+    }
+
     fn show_worker(&self, name: &WorkerName, worker: &Worker) -> v1::Worker {
         let about = worker.about.as_ref();
         let bytes = |environment: &EnvironmentName| {
@@ -243,9 +265,14 @@ impl Fleet {
             connect_time: about.map(|about| about.connected_at.to_proto()),
             last_heartbeat_time: about.map(|about| about.last_heard.to_proto()),
             environment_names: Vec::new(),
-            scheduling: v1::WorkerScheduling::Active.into(),
-            leaving: false,
-            warming: 0,
+            scheduling: match worker.scheduling {
+                Scheduling::Active => v1::WorkerScheduling::Active,
+                Scheduling::Cordoned => v1::WorkerScheduling::Cordoned,
+                Scheduling::Draining => v1::WorkerScheduling::Draining,
+            }
+            .into(),
+            leaving: worker.leaving != Leaving::No,
+            standby: count(self.standbys_at(name)),
         }
     }
 }

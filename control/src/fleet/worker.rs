@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::{EnvironmentName, Generation, GrantId, Incarnation, Labels, Timestamp, Uid};
 
-use super::boundary::SessionId;
+use super::boundary::{Scheduling, SessionId};
 use super::environment::MoveReason;
+use super::placement::Weight;
 
 /// An environment, told from earlier and later ones of its name.
 pub(super) type EnvironmentKey = (EnvironmentName, Uid);
@@ -24,6 +25,16 @@ pub(super) struct Worker {
     pub(super) told: BTreeMap<EnvironmentKey, Told>,
     /// Environments that it could not carry out, in this run of it.
     pub(super) rejected: BTreeSet<EnvironmentName>,
+    /// Whether it wants to leave, as it said in this run of it.
+    pub(super) leaving: Leaving,
+    /// Whether it is given environments, as users said.
+    pub(super) scheduling: Scheduling,
+    /// Environments whose place is here: those that it holds and does not hand over, and those that it gets ready.
+    pub(super) count: usize,
+    /// The sum of their weights.
+    pub(super) load: Weight,
+    /// Digest of the public view, bytes and times left out, as watchers know it.
+    pub(super) shown: u64,
 }
 
 /// State of a worker's connection.
@@ -61,8 +72,6 @@ pub(super) struct About {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
-    /// The worker wants to leave: it gets nothing new.
-    pub(super) draining: bool,
     /// Environments whose assignment may differ from what the worker was told.
     pub(super) pending: BTreeSet<EnvironmentKey>,
     /// The update that is not acknowledged yet.
@@ -71,6 +80,17 @@ pub(super) struct Session {
     pub(super) last_nonce: u64,
     /// Whether the worker was told that it knows everything.
     pub(super) initial: InitialState,
+}
+
+/// Whether a worker has said that it wants to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It has not.
+    No,
+    /// It has, and waits for its environments to move.
+    Waits,
+    /// It was told that nobody can take what is left.
+    Stuck,
 }
 
 /// Whether a worker was told that it knows everything.
@@ -107,15 +127,40 @@ pub(super) struct Fingerprint {
 }
 
 impl Worker {
-    /// A worker that is known from the records: it may come back until then.
-    pub(super) fn remembered(until: Timestamp) -> Self {
+    /// A worker that is known, and not there.
+    pub(super) fn gone(since: Timestamp) -> Self {
         Self {
-            link: Link::Disconnected { until, reason: MoveReason::LeaseExpired },
+            link: Link::Gone { since },
             about: None,
             holds: BTreeSet::new(),
             told: BTreeMap::new(),
             rejected: BTreeSet::new(),
+            leaving: Leaving::No,
+            scheduling: Scheduling::Active,
+            count: 0,
+            load: 0,
+            shown: 0,
         }
+    }
+
+    /// The records say that it may come back: it may until then.
+    pub(super) fn await_until(&mut self, until: Timestamp) {
+        self.link = Link::Disconnected { until, reason: MoveReason::LeaseExpired };
+    }
+
+    /// Whether it may be given environments now.
+    pub(super) fn is_open(&self) -> bool {
+        self.session().is_some() && self.may_take_more()
+    }
+
+    /// Whether it may be given environments, if it is there.
+    pub(super) fn may_take_more(&self) -> bool {
+        self.is_within_lease() && self.scheduling == Scheduling::Active && self.leaving == Leaving::No
+    }
+
+    /// Whether what it has is to move away.
+    pub(super) fn is_to_be_emptied(&self) -> bool {
+        self.scheduling == Scheduling::Draining || self.leaving != Leaving::No
     }
 
     /// Its live session.

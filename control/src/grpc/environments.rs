@@ -1,6 +1,6 @@
 //! Adding, reading, changing and removing environments.
 
-use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Reason, Refusal, SdkKey, Uid, v1};
+use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Refusal, SdkKey, Uid, v1};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::filter::Filter;
 use super::page::{PAGE_BYTES, Page, hex};
-use super::{Api, environment_name, update, watch};
+use super::{Api, environment_name, unfit_reply, update, watch};
 use crate::driver::View;
 use crate::fleet::{
     Action, Claim, Command, Edit, Mutation, Proof, RemovalRequest, Reply, RequestId, no_such_environment,
@@ -47,10 +47,7 @@ impl Handler {
         };
         match self.0.driver.command(Command::Mutate(mutation)).await? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
-            Reply::Answer(_) => {
-                tracing::error!("a change was answered with a worker's answer");
-                Err(Refusal::new(Reason::Internal, "a change was answered with a worker's answer"))
-            }
+            Reply::Worker(_) | Reply::Answer(_) => Err(unfit_reply()),
         }
     }
 

@@ -1,12 +1,14 @@
 //! Workers, and the fleet as a whole.
 
-use flotilla_proto::{FieldViolation, InvalidName, Reason, Refusal, WorkerName, v1};
+use flotilla_proto::{Refusal, v1};
 use prost::Message as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Api;
 use super::page::{PAGE_BYTES, Page};
+use super::{Api, events, unfit_reply, watch_workers, worker_name};
 use crate::driver::View;
+use crate::fleet::{Command, Reply, Scheduling, WorkerAction, WorkerCommand, no_such_worker};
 
 /// The handler of `FleetService`.
 #[derive(Debug)]
@@ -28,6 +30,21 @@ fn list_page(view: &View<'_>, page: &Page) -> v1::ListWorkersResponse {
     answer
 }
 
+impl Handler {
+    async fn decide(
+        &self,
+        name: &str,
+        action: WorkerAction,
+        validate_only: bool,
+    ) -> Result<Option<v1::Worker>, Refusal> {
+        let command = WorkerCommand { worker: worker_name("name", name)?, action, validate_only };
+        match self.0.driver.command(Command::Worker(command)).await? {
+            Reply::Worker(worker) => Ok(worker.map(|worker| *worker)),
+            Reply::Environment(_) | Reply::Answer(_) => Err(unfit_reply()),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl v1::fleet_service_server::FleetService for Handler {
     async fn list_workers(
@@ -44,17 +61,10 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::GetWorkerRequest>,
     ) -> Result<Response<v1::GetWorkerResponse>, Status> {
-        let name: WorkerName = request
-            .into_inner()
-            .name
-            .parse()
-            .map_err(|error: InvalidName| Refusal::from(FieldViolation::new("name", &error.to_string())))?;
+        let name = worker_name("name", &request.into_inner().name)?;
         let wanted = name.clone();
         let found = self.0.driver.read(move |view| view.fleet.worker(&wanted)).await?;
-        let worker = found.ok_or_else(|| {
-            let message = format!("there is no worker {:?}", name.as_str());
-            Refusal::new(Reason::WorkerNotFound, message)
-        })?;
+        let worker = found.ok_or_else(|| no_such_worker(&name))?;
         Ok(Response::new(v1::GetWorkerResponse { worker: Some(worker) }))
     }
 
@@ -67,54 +77,65 @@ impl v1::fleet_service_server::FleetService for Handler {
 
     async fn cordon_worker(
         &self,
-        _request: Request<v1::CordonWorkerRequest>,
+        request: Request<v1::CordonWorkerRequest>,
     ) -> Result<Response<v1::CordonWorkerResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let v1::CordonWorkerRequest { name, validate_only } = request.into_inner();
+        let action = WorkerAction::Schedule(Scheduling::Cordoned);
+        let worker = self.decide(&name, action, validate_only).await?;
+        Ok(Response::new(v1::CordonWorkerResponse { worker }))
     }
 
     async fn uncordon_worker(
         &self,
-        _request: Request<v1::UncordonWorkerRequest>,
+        request: Request<v1::UncordonWorkerRequest>,
     ) -> Result<Response<v1::UncordonWorkerResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let v1::UncordonWorkerRequest { name, validate_only } = request.into_inner();
+        let action = WorkerAction::Schedule(Scheduling::Active);
+        let worker = self.decide(&name, action, validate_only).await?;
+        Ok(Response::new(v1::UncordonWorkerResponse { worker }))
     }
 
     async fn drain_worker(
         &self,
-        _request: Request<v1::DrainWorkerRequest>,
+        request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let v1::DrainWorkerRequest { name, validate_only } = request.into_inner();
+        let action = WorkerAction::Schedule(Scheduling::Draining);
+        let worker = self.decide(&name, action, validate_only).await?;
+        Ok(Response::new(v1::DrainWorkerResponse { worker }))
     }
 
     async fn delete_worker(
         &self,
-        _request: Request<v1::DeleteWorkerRequest>,
+        request: Request<v1::DeleteWorkerRequest>,
     ) -> Result<Response<v1::DeleteWorkerResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let v1::DeleteWorkerRequest { name, validate_only } = request.into_inner();
+        self.decide(&name, WorkerAction::Forget, validate_only).await?;
+        Ok(Response::new(v1::DeleteWorkerResponse {}))
+    }
+
+    type WatchWorkersStream = ReceiverStream<Result<v1::WatchWorkersResponse, Status>>;
+
+    async fn watch_workers(
+        &self,
+        request: Request<v1::WatchWorkersRequest>,
+    ) -> Result<Response<Self::WatchWorkersStream>, Status> {
+        Ok(Response::new(watch_workers::start(&self.0, request.get_ref())?))
     }
 
     async fn list_events(
         &self,
-        _request: Request<v1::ListEventsRequest>,
+        request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        Ok(Response::new(events::list(&self.0, request.into_inner()).await?))
     }
 
-    type WatchWorkersStream = tokio_stream::wrappers::ReceiverStream<Result<v1::WatchWorkersResponse, Status>>;
-
-    async fn watch_workers(
-        &self,
-        _request: Request<v1::WatchWorkersRequest>,
-    ) -> Result<Response<Self::WatchWorkersStream>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    type WatchEventsStream = tokio_stream::wrappers::ReceiverStream<Result<v1::WatchEventsResponse, Status>>;
+    type WatchEventsStream = ReceiverStream<Result<v1::WatchEventsResponse, Status>>;
 
     async fn watch_events(
         &self,
-        _request: Request<v1::WatchEventsRequest>,
+        request: Request<v1::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        Ok(Response::new(events::watch(&self.0, request.into_inner())?))
     }
 }

@@ -19,7 +19,8 @@ use crate::driver::{DriverHandle, Lost, Revision, View};
 const QUEUE: usize = 64;
 const LOOK: usize = 512;
 
-type Sink = mpsc::Sender<Result<v1::WatchEnvironmentsResponse, Status>>;
+/// Where the messages of a watch go.
+pub(super) type Sink<T> = mpsc::Sender<Result<T, Status>>;
 type Event = v1::watch_environments_response::Event;
 
 /// Starts a watch. It ends when the caller leaves, its revision is lost, or control stops.
@@ -28,28 +29,26 @@ pub(super) fn start(
     request: v1::WatchEnvironmentsRequest,
 ) -> Result<ReceiverStream<Result<v1::WatchEnvironmentsResponse, Status>>, Refusal> {
     let filter = Filter::parse(request.filter)?;
-    let from = match request.resume_from_revision.as_str() {
-        "" => None,
-        text => Some(Revision::parse(text).ok_or_else(|| {
-            let description = "not a revision; take it from a list or an earlier watch";
-            FieldViolation::new("resume_from_revision", description)
-        })?),
-    };
+    let from = resume_from(&request.resume_from_revision)?;
+    let driver = api.driver.clone();
+    Ok(spawn(api, async move |sink| {
+        let filter = Arc::new(filter);
+        Watcher { driver, filter, sink, resumed: from.is_some(), shown: BTreeMap::new() }.run(from).await
+    }))
+}
+
+/// Runs a watch until it ends, its caller leaves, or control stops.
+pub(super) fn spawn<T: Send + 'static, F: Future<Output = End> + Send + 'static>(
+    api: &Api,
+    watch: impl FnOnce(Sink<T>) -> F + Send + 'static,
+) -> ReceiverStream<Result<T, Status>> {
     let (sink, stream) = mpsc::channel(QUEUE);
-    let watcher = Watcher {
-        driver: api.driver.clone(),
-        filter: Arc::new(filter),
-        sink: sink.clone(),
-        resumed: from.is_some(),
-        shown: BTreeMap::new(),
-    };
     let stopping = api.stopping.clone();
     api.tasks.spawn(async move {
-        let closed = sink.clone();
         let end = tokio::select! {
             () = stopping.cancelled() => End::Refused(Refusal::new(Reason::ShuttingDown, "control is stopping")),
-            () = closed.closed() => End::Left,
-            end = watcher.run(from) => end,
+            () = sink.closed() => End::Left,
+            end = watch(sink.clone()) => end,
         };
         match end {
             End::Left => {}
@@ -59,11 +58,22 @@ pub(super) fn start(
             }
         }
     });
-    Ok(ReceiverStream::new(stream))
+    ReceiverStream::new(stream)
+}
+
+/// Reads the revision that a caller wants to resume from; empty: none.
+pub(super) fn resume_from(text: &str) -> Result<Option<Revision>, Refusal> {
+    match text {
+        "" => Ok(None),
+        text => Revision::parse(text).map(Some).ok_or_else(|| {
+            let description = "not a revision; take it from a list or an earlier watch";
+            FieldViolation::new("resume_from_revision", description).into()
+        }),
+    }
 }
 
 /// Why a watch ends.
-enum End {
+pub(super) enum End {
     /// The caller is no longer there.
     Left,
     /// It is told why.
@@ -79,7 +89,7 @@ impl From<Refusal> for End {
 struct Watcher {
     driver: DriverHandle,
     filter: Arc<Filter>,
-    sink: Sink,
+    sink: Sink<v1::WatchEnvironmentsResponse>,
     /// It began from a revision, so what the caller has seen before is not known here.
     resumed: bool,
     /// Whether the caller has the environment, as far as this watch told.
@@ -123,7 +133,7 @@ impl Watcher {
                 self.send(Event::Synced(v1::WatchSynced {}), at).await?;
             }
             if newest.changed().await.is_err() {
-                return Err(Refusal::new(Reason::ShuttingDown, "control is stopping").into());
+                return Err(stopping());
             }
         }
     }
@@ -201,20 +211,26 @@ impl Watcher {
 fn look(view: &View<'_>, filter: &Filter, at: Revision) -> Result<Vec<Look>, Lost> {
     let touched = view.history.since(at, LOOK)?;
     let looks = touched.into_iter().map(|one| {
-        let present = view.fleet.glance(&one.environment);
+        let present = view.fleet.glance(&one.name);
         Look {
             gone: one.removed.is_some(),
             uid: one.removed.or_else(|| present.map(|present| present.uid().clone())),
             exists: present.is_some(),
             matching: present.filter(|present| filter.matches(*present)).map(|present| present.show()),
-            name: one.environment,
+            name: one.name,
             revision: one.revision,
         }
     });
     Ok(looks.collect())
 }
 
-fn lost() -> Refusal {
+/// Control ends while a watch waits for news.
+pub(super) fn stopping() -> End {
+    Refusal::new(Reason::ShuttingDown, "control is stopping").into()
+}
+
+/// The revision is not known here any more.
+pub(super) fn lost() -> Refusal {
     let message =
         "the revision is from before control's start, or too old; list again and watch from that revision";
     Refusal::new(Reason::RevisionCompacted, message)

@@ -9,6 +9,8 @@
 mod schema;
 // Rows to types and back.
 mod rows;
+// The last events.
+mod events;
 #[cfg(test)]
 mod tests;
 

@@ -22,6 +22,8 @@ enum Event {
     Resume { environment: u8 },
     Resync { environment: u8 },
     Rotate { environment: u8, key: u8 },
+    Schedule { worker: u8, scheduling: Scheduling },
+    Forget { worker: u8 },
     Advance { millis: u16 },
     ControlRestart,
 }
@@ -36,6 +38,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(GrantState::Fenced),
         Just(GrantState::Conflict),
     ];
+    let scheduling = prop_oneof![Just(Scheduling::Active), Just(Scheduling::Cordoned), Just(Scheduling::Draining)];
     prop_oneof![
         4 => worker().prop_map(|worker| Event::Connect { worker }),
         1 => worker().prop_map(|worker| Event::Restarted { worker }),
@@ -54,6 +57,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => environment().prop_map(|environment| Event::Resume { environment }),
         1 => environment().prop_map(|environment| Event::Resync { environment }),
         1 => (environment(), 0u8..3).prop_map(|(environment, key)| Event::Rotate { environment, key }),
+        2 => (worker(), scheduling).prop_map(|(worker, scheduling)| Event::Schedule { worker, scheduling }),
+        1 => worker().prop_map(|worker| Event::Forget { worker }),
         4 => (0u16..9000).prop_map(|millis| Event::Advance { millis }),
         1 => Just(Event::ControlRestart),
     ]
@@ -130,6 +135,12 @@ fn happen(world: &mut World, event: &Event) {
             let action = Edit::RotateSdkKey { sdk_key: key(&format!("sdk-{number}")), proof: Proof::Required };
             drop(world.act(&name(environment), action));
         }
+        Event::Schedule { worker, scheduling } => {
+            let _ = world.worker_command(&worker_name(worker), WorkerAction::Schedule(scheduling));
+        }
+        Event::Forget { worker } => {
+            let _ = world.worker_command(&worker_name(worker), WorkerAction::Forget);
+        }
         Event::Advance { millis } => world.advance(Duration::from_millis(millis.into())),
         Event::ControlRestart => world.restart(),
         Event::Connect { .. }
@@ -178,7 +189,40 @@ fn check(world: &World) {
         .filter(|one| !one.show().status.as_ref().unwrap().worker.is_empty())
         .count();
     assert_eq!(counted as usize, held, "each environment is counted once");
+    check_loads(world);
     assert_eq!(world.fleet.environment_count(), world.stored.environments.len());
+}
+
+/// The loads of the workers are those of the places of the environments, and handovers are few and known.
+fn check_loads(world: &World) {
+    let mut loads: BTreeMap<WorkerName, (usize, u64)> = BTreeMap::new();
+    for environment in world.fleet.environments.values() {
+        if let Some(place) = environment.place().filter(|place| world.fleet.workers.contains_key(*place)) {
+            let (count, load) = loads.entry(place.clone()).or_default();
+            *count += 1;
+            *load += environment.weight;
+        }
+    }
+    for (name, worker) in &world.fleet.workers {
+        assert_eq!((worker.count, worker.load), loads.get(name).copied().unwrap_or_default(), "{name}");
+    }
+    let under_way: BTreeSet<_> = world
+        .fleet
+        .environments
+        .iter()
+        .filter(|(_, environment)| environment.handover.is_some())
+        .map(|(name, _)| name.clone())
+        .collect();
+    assert_eq!(under_way, world.fleet.handovers);
+    for environment in world.fleet.environments.values() {
+        let promoted = matches!(environment.handover, Some(handover::Handover::Promoted { .. }));
+        assert_eq!(
+            promoted,
+            environment.record.predecessor.is_some(),
+            "a predecessor is kept for as long as it may go on"
+        );
+        assert!(environment.standby().is_none_or(|standby| environment.holder.as_ref() != Some(standby)));
+    }
 }
 
 /// Lets everything settle: all workers are there and well.
@@ -190,11 +234,13 @@ fn settle(world: &mut World) {
         player.starts += 1;
         world.connect(&worker_name(worker));
     }
+    for worker in 0..4 {
+        let _ = world.worker_command(&worker_name(worker), WorkerAction::Schedule(Scheduling::Active));
+    }
     for _ in 0..3 {
-        for worker in 0..4 {
-            report_all(world, worker, GrantState::Established);
-        }
+        world.report_everything();
         world.advance(LEASE + GRACE);
+        world.hand_over();
     }
 }
 

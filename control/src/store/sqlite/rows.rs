@@ -12,8 +12,10 @@ use rusqlite::{Connection, Row, params};
 
 use crate::fleet::{
     Change, EnvironmentRecord, FailedRotation, GrantRecord, Remembered, RemovalKind, RequestId, RotationFailure,
+    Scheduling,
 };
 use crate::store::StoreError;
+use crate::store::sqlite::events;
 
 /// A stored value that cannot be read.
 pub(super) fn corrupt(what: &str, why: &dyn fmt::Display) -> StoreError {
@@ -53,6 +55,20 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
         Change::ForgetEnded { before } => {
             transaction.prepare("DELETE FROM ended WHERE at < ?1")?.execute([before.0.cast_signed()])?;
         }
+        Change::PutWorker { worker, scheduling } => {
+            let scheduling = match scheduling {
+                Scheduling::Active => return apply(transaction, &Change::DeleteWorker { worker: worker.clone() }),
+                Scheduling::Cordoned => "cordoned",
+                Scheduling::Draining => "draining",
+            };
+            transaction
+                .prepare("INSERT OR REPLACE INTO workers (name, scheduling) VALUES (?1, ?2)")?
+                .execute([worker.as_str(), scheduling])?;
+        }
+        Change::DeleteWorker { worker } => {
+            transaction.prepare("DELETE FROM workers WHERE name = ?1")?.execute([worker.as_str()])?;
+        }
+        Change::PutEvent(event) => events::put(transaction, event)?,
         Change::PutTerm { term } => {
             transaction.prepare("UPDATE fleet SET term = ?1")?.execute([term.0.cast_signed()])?;
         }
@@ -66,8 +82,10 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
         .prepare(
             "INSERT OR REPLACE INTO environments (name, uid, spec, sdk_key, pending_key, paused, removal, generation,
                 change_number, resync, take_over, grant_worker, grant_epoch, grant_id, grant_intent, released,
-                created, updated, rotation_failure, rotation_message)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+                created, updated, rotation_failure, rotation_message, predecessor_worker, predecessor_epoch,
+                predecessor_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+                ?21, ?22, ?23)",
         )?
         .execute(params![
             record.name.as_str(),
@@ -99,6 +117,9 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
                 RotationFailure::KeyRejected => "key_rejected",
             }),
             record.failed_rotation.as_ref().map(|failed| failed.message.as_str()),
+            record.predecessor.as_ref().map(|last| last.worker.as_str()),
+            record.predecessor.as_ref().map(|last| last.grant.epoch.0.cast_signed()),
+            record.predecessor.as_ref().map(|last| last.grant.id.as_str()),
         ])?;
     Ok(())
 }
@@ -137,6 +158,18 @@ pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreErr
     while let Some(row) = rows.next()? {
         remembered.ended.push((parse(row, "uid")?, Timestamp(number(row, "at")?)));
     }
+    let mut statement = connection.prepare("SELECT name, scheduling FROM workers ORDER BY name")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let scheduling: String = row.get("scheduling")?;
+        let scheduling = match scheduling.as_str() {
+            "cordoned" => Scheduling::Cordoned,
+            "draining" => Scheduling::Draining,
+            other => return Err(corrupt("the scheduling of a worker", &format_args!("{other:?}"))),
+        };
+        remembered.workers.push((parse(row, "name")?, scheduling));
+    }
+    remembered.events = events::read(connection)?;
     Ok(remembered)
 }
 
@@ -182,6 +215,7 @@ fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
         resync: number(row, "resync")?,
         take_over,
         grant: grant(row, &name)?,
+        predecessor: predecessor(row, &name)?,
         released: row.get::<_, Option<i64>>("released")?.map(|epoch| Epoch(epoch.cast_unsigned())),
         created: Timestamp(number(row, "created")?),
         updated: Timestamp(number(row, "updated")?),
@@ -226,11 +260,20 @@ fn grant(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<GrantRecord>, S
     }))
 }
 
-fn number(row: &Row<'_>, column: &str) -> Result<u64, StoreError> {
+fn predecessor(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<GrantRecord>, StoreError> {
+    let Some(id) = row.get::<_, Option<String>>("predecessor_id")? else { return Ok(None) };
+    let id =
+        GrantId::parse(&id).ok_or_else(|| corrupt(&format!("the last grant of environment {name}"), &"its id"))?;
+    let epoch = Epoch(number(row, "predecessor_epoch")?);
+    let grant = Grant { epoch, id, intent: Intent::Serve };
+    Ok(Some(GrantRecord { worker: parse(row, "predecessor_worker")?, grant }))
+}
+
+pub(super) fn number(row: &Row<'_>, column: &str) -> Result<u64, StoreError> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 
-fn parse<T: std::str::FromStr<Err = flotilla_proto::InvalidName>>(
+pub(super) fn parse<T: std::str::FromStr<Err = flotilla_proto::InvalidName>>(
     row: &Row<'_>,
     column: &str,
 ) -> Result<T, StoreError> {

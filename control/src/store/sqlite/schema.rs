@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// Step N takes a database from `user_version` N to N + 1.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     // Numbers are 64 bits, stored as SQLite's signed ones; times are milliseconds since 1970.
     "CREATE TABLE fleet (
         only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -60,6 +60,26 @@ pub(super) const MIGRATIONS: [&str; 3] = [
     // How the last rotation of the SDK key failed.
     "ALTER TABLE environments ADD COLUMN rotation_failure TEXT;         -- other_environment, key_rejected
     ALTER TABLE environments ADD COLUMN rotation_message TEXT;",
+    // Who had an environment before a handover that is not complete; workers that users cordoned or drained; events.
+    "ALTER TABLE environments ADD COLUMN predecessor_worker TEXT;
+    ALTER TABLE environments ADD COLUMN predecessor_epoch INTEGER;
+    ALTER TABLE environments ADD COLUMN predecessor_id TEXT;
+    CREATE TABLE workers (
+        name TEXT PRIMARY KEY,
+        scheduling TEXT NOT NULL        -- cordoned, draining
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (
+        number INTEGER PRIMARY KEY,
+        term INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        kind INTEGER NOT NULL,          -- flotilla.v1.EventType
+        environment TEXT,
+        worker TEXT,
+        from_worker TEXT,
+        epoch INTEGER,
+        reason TEXT NOT NULL,
+        message TEXT NOT NULL
+    ) STRICT;",
 ];
 
 /// Brings the database to the newest schema, in one transaction.

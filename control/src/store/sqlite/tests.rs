@@ -44,6 +44,10 @@ fn record(name: &str) -> EnvironmentRecord {
             worker: "w1".parse().unwrap(),
             grant: Grant { epoch: Epoch(7), id: GrantId::parse("x-1").unwrap(), intent: Intent::Purge },
         }),
+        predecessor: Some(GrantRecord {
+            worker: "w0".parse().unwrap(),
+            grant: Grant { epoch: Epoch(5), id: GrantId::parse("x-0").unwrap(), intent: Intent::Serve },
+        }),
         released: Some(Epoch(6)),
         created: Timestamp(1),
         updated: Timestamp(2),
