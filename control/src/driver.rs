@@ -297,7 +297,9 @@ impl Driver {
             Err(error) => Err(StoreError::Corrupt { what: format!("the commit did not end: {error}") }),
         };
         self.committing_since.store(0, Ordering::Relaxed);
-        events.into_iter().for_each(|event| self.events.push(event));
+        for event in events {
+            self.events.push(event);
+        }
         if let Err(error) = &result {
             let error = whole(error);
             tracing::error!(

@@ -29,7 +29,7 @@ pub(super) fn log(note: &Note) {
             "handover begun"
         ),
         Note::HandoverAbandoned { environment, to, reason } => {
-            tracing::warn!(environment = environment.as_str(), to = to.as_str(), reason, "handover abandoned")
+            tracing::warn!(environment = environment.as_str(), to = to.as_str(), reason, "handover abandoned");
         }
         Note::InitializationChanged { environment, from, to } => tracing::info!(
             environment = environment.as_str(),

@@ -352,10 +352,9 @@ fn why_assigned(before: Option<&GrantRecord>, worker: &WorkerName, intent: Inten
         Intent::Purge => "purge",
         Intent::Warm => "warm",
         Intent::Serve => match before {
-            None => "new",
             Some(before) if before.grant.intent != Intent::Serve => "serve",
             Some(before) if before.worker == *worker => "fenced",
-            Some(_) => "new",
+            Some(_) | None => "new",
         },
     }
 }

@@ -45,7 +45,7 @@ impl Fleet {
                 // That is how it learns of the new owner.
                 GrantState::Fenced => {}
                 GrantState::Pending | GrantState::Established | GrantState::Synchronized | GrantState::Conflict => {
-                    self.observe(&name, worker, report)
+                    self.observe(&name, worker, report);
                 }
             },
         }
@@ -112,14 +112,13 @@ impl Fleet {
         let Some(environment) = self.environments.get(name) else { return };
         let Some(report) = environment.report_of_grant() else { return };
         match report.grant_state {
-            GrantState::Pending => {}
+            // Of a fenced one a new grant is due already.
+            GrantState::Pending | GrantState::Fenced => {}
             // What belongs to somebody else is not ours to release or purge: there is nothing left to do.
             GrantState::Conflict => match report.grant.intent {
                 Intent::Warm | Intent::Serve => {}
                 Intent::Release | Intent::Purge => self.established(name),
             },
-            // A new grant is due already.
-            GrantState::Fenced => {}
             GrantState::Established | GrantState::Synchronized => self.established(name),
         }
     }
