@@ -2,12 +2,15 @@
 
 // `flotilla env …`.
 mod env;
+// `flotilla worker …` and `flotilla events`.
+mod fleet;
 // Labels and sources.
 mod value;
 
 pub use env::{
     Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
 };
+pub use fleet::{Drain, EventKind, Events, Forget, Member, WorkerCommand};
 pub use value::{LabelChange, SourceOption, parse_label, parse_label_change, parse_source};
 
 use std::path::PathBuf;
@@ -15,8 +18,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use flotilla_proto::EnvironmentName;
 use flotilla_proto::process::{LogLevel, parse_duration};
-use flotilla_proto::{EnvironmentName, WorkerName};
 
 /// Keeps LaunchDarkly flag data in Redis for SDKs in daemon mode
 #[derive(Debug, Parser)]
@@ -114,6 +117,14 @@ Examples:
   flotilla status -o json"
     )]
     Status,
+    /// What happened: assignments, moves, repairs, fenced writes, changes of state
+    #[command(after_help = "Of everything that happened, the last 10,000 events are kept.
+
+Examples:
+  flotilla events
+  flotilla events -f
+  flotilla events --environment spree-production --type moved --type write-fenced")]
+    Events(Events),
     /// What the store holds of an environment
     #[command(
         subcommand,
@@ -139,27 +150,6 @@ Examples:
   flotilla version
   flotilla version -o json")]
     Version,
-}
-
-/// `flotilla worker …`.
-#[derive(Debug, Subcommand)]
-pub enum WorkerCommand {
-    /// List the workers
-    #[command(
-        visible_alias = "ls",
-        after_help = "Examples:
-  flotilla worker list
-  flotilla worker list -o wide"
-    )]
-    List,
-    /// Show one worker and the environments granted to it
-    #[command(after_help = "Examples:
-  flotilla worker get w1")]
-    Get {
-        /// Name of the worker
-        #[arg(value_name = "WORKER")]
-        name: WorkerName,
-    },
 }
 
 /// `flotilla data …`.

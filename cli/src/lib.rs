@@ -24,7 +24,11 @@ mod output;
 pub mod session;
 // `flotilla env …`
 pub mod environment;
-// `flotilla worker …`, `status`, `version`
+// `flotilla worker …`
+mod worker;
+// `flotilla events`
+mod events;
+// `status`, `version`
 mod fleet;
 // `flotilla data …`
 mod data;
@@ -80,7 +84,11 @@ async fn execute(cli: Cli) -> Result<ExitStatus, Failure> {
         Command::Completions { shell } => completions(shell),
         Command::Dev(options) => Box::pin(dev::run(options)).await,
         Command::Env(command) => Box::pin(environment::run(&mut Session::new(&cli.global)?, command)).await,
-        Command::Worker(command) => fleet::worker(&mut Session::new(&cli.global)?, command).await,
+        Command::Worker(command) => Box::pin(worker::run(&mut Session::new(&cli.global)?, command)).await,
+        Command::Events(options) => {
+            Box::pin(events::run(&mut Session::new(&cli.global)?, &options)).await?;
+            Ok(ExitStatus::Done)
+        }
         Command::Data(command) => data::run(&mut Session::new(&cli.global)?, command).await,
         Command::Version => fleet::version(&mut Session::new(&cli.global)?).await,
         Command::Status => {

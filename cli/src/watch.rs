@@ -6,4 +6,4 @@ mod cursor;
 mod stream;
 
 pub(crate) use cursor::{Departure, Event};
-pub(crate) use stream::EnvironmentWatch;
+pub(crate) use stream::{EnvironmentWatch, is_transient};

@@ -1,8 +1,7 @@
 use flotilla_proto::Timestamp;
-use flotilla_proto::v1::{GetFleetStatusResponse, Worker, WorkerState};
+use flotilla_proto::v1::GetFleetStatusResponse;
 
-use super::{status_pairs, worker_pairs, worker_table};
-use crate::output::Width;
+use super::status_pairs;
 
 const NOW: Timestamp = Timestamp(1_793_000_000_000);
 
@@ -10,29 +9,8 @@ fn ago(seconds: u64) -> prost_types::Timestamp {
     Timestamp(NOW.0 - seconds * 1000).to_proto()
 }
 
-fn workers() -> Vec<Worker> {
-    let w1 = Worker {
-        name: "w1".to_owned(),
-        state: WorkerState::Connected.into(),
-        address: "127.0.0.1:50000".to_owned(),
-        version: "0.1.0".to_owned(),
-        labels: [("zone".to_owned(), "eu".to_owned())].into(),
-        environments: 2,
-        bytes: 5_000_000,
-        connect_time: Some(ago(300)),
-        last_heartbeat_time: Some(ago(1)),
-        environment_names: vec!["a".to_owned(), "b".to_owned()],
-        ..Worker::default()
-    };
-    let w2 = Worker { name: "w2".to_owned(), state: WorkerState::Gone.into(), capacity: 10, ..Worker::default() };
-    vec![w1, w2]
-}
-
 #[test]
-fn tables() {
-    insta::assert_snapshot!("workers", worker_table(&workers(), NOW, Width::Normal));
-    insta::assert_snapshot!("workers_wide", worker_table(&workers(), NOW, Width::Wide));
-    insta::assert_snapshot!("worker", worker_pairs(&workers()[0], NOW));
+fn the_summary() {
     let status = GetFleetStatusResponse {
         fleet_id: "f1".to_owned(),
         term: 3,

@@ -90,7 +90,7 @@ impl EnvironmentWatch {
 }
 
 /// Whether the same watch may succeed later: the connection broke, or control is not there or too slow.
-fn is_transient(status: &Status) -> bool {
+pub(crate) fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
         Code::Unknown | Code::Internal => status.source().is_some(),

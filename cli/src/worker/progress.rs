@@ -1,0 +1,163 @@
+//! Waiting until a worker has nothing left, over a watch, never by polling.
+
+use std::time::Duration;
+
+use flotilla_proto::v1::watch_workers_response::Event;
+use flotilla_proto::v1::{WatchWorkersRequest, WatchWorkersResponse, Worker, WorkerScheduling};
+use tokio::time::Instant;
+use tonic::{Code, Status, Streaming};
+
+use crate::client::Client;
+use crate::failure::{ExitStatus, Failure};
+use crate::output::text::count;
+use crate::session::Session;
+use crate::watch::is_transient;
+
+/// The shortest time between two lines of progress.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause before a watch that broke is opened again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a drain has come to.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    /// So many environments are left.
+    Left(u32),
+    /// Nothing is left.
+    Drained,
+    /// It was ended.
+    Ended(String),
+}
+
+/// Follows a drain, says how far it is, and returns the worker once it has nothing left.
+pub(super) async fn until_drained(
+    session: &mut Session,
+    worker: Worker,
+    timeout: Duration,
+) -> Result<Worker, Failure> {
+    let name = worker.name.clone();
+    let mut left = None;
+    let follow = async {
+        let mut watch = Watch { client: session.client.clone(), name: name.clone(), stream: None };
+        let (mut seen, mut told_at) = (worker, None::<Instant>);
+        loop {
+            match outcome(&seen) {
+                Outcome::Drained => return Ok(seen),
+                Outcome::Ended(message) => return Err(Failure::new(ExitStatus::Failed, message)),
+                Outcome::Left(count) if left == Some(count) => {}
+                Outcome::Left(number) => {
+                    left = Some(number);
+                    if told_at.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) {
+                        #[expect(clippy::disallowed_methods, reason = "limits the lines that a person reads")]
+                        let now = Instant::now();
+                        told_at = Some(now);
+                        session.note(&format!("worker/{name} {} left", count(number.into(), "environment")));
+                    }
+                }
+            }
+            seen = watch.next().await?;
+        }
+    };
+    match tokio::time::timeout(timeout, follow).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(ExitStatus::TimedOut, time_ran_out(&name, left, timeout))
+            .hint(format!("the drain goes on; see what is in its way with `flotilla events --worker {name}`"))),
+    }
+}
+
+fn time_ran_out(name: &str, left: Option<u32>, timeout: Duration) -> String {
+    let left = left.map_or_else(String::new, |left| format!(" with {} left", count(left.into(), "environment")));
+    format!("worker/{name} is not drained after {}{left}", humantime::format_duration(timeout))
+}
+
+fn outcome(worker: &Worker) -> Outcome {
+    let Worker { name, environments, standby, .. } = worker;
+    match (worker.scheduling(), environments + standby) {
+        (WorkerScheduling::Draining, 0) => Outcome::Drained,
+        (WorkerScheduling::Draining, left) => Outcome::Left(left),
+        (WorkerScheduling::Active | WorkerScheduling::Unspecified, _) => {
+            Outcome::Ended(format!("worker/{name} was uncordoned meanwhile, which ended the drain"))
+        }
+        (WorkerScheduling::Cordoned, _) => {
+            Outcome::Ended(format!("worker/{name} was cordoned meanwhile, which ended the drain"))
+        }
+    }
+}
+
+/// A watch of one worker, opened again when it breaks.
+struct Watch {
+    client: Client,
+    name: String,
+    stream: Option<Streaming<WatchWorkersResponse>>,
+}
+
+impl Watch {
+    /// The worker as it is now, whenever it may have changed.
+    async fn next(&mut self) -> Result<Worker, Failure> {
+        loop {
+            let received = match &mut self.stream {
+                Some(stream) => stream.message().await,
+                None => match self.open().await {
+                    Ok(()) => continue,
+                    Err(status) => Err(status),
+                },
+            };
+            match received {
+                Ok(Some(WatchWorkersResponse { event: Some(Event::Changed(worker)), .. })) => {
+                    if worker.name == self.name {
+                        return Ok(worker);
+                    }
+                }
+                Ok(Some(WatchWorkersResponse { event: Some(Event::Removed(removed)), .. })) => {
+                    if removed.name == self.name {
+                        let message = format!("worker/{} was forgotten meanwhile", self.name);
+                        return Err(Failure::new(ExitStatus::NotFound, message));
+                    }
+                }
+                Ok(Some(WatchWorkersResponse { event: Some(Event::Synced(_)) | None, .. })) => {}
+                Ok(None) => self.pause().await,
+                Err(status) if status.code() == Code::OutOfRange || is_transient(&status) => self.pause().await,
+                Err(status) => return Err(self.client.failure(&status)),
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), Status> {
+        // Each begins with what there is: nothing is missed by not resuming.
+        let mut client = self.client.fleet();
+        let answer = tokio::time::timeout(
+            self.client.request_timeout(),
+            client.watch_workers(WatchWorkersRequest::default()),
+        );
+        let stream = answer.await.map_err(|_| Status::deadline_exceeded("the watch did not begin in time"))??;
+        self.stream = Some(stream.into_inner());
+        Ok(())
+    }
+
+    async fn pause(&mut self) {
+        self.stream = None;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_is_over_when_nothing_is_left_or_somebody_ended_it() {
+        let worker = |scheduling: WorkerScheduling, environments, standby| Worker {
+            name: "w1".to_owned(),
+            scheduling: scheduling.into(),
+            environments,
+            standby,
+            ..Worker::default()
+        };
+        assert_eq!(outcome(&worker(WorkerScheduling::Draining, 3, 1)), Outcome::Left(4));
+        assert_eq!(outcome(&worker(WorkerScheduling::Draining, 0, 1)), Outcome::Left(1));
+        assert_eq!(outcome(&worker(WorkerScheduling::Draining, 0, 0)), Outcome::Drained);
+        for scheduling in [WorkerScheduling::Active, WorkerScheduling::Cordoned] {
+            assert!(matches!(outcome(&worker(scheduling, 3, 0)), Outcome::Ended(_)));
+        }
+    }
+}
