@@ -21,7 +21,7 @@ use flotilla_proto::{FleetId, Grant, Incarnation, Intent, Marker, Timestamp, Uid
 
 use self::health::Health;
 use super::ControlState;
-use crate::dataset::{Dataset, ItemId};
+use crate::dataset::{Dataset, Evidence, ItemId};
 use crate::fence::{Fence, FenceKind, Lineage};
 use crate::source::Kind;
 use crate::store::{FenceStep, Op, SCRIPT_BYTES, SCRIPT_FIELDS, Urgency, Write};
@@ -43,8 +43,19 @@ pub(super) struct Identity {
     pub(super) uid: Uid,
     pub(super) incarnation: Incarnation,
     pub(super) grant: Grant,
+    /// Of the data set.
     pub(super) lineage: Lineage,
+    pub(super) versions: Versions,
     pub(super) take_over: Option<TakeOver>,
+}
+
+/// Whether a higher version is a newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// Within a lineage: LaunchDarkly's.
+    Comparable,
+    /// Never: a file's.
+    Meaningless,
 }
 
 /// How we stand with the fence.
@@ -150,6 +161,10 @@ pub(super) struct Writer {
     must_advance: bool,
     next_number: u64,
     content: Content,
+    /// Where the items in the store came from; `None`: nobody knows.
+    stored: Option<Lineage>,
+    /// The user changed where the data comes from: what stands in the store is not comparable, whatever its fence says.
+    begins_lineage: bool,
     dirty: BTreeSet<ItemId>,
     /// A full payload, or a comparison, brought changes that are not written yet.
     is_behind_payload: bool,
@@ -181,6 +196,8 @@ impl Writer {
             must_advance: false,
             next_number: first_number,
             content: Content::Unknown,
+            stored: None,
+            begins_lineage: false,
             dirty: BTreeSet::new(),
             is_behind_payload: false,
             was_in_line: false,
@@ -201,6 +218,7 @@ impl Writer {
     pub(super) fn regrant(&mut self, me: Identity) {
         let old = std::mem::replace(self, Self::new(me, self.next_number));
         self.under = old.under.map(|_| Under::Outdated);
+        self.begins_lineage = old.begins_lineage;
         (self.marker, self.health, self.last_good) = (old.marker, old.health, old.last_good);
     }
 
@@ -210,9 +228,15 @@ impl Writer {
         (self.marker, self.health, self.last_good) = (Marker::Unknown, Health::default(), None);
     }
 
-    /// The lineage changed, under the same grant.
+    /// More is known of the data set's lineage, which is the same.
     pub(super) fn amend_lineage(&mut self, lineage: Lineage) {
         self.me.lineage = lineage;
+    }
+
+    /// The data set is of another lineage now: it replaces what is stored, whatever the versions there.
+    pub(super) fn begin_lineage(&mut self, lineage: Lineage) {
+        self.me.lineage = lineage;
+        self.begins_lineage = true;
     }
 
     /// The user's leave to take over changed, under the same grant.
@@ -335,7 +359,7 @@ impl Writer {
         if self.is_ending() {
             return self.end(found);
         }
-        let value = self.next_value(self.counts, FenceKind::Serving);
+        let value = self.next_value(self.stored.clone(), self.counts, FenceKind::Serving);
         let step = FenceStep { expected: found, next: value.clone(), kind: FenceKind::Serving };
         let claim = Write { step, set: Vec::new(), remove: Vec::new(), marker: false };
         self.run(Under::Claim { value }, Op::Write(claim))
@@ -375,13 +399,33 @@ impl Writer {
     fn compare(&mut self, now: Timestamp, data: &Dataset, urgency: Urgency) -> Decision {
         self.compared_at = Some(now);
         self.verify_at = None;
-        self.run(Under::Compare, Op::Compare { snapshot: Arc::new(data.snapshot()), urgency })
+        let evidence = self.evidence();
+        self.run(Under::Compare, Op::Compare { snapshot: Arc::new(data.snapshot()), urgency, evidence })
+    }
+
+    /// What of the store may be newer than the data set: within a lineage, whatever has a higher version; and items that
+    /// the data set lacks, as long as they are another grant's, or another run's.
+    fn evidence(&self) -> Evidence {
+        let is_same = self.stored.as_ref().is_some_and(|stored| stored.is_same(&self.me.lineage));
+        if self.me.versions == Versions::Meaningless || self.begins_lineage || !is_same {
+            Evidence::Nothing
+        } else if self.was_in_line {
+            Evidence::Newer
+        } else {
+            Evidence::NewerOrForeign
+        }
+    }
+
+    /// Whether a comparison under the present grant is under way.
+    pub(super) fn is_comparing(&self) -> bool {
+        matches!(self.under, Some(Under::Compare))
     }
 
     /// Writes the items carried; without data, only the fence.
     fn write(&mut self, carried: BTreeSet<ItemId>, data: Option<&Dataset>) -> Decision {
         let counts = data.map(|data| [data.count(Kind::Flag), data.count(Kind::Segment)]);
-        let value = self.next_value(counts.unwrap_or(self.counts), FenceKind::Serving);
+        let lineage = data.map_or_else(|| self.stored.clone(), |_| Some(self.me.lineage.clone()));
+        let value = self.next_value(lineage, counts.unwrap_or(self.counts), FenceKind::Serving);
         let step = FenceStep { expected: self.expected.clone(), next: value.clone(), kind: FenceKind::Serving };
         let (mut set, mut remove, mut bytes) = (Vec::new(), Vec::new(), 0);
         for id in &carried {
@@ -406,7 +450,8 @@ impl Writer {
     /// Releases or purges, over the value found.
     fn end(&mut self, found: Option<String>) -> Decision {
         let purge = self.me.grant.intent == Intent::Purge;
-        let next = self.next_value(if purge { [0, 0] } else { self.counts }, FenceKind::Released);
+        let counts = if purge { [0, 0] } else { self.counts };
+        let next = self.next_value(self.stored.clone(), counts, FenceKind::Released);
         let step = FenceStep { expected: found, next, kind: FenceKind::Released };
         let op = if purge {
             Op::Purge(step)
@@ -425,10 +470,12 @@ impl Writer {
         matches!(self.me.grant.intent, Intent::Release | Intent::Purge)
     }
 
-    fn next_value(&mut self, counts: [u64; 2], kind: FenceKind) -> String {
+    /// The next fence. Its lineage is that of the items that stand in the store then.
+    fn next_value(&mut self, lineage: Option<Lineage>, counts: [u64; 2], kind: FenceKind) -> String {
         let write = self.next_number;
         self.next_number += 1;
-        let Identity { fleet, uid, incarnation, grant, lineage, .. } = self.me.clone();
+        let Identity { fleet, uid, incarnation, grant, .. } = self.me.clone();
+        let lineage = lineage.unwrap_or_else(Lineage::unknown);
         let [flags, segments] = counts;
         let (epoch, grant) = (grant.epoch, grant.id);
         Fence { fleet, uid, lineage, epoch, grant, incarnation, write, flags, segments, kind }.to_string()
