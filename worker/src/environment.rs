@@ -14,6 +14,8 @@ mod questions;
 mod model_store;
 // Does: the task that drives the machine.
 mod task;
+// What the log is told of an environment.
+mod log;
 
 use std::convert::Infallible;
 use std::path::PathBuf;

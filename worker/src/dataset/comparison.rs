@@ -57,26 +57,23 @@ impl<'a> Comparison<'a> {
     /// The store holds this.
     pub fn found(&mut self, kind: Kind, field: &[u8], value: &[u8]) {
         let items = self.snapshot.of(kind);
-        match items.binary_search_by(|(key, _)| key.as_bytes().cmp(field)) {
-            Ok(at) => {
-                let (key, body) = &items[at];
-                let is_equal = **body == *value;
-                self.equal[kind as usize][at] = is_equal;
-                if !is_equal && self.evidence != Evidence::Nothing {
-                    let ours = live_version(kind, key, body);
-                    self.keep(ItemId { kind, key: Arc::clone(key) }, value, ours);
-                }
+        if let Ok(at) = items.binary_search_by(|(key, _)| key.as_bytes().cmp(field)) {
+            let (key, body) = &items[at];
+            let is_equal = **body == *value;
+            self.equal[kind as usize][at] = is_equal;
+            if !is_equal && self.evidence != Evidence::Nothing {
+                let ours = live_version(kind, key, body);
+                self.keep(ItemId { kind, key: Arc::clone(key) }, value, ours);
             }
-            // A field that is not UTF-8 is no key of LaunchDarkly's; it is left alone, as no reader asks for it by name.
-            Err(_) => {
-                let Ok(key) = std::str::from_utf8(field) else { return };
-                let id = ItemId { kind, key: key.into() };
-                if self.evidence == Evidence::NewerOrForeign {
-                    self.keep(id.clone(), value, None);
-                }
-                self.foreign.push(id);
-            }
+            return;
         }
+        // A field that is not UTF-8 is no key of LaunchDarkly's; it is left alone, as no reader asks for it by name.
+        let Ok(key) = std::str::from_utf8(field) else { return };
+        let id = ItemId { kind, key: key.into() };
+        if self.evidence == Evidence::NewerOrForeign {
+            self.keep(id.clone(), value, None);
+        }
+        self.foreign.push(id);
     }
 
     /// Only texts of a higher version than ours are kept, so that a comparison is as large as what may be newer.

@@ -4,6 +4,7 @@
 //! payload would take back is kept, until a later event on the item or a payload over another connection decides. That
 //! one is believed, whatever it says.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub const SECOND_OPINION_AFTER: Duration = Duration::from_secs(30);
 
 /// An item that came so lately may not have reached every node of LaunchDarkly: its absence from a payload is no
 /// deletion yet.
-const CAME_LATELY: Duration = Duration::from_secs(60);
+const CAME_LATELY: Duration = Duration::from_mins(1);
 
 /// How much a full payload says against what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +144,7 @@ impl Dataset {
         for kind in [Kind::Flag, Kind::Segment] {
             let collection = self.of_mut(kind);
             let ripe = collection.doubts.iter().filter(|(_, doubt)| doubt.is_ripe(now));
-            let mut undecided: std::collections::BTreeSet<_> = ripe.map(|(key, _)| Arc::clone(key)).collect();
+            let mut undecided: BTreeSet<_> = ripe.map(|(key, _)| Arc::clone(key)).collect();
             for rejected in payload.rejected().iter().filter(|rejected| rejected.kind == kind) {
                 // It exists: what is held is its last good form.
                 if undecided.remove(&*rejected.key) {

@@ -3,14 +3,15 @@
 
 // What LaunchDarkly says when it is asked again about items in doubt.
 mod second_opinion;
+// What is told of it all.
+mod status;
 
 use std::time::Duration;
 
 use flotilla_proto::session::Assignment;
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    EnvironmentReport, EnvironmentSpec, FleetId, GrantState, HeldGrant, Incarnation, Intent, LastError, Source,
-    SourceState, Timestamp,
+    EnvironmentSpec, FleetId, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
 };
 
 use self::second_opinion::SecondOpinion;
@@ -18,11 +19,8 @@ use super::ControlState;
 use super::writer::{Decision, Effect, Identity, Versions, Writer};
 use crate::dataset::{Authority, Dataset, Differences, ItemId};
 use crate::fence::Lineage;
-use crate::source::{FullPayload, Kind, RejectedItem, SourceEvent, SourceFailure, shortened};
+use crate::source::{FullPayload, RejectedItem, SourceEvent, SourceFailure};
 use crate::store::{Op, Outcome, StoreNews};
-
-/// Rejected items, and items in doubt, that are named in the status.
-const MOST_NAMED: usize = 20;
 
 /// Of so many paced looks at the store, one is a comparison: hints of foreign writes may get lost.
 const CHECKS_PER_COMPARISON: u32 = 10;
@@ -44,6 +42,17 @@ pub(super) enum Action {
     Wake(Timestamp),
 }
 
+/// What the next full payload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextPayload {
+    /// The first since the user changed where the data comes from: its versions are not the old ones' successors.
+    FirstOfLineage,
+    /// The first of a connection: the node that sends it may be behind.
+    FirstOfConnection,
+    /// One more of the same connection.
+    Later,
+}
+
 /// The machine of one environment.
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -62,10 +71,7 @@ pub(super) struct Machine {
     store_fails: bool,
     /// Of the data set; before it is filled, of what it will be filled with.
     lineage: Lineage,
-    /// The user changed where the data comes from: the next full payload's versions are not the old ones' successors.
-    begins_lineage: bool,
-    /// The source has a new connection, and no full payload came over it.
-    is_new_connection: bool,
+    next_payload: NextPayload,
     second_opinion: SecondOpinion,
     source_state: Option<SourceState>,
     environment_id: Option<Box<str>>,
@@ -78,7 +84,10 @@ pub(super) struct Machine {
     last_error: Option<LastError>,
     /// Why the source has no connection; nothing while it has one, and before it was tried.
     source_error: Option<LastError>,
+    /// Under the present grant.
     repairs: u64,
+    /// Under the present grant: writes that the store refused for their fence.
+    fenced_writes: u64,
 }
 
 impl Machine {
@@ -105,8 +114,7 @@ impl Machine {
             checks: 0,
             store_fails: false,
             lineage,
-            begins_lineage: false,
-            is_new_connection: false,
+            next_payload: NextPayload::FirstOfConnection,
             second_opinion: SecondOpinion::NotAsked { not_before: now },
             source_state: None,
             environment_id: None,
@@ -118,6 +126,7 @@ impl Machine {
             last_error: None,
             source_error: None,
             repairs: 0,
+            fenced_writes: 0,
         };
         let mut actions = Vec::new();
         if machine.wants_source() {
@@ -174,7 +183,7 @@ impl Machine {
         if new.sdk_key != old.sdk_key || origin(&new.spec) != origin(&old.spec) {
             // The user says that the data may be another environment's now, with other versions.
             (self.environment_id, self.changed_environment_id) = (None, None);
-            self.begins_lineage = true;
+            self.next_payload = NextPayload::FirstOfLineage;
         }
         let identity = identity(&self.fleet, &self.incarnation, new, self.lineage.clone());
         if new.grant == old.grant {
@@ -183,7 +192,7 @@ impl Machine {
             }
         } else {
             self.writer.regrant(identity);
-            self.repairs = 0;
+            (self.repairs, self.fenced_writes) = (0, 0);
         }
         let resync = new.resync != old.resync;
         if resync {
@@ -251,6 +260,7 @@ impl Machine {
             self.last_write = Some(now);
         }
         self.repairs += u64::from(effect.repair);
+        self.fenced_writes += u64::from(effect.fenced);
         let failed_before = std::mem::replace(&mut self.store_fails, self.writer.error().is_some());
         if let Some(message) = self.writer.error() {
             let same = |error: &LastError| error.kind == ErrorKind::Store && error.message == message;
@@ -264,7 +274,9 @@ impl Machine {
 
     fn connected(&mut self, now: Timestamp, environment_id: Option<Box<str>>) {
         self.heard(now);
-        self.is_new_connection = true;
+        if self.next_payload == NextPayload::Later {
+            self.next_payload = NextPayload::FirstOfConnection;
+        }
         match (&self.environment_id, environment_id) {
             (Some(known), Some(id)) if *known != id => self.changed_environment_id = Some(id),
             (None, Some(id)) => {
@@ -283,19 +295,20 @@ impl Machine {
             return;
         }
         self.lineage = Lineage::new(self.environment_id.as_deref(), &origin(&self.assignment.spec));
-        let is_first = std::mem::take(&mut self.is_new_connection);
-        let authority = if std::mem::take(&mut self.begins_lineage) {
-            self.writer.begin_lineage(self.lineage.clone());
-            Authority::OfAnotherLineage
-        } else {
-            self.writer.amend_lineage(self.lineage.clone());
-            match self.assignment.spec.source {
-                Source::File { .. } => Authority::OfAnotherLineage,
-                Source::Poll { .. } => Authority::OfPoll,
-                Source::Stream { .. } if is_first => Authority::OfNewConnection,
-                Source::Stream { .. } => Authority::Binding,
+        let place = std::mem::replace(&mut self.next_payload, NextPayload::Later);
+        let authority = match (place, &self.assignment.spec.source) {
+            (NextPayload::FirstOfLineage, Source::Stream { .. } | Source::Poll { .. } | Source::File { .. })
+            | (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => {
+                Authority::OfAnotherLineage
             }
+            (NextPayload::FirstOfConnection | NextPayload::Later, Source::Poll { .. }) => Authority::OfPoll,
+            (NextPayload::FirstOfConnection, Source::Stream { .. }) => Authority::OfNewConnection,
+            (NextPayload::Later, Source::Stream { .. }) => Authority::Binding,
         };
+        match place {
+            NextPayload::FirstOfLineage => self.writer.begin_lineage(self.lineage.clone()),
+            NextPayload::FirstOfConnection | NextPayload::Later => self.writer.amend_lineage(self.lineage.clone()),
+        }
         let changed = self.dataset.replace(payload, authority, now);
         self.writer.replaced(changed);
         self.rejected = payload.rejected().to_vec();
@@ -399,47 +412,6 @@ impl Machine {
     /// Whether changes wait to be written.
     pub(super) fn is_behind(&self) -> bool {
         self.writer.is_behind()
-    }
-
-    /// The whole status.
-    pub(super) fn report(&self) -> EnvironmentReport {
-        let rejected = |item: &RejectedItem| format!("{}/{}: {}", word(item.kind), item.shown_key(), item.reason);
-        let doubted = |(id, why): (ItemId, String)| format!("{}/{}: {why}", word(id.kind), shortened(&id.key));
-        let warm = self.assignment.grant.intent == Intent::Warm;
-        let warmed = self.filled && self.source_state == Some(SourceState::Connected);
-        EnvironmentReport {
-            environment: self.assignment.environment.clone(),
-            uid: self.assignment.uid.clone(),
-            generation: self.assignment.generation,
-            grant: self.assignment.grant.clone(),
-            grant_state: if warm && warmed { GrantState::Synchronized } else { self.writer.grant_state() },
-            pending_reason: self.writer.pending_reason().to_owned(),
-            found_fence: self.writer.found_fence().map(ToOwned::to_owned),
-            source_state: self.source_state,
-            marker: self.writer.marker(),
-            store_available: self.writer.available(),
-            flags: self.dataset.count(Kind::Flag),
-            segments: self.dataset.count(Kind::Segment),
-            bytes: self.dataset.bytes(),
-            last_event_time: self.last_event,
-            last_byte_time: self.last_byte,
-            last_write_time: self.last_write,
-            last_error: self.last_error.clone(),
-            source_error: self.source_error.clone(),
-            rejected_items: self.rejected.iter().take(MOST_NAMED).map(rejected).collect(),
-            environment_id: self.environment_id.as_deref().map(ToOwned::to_owned),
-            changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
-            repairs: self.repairs,
-            fenced_writes: 0,
-            doubted_items: self.dataset.doubts().take(MOST_NAMED).map(doubted).collect(),
-        }
-    }
-}
-
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Flag => "flag",
-        Kind::Segment => "segment",
     }
 }
 

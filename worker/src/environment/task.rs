@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_proto::session::Assignment;
-use flotilla_proto::{EnvironmentName, EnvironmentReport, GrantState, Intent, Source, Timestamp};
+use flotilla_proto::{EnvironmentName, EnvironmentReport, Intent, Source, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use super::log::log_changes;
 use super::machine::{Action, Machine};
 use super::questions::{Subject, answer};
 use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
@@ -271,12 +272,11 @@ impl Task {
     /// The second connection ends with its first payload or failure, and a source does not end by itself otherwise.
     fn take_second_opinion(&mut self, event: Option<SourceEvent>) -> Vec<Action> {
         match &event {
-            Some(SourceEvent::Payload(_)) => self.second_source = None,
             Some(SourceEvent::Interrupted { failure, .. }) => {
                 tracing::warn!(environment = %self.name, error = %failure, "LaunchDarkly could not be asked again about items in doubt");
                 self.second_source = None;
             }
-            None => self.second_source = None,
+            Some(SourceEvent::Payload(_)) | None => self.second_source = None,
             Some(
                 SourceEvent::Connected { .. }
                 | SourceEvent::Unchanged
@@ -421,36 +421,6 @@ fn failure_name(failure: &SourceFailure) -> &'static str {
         SourceFailure::Http { .. } => "http",
         SourceFailure::Auth { .. } => "auth",
         SourceFailure::Data { .. } => "data",
-    }
-}
-
-/// Tells the log what an operator asks about.
-fn log_changes(before: Option<&EnvironmentReport>, after: &EnvironmentReport) {
-    let environment = &after.environment;
-    let epoch = after.grant.epoch;
-    let state = |report: &EnvironmentReport| (report.grant.epoch, report.grant_state);
-    if before.map(state) != Some(state(after)) {
-        match after.grant_state {
-            GrantState::Pending => {}
-            GrantState::Established => match after.grant.intent {
-                Intent::Warm | Intent::Serve => tracing::info!(%environment, %epoch, "the prefix is held"),
-                Intent::Release | Intent::Purge => tracing::info!(%environment, %epoch, "the prefix is given up"),
-            },
-            GrantState::Synchronized => tracing::info!(%environment, %epoch, "the store is in line"),
-            GrantState::Fenced => tracing::warn!(%environment, %epoch, "a later owner's fence stands in the store"),
-            GrantState::Conflict => {
-                tracing::warn!(%environment, %epoch, "somebody else's fence stands in the store");
-            }
-        }
-    }
-    let was_available = before.and_then(|before| before.store_available);
-    match (was_available, after.store_available) {
-        (Some(true) | None, Some(false)) => {
-            let error = after.last_error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
-            tracing::warn!(%environment, error, "the store does not do what is asked");
-        }
-        (Some(false), Some(true)) => tracing::info!(%environment, "the store does what is asked again"),
-        (Some(_) | None, Some(_) | None) => {}
     }
 }
 

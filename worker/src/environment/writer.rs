@@ -9,6 +9,8 @@
 mod health;
 // What the store's answers mean.
 mod outcomes;
+// Where the items in the store came from.
+mod provenance;
 // What is told of it all.
 mod status;
 
@@ -21,7 +23,7 @@ use flotilla_proto::{FleetId, Grant, Incarnation, Intent, Marker, Timestamp, Uid
 
 use self::health::Health;
 use super::ControlState;
-use crate::dataset::{Dataset, Evidence, ItemId};
+use crate::dataset::{Dataset, ItemId};
 use crate::fence::{Fence, FenceKind, Lineage};
 use crate::source::Kind;
 use crate::store::{FenceStep, Op, SCRIPT_BYTES, SCRIPT_FIELDS, Urgency, Write};
@@ -163,8 +165,8 @@ pub(super) struct Writer {
     content: Content,
     /// Where the items in the store came from; `None`: nobody knows.
     stored: Option<Lineage>,
-    /// The user changed where the data comes from: what stands in the store is not comparable, whatever its fence says.
-    begins_lineage: bool,
+    /// Meaningless, whatever its fence says, after the user changed where the data comes from.
+    stored_versions: Versions,
     dirty: BTreeSet<ItemId>,
     /// A full payload, or a comparison, brought changes that are not written yet.
     is_behind_payload: bool,
@@ -197,7 +199,7 @@ impl Writer {
             next_number: first_number,
             content: Content::Unknown,
             stored: None,
-            begins_lineage: false,
+            stored_versions: Versions::Comparable,
             dirty: BTreeSet::new(),
             is_behind_payload: false,
             was_in_line: false,
@@ -218,7 +220,7 @@ impl Writer {
     pub(super) fn regrant(&mut self, me: Identity) {
         let old = std::mem::replace(self, Self::new(me, self.next_number));
         self.under = old.under.map(|_| Under::Outdated);
-        self.begins_lineage = old.begins_lineage;
+        self.stored_versions = old.stored_versions;
         (self.marker, self.health, self.last_good) = (old.marker, old.health, old.last_good);
     }
 
@@ -226,17 +228,6 @@ impl Writer {
     pub(super) fn move_to_other_store(&mut self, me: Identity) {
         self.regrant(me);
         (self.marker, self.health, self.last_good) = (Marker::Unknown, Health::default(), None);
-    }
-
-    /// More is known of the data set's lineage, which is the same.
-    pub(super) fn amend_lineage(&mut self, lineage: Lineage) {
-        self.me.lineage = lineage;
-    }
-
-    /// The data set is of another lineage now: it replaces what is stored, whatever the versions there.
-    pub(super) fn begin_lineage(&mut self, lineage: Lineage) {
-        self.me.lineage = lineage;
-        self.begins_lineage = true;
     }
 
     /// The user's leave to take over changed, under the same grant.
@@ -401,19 +392,6 @@ impl Writer {
         self.verify_at = None;
         let evidence = self.evidence();
         self.run(Under::Compare, Op::Compare { snapshot: Arc::new(data.snapshot()), urgency, evidence })
-    }
-
-    /// What of the store may be newer than the data set: within a lineage, whatever has a higher version; and items that
-    /// the data set lacks, as long as they are another grant's, or another run's.
-    fn evidence(&self) -> Evidence {
-        let is_same = self.stored.as_ref().is_some_and(|stored| stored.is_same(&self.me.lineage));
-        if self.me.versions == Versions::Meaningless || self.begins_lineage || !is_same {
-            Evidence::Nothing
-        } else if self.was_in_line {
-            Evidence::Newer
-        } else {
-            Evidence::NewerOrForeign
-        }
     }
 
     /// Whether a comparison under the present grant is under way.

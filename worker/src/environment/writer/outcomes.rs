@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use flotilla_proto::{Intent, Marker, Timestamp};
 
-use super::{Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, Under, Writer};
+use super::{Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, Under, Versions, Writer};
 use crate::dataset::ItemId;
-use crate::fence::{Claimant, Fence, FenceKind, Found, Lineage, Verdict, judge};
+use crate::fence::{Claimant, Fence, FenceKind, Found, Verdict, judge};
 use crate::store::{Look, Outcome, StoreError};
 
 impl Writer {
@@ -82,12 +82,6 @@ impl Writer {
         Effect::default()
     }
 
-    /// Where the items under a fence came from; `None` if it was not this environment's.
-    fn stored_lineage(&self, value: &str) -> Option<Lineage> {
-        let fence = Fence::parse(value)?;
-        (fence.fleet == self.me.fleet && fence.uid == self.me.uid).then_some(fence.lineage)
-    }
-
     /// A released fence under this very grant: whoever put it there, the release or purge is done.
     fn is_ended_by_us(&self, found: &Found) -> bool {
         let Found::Value(value) = found else { return false };
@@ -134,7 +128,7 @@ impl Writer {
     fn comparison_closed(&mut self, value: &str) {
         if self.content != Content::Unknown {
             self.stored = self.stored_lineage(value);
-            self.begins_lineage = false;
+            self.stored_versions = Versions::Comparable;
             self.content = Content::InLine;
             self.was_in_line = true;
         }
