@@ -39,8 +39,6 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Write numbers that one start of an environment has to itself, so that none repeats even when nobody knows which were
 /// used. A thousand writes a second use them up in 34 years; 16 million starts use up all.
 const WRITE_NUMBERS_PER_RUN: u64 = 1 << 40;
-/// How long environments may move before this worker leaves. What has not moved by then moves at the goodbye.
-const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long store operations under way may take at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the goodbye may take to reach control.
@@ -138,12 +136,20 @@ pub(crate) struct Supervisor<E: Environments> {
     /// Why the last session that was never established was given up.
     last_close: Option<CloseReason>,
     channels: Channels,
+    /// How long environments may be handed over before this worker leaves.
+    drain_timeout: Duration,
     ended: Option<Ended>,
 }
 
 impl<E: Environments> Supervisor<E> {
     /// A supervisor of no environments yet.
-    pub(crate) fn new(clock: Clock, session: Session, environments: E, channels: Channels) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        session: Session,
+        environments: E,
+        channels: Channels,
+        drain_timeout: Duration,
+    ) -> Self {
         let (updates_sender, updates) = mpsc::channel(UPDATE_QUEUE);
         Self {
             clock,
@@ -160,6 +166,7 @@ impl<E: Environments> Supervisor<E> {
             rejected: Vec::new(),
             last_close: None,
             channels,
+            drain_timeout,
             ended: None,
         }
     }
@@ -439,16 +446,21 @@ impl<E: Environments> Supervisor<E> {
         self.step(Input::Answered { asked_by, id, answer: refusal });
     }
 
-    /// Goes on working until control has taken everything away, for a bounded time.
+    /// Goes on working until control has handed everything over to others, or says that nobody can take the rest.
     async fn let_environments_move(&mut self) {
-        self.step(Input::Leave { deadline: MOVE_TIMEOUT });
+        let deadline = self.drain_timeout;
+        self.step(Input::Leave { deadline });
         let moved = async {
-            while self.session.is_live() && self.session.assigned() > 0 && self.ended.is_none() {
+            while self.session.awaits_moves() && self.ended.is_none() {
                 self.work().await;
             }
         };
         // What has not moved in time moves at the goodbye.
-        let _ = timeout(MOVE_TIMEOUT, moved).await;
+        let in_time = timeout(deadline, moved).await.is_ok();
+        let left = self.session.assigned();
+        if left > 0 {
+            tracing::info!(environments = left, in_time, "leaving with environments that were not handed over");
+        }
     }
 
     async fn stop_environments(&mut self) {
