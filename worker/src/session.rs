@@ -137,6 +137,7 @@ impl Session {
                     self.reports.take(now, *report);
                 }
             }
+            Input::Failed { environment, pause } => self.reports.failed(now, &environment, pause),
             Input::ConfirmWanted(held) => {
                 if self.assignments.holds(&held.environment, &held.grant.id) {
                     self.confirms.want(held);

@@ -11,6 +11,7 @@ use flotilla_proto::{Reason, Refusal, Term, v1};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -303,10 +304,36 @@ async fn one_whose_task_fails_is_started_again_with_what_it_last_had() {
     control.update(2, vec![assignment("a", "u1", 2)], vec![]).await;
     bench.notes.wait_for("a", "epoch 2").await;
     drop(bench.notes.alive.lock().unwrap().remove("a"));
+    let error = loop {
+        if let WorkerMessage::Report(reports) = control.hear().await
+            && let Some(error) = reports.into_iter().find_map(|report| report.last_error)
+        {
+            break error;
+        }
+    };
+    assert!(error.message.contains("ended unexpectedly; next attempt in 1 s"), "{error:?}");
     bench.notes.wait_for("a", "started u1 as 3").await;
     control.update(3, vec![assignment("a", "u1", 3)], vec![]).await;
     bench.notes.wait_for("a", "epoch 3").await;
     assert!(!bench.notes.of("b").contains(&"stopped".to_owned()));
+}
+
+#[tokio::test]
+async fn one_that_failed_and_is_taken_away_is_not_waited_for() {
+    let mut bench = Bench::start(None, None).await;
+    let mut control = bench.stream().await;
+    let (first, second) = (assignment("a", "u1", 1), assignment("a", "u2", 2));
+    control.update(1, vec![first.clone()], vec![]).await;
+    for run in 1..4 {
+        bench.notes.wait_for("a", &format!("started u1 as {run}")).await;
+        drop(bench.notes.alive.lock().unwrap().remove("a"));
+        while bench.notes.of("a").iter().filter(|told| *told == "stopped").count() < run {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // It would be started again after 4 s.
+    control.update(2, vec![second], vec![removal(&first)]).await;
+    timeout(Duration::from_secs(3), bench.notes.wait_for("a", "started u2 as 4")).await.expect("at once");
 }
 
 #[tokio::test]
