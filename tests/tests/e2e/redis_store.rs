@@ -223,6 +223,24 @@ async fn a_staged_load_replaces_everything_and_leaves_nothing_behind() {
     assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited"]);
 }
 
+/// The environment is purged and another one is made on its prefix between two steps of a staged load.
+#[tokio::test]
+async fn a_load_that_was_overtaken_changes_nothing_and_leaves_nothing_behind() {
+    let mut bench = Bench::start().await;
+    bench.run(write(None, "1", &[("old", "{}")], &[])).await;
+    bench.run(Op::Purge(FenceStep { kind: FenceKind::Released, ..step(Some("1"), "2") })).await;
+    bench.run(write(Some("2"), "3", &[("new", "{}")], &[])).await;
+    let load = Op::Load { step: step(Some("1"), "4"), snapshot: snapshot(&many(1_000, 50)) };
+    let outcome = bench.run(load).await;
+    assert!(matches!(outcome, Outcome::Refused(Found::Value(ref value)) if value == "3"), "{outcome:?}");
+    assert_eq!((bench.look().await.flags, bench.flag("new").await.as_deref()), (1, Some("{}")));
+    wait_until("the staged keys are gone", BOUND, async || match bench.keys().await {
+        keys if keys == ["ld:test:$flotilla", "ld:test:$inited", "ld:test:features"] => Ok(()),
+        keys => Err(format!("{keys:?}")),
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_comparison_names_what_differs() {
     let mut bench = Bench::start().await;

@@ -2,6 +2,8 @@
 
 // Whatever is lost, late or refused, in any order.
 mod faults;
+// What a process that was taken for dead still sends.
+mod zombies;
 use flotilla_proto::{Epoch, GrantId, GrantState};
 
 use super::super::model_store::{Model, items};
