@@ -19,7 +19,7 @@ use flotilla_proto::session::ControlMessage;
 const MANY_ORPHANS: usize = 50;
 /// How long after the last one has joined they wait, and how long at most.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_JOIN_PAUSE: Duration = Duration::from_secs(3);
+const LONGEST_JOIN_PAUSE: Duration = Duration::from_secs(5);
 /// When to look again at a worker above its share of whose environments none may move yet.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 

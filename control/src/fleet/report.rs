@@ -52,6 +52,13 @@ impl Fleet {
     }
 
     fn observe(&mut self, name: &EnvironmentName, worker: &WorkerName, report: EnvironmentReport) {
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        let before = environment.observed.as_mut().filter(|before| before.worker == *worker);
+        if let Some(before) = before.filter(|before| before.report.says_the_same(&report)) {
+            // Most reports are of this kind, and nothing follows from them.
+            before.report = report;
+            return;
+        }
         self.observe_fence(name, &report);
         self.note_repairs(worker, &report);
         let Some(environment) = self.environments.get_mut(name) else { return };
