@@ -135,7 +135,7 @@ pub(crate) async fn serve_connections<C: Connection>(
 }
 
 /// What carries a call.
-pub trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {}
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {}
 
 impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection for C {}
 

@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flotilla_proto::process::{Chance, Clock};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -16,8 +18,6 @@ use crate::driver::Commits;
 use crate::fleet::Change;
 use crate::grpc;
 use crate::store::{Loaded, SqliteStore, Store, StoreError};
-
-pub use crate::grpc::Connection;
 
 /// A disk with control's database, which outlives control's crashes.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl Store for Disk {
 ///
 /// # Errors
 /// The database or the server failed.
-pub async fn serve<C: Connection>(
+pub async fn serve<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     parts: Parts,
     incoming: impl Stream<Item = std::io::Result<C>> + Send + 'static,
 ) -> anyhow::Result<()> {
