@@ -25,9 +25,16 @@ pub(super) enum SecondOpinion {
 impl Machine {
     /// Asks if it is time; otherwise says when it will be.
     pub(super) fn ask_again(&mut self, now: Timestamp, actions: &mut Vec<Action>) -> Option<Timestamp> {
+        let Some(ripe_at) = self.dataset.second_opinion_due() else {
+            if let SecondOpinion::Due = self.second_opinion {
+                self.second_opinion = SecondOpinion::NotAsked { not_before: now };
+            }
+            return None;
+        };
         // A source without a connection will bring another payload by itself.
-        let ripe_at =
-            self.dataset.second_opinion_due().filter(|_| self.source_state == Some(SourceState::Connected))?;
+        if self.source_state != Some(SourceState::Connected) {
+            return None;
+        }
         let due = match self.second_opinion {
             SecondOpinion::NotAsked { not_before } => ripe_at.max(not_before),
             SecondOpinion::Due => now,
