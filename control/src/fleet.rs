@@ -62,6 +62,8 @@ pub(crate) use boundary::{
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;
 pub(crate) use view::Glance;
+#[cfg(feature = "simulation")]
+pub use placement::LargePlacement;
 
 use ended::Ended;
 use environment::{Environment, MoveReason};

@@ -19,6 +19,8 @@ use crate::fleet::Change;
 use crate::grpc;
 use crate::store::{Loaded, SqliteStore, Store, StoreError};
 
+pub use crate::fleet::LargePlacement;
+
 /// A disk with control's database, which outlives control's crashes.
 #[derive(Debug, Clone)]
 pub struct Disk(Arc<Mutex<SqliteStore>>);
