@@ -61,9 +61,9 @@ pub(crate) use boundary::{
 };
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;
-pub(crate) use view::Glance;
 #[cfg(feature = "simulation")]
 pub use placement::LargePlacement;
+pub(crate) use view::Glance;
 
 use ended::Ended;
 use environment::{Environment, MoveReason};

@@ -27,8 +27,11 @@ impl Fleet {
             return;
         }
         let name = report.environment.clone();
-        self.note_refused_writes(worker, &report);
-        match role(self.environments.get(&name), worker, &report) {
+        let role = role(self.environments.get(&name), worker, &report);
+        if role != Role::LastOwner {
+            self.note_refused_writes(worker, &report);
+        }
+        match role {
             Role::None => {}
             Role::Standby => self.warm_reported(&name, &report),
             Role::Owner => self.observe(&name, worker, report),
@@ -42,7 +45,7 @@ impl Fleet {
                 }
             },
             Role::LastOwner => match report.grant_state {
-                // That is how it learns of the new owner.
+                // That is how it learns of the new owner, from a refused write or a look.
                 GrantState::Fenced => {}
                 GrantState::Pending | GrantState::Established | GrantState::Synchronized | GrantState::Conflict => {
                     self.observe(&name, worker, report);

@@ -310,7 +310,7 @@ impl Task {
         let (effect, actions) = self.machine.store_outcome(self.now(), outcome);
         if effect.fenced {
             metrics.fenced_write();
-            tracing::warn!(environment = %self.name, "the store refused a write: its fence is not ours");
+            tracing::info!(environment = %self.name, "the store refused a write: its fence is not ours");
         }
         if effect.repair {
             metrics.store_repair("differs");

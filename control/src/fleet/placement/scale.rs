@@ -37,9 +37,8 @@ impl LargePlacement {
     pub fn rebalance_after_a_join(&self) -> usize {
         let full = self.workers.len() - 1;
         let of = |at: usize| self.environments.iter().skip(at).step_by(full);
-        let placed: BTreeMap<_, Vec<_>> = (0..full)
-            .map(|at| (&self.workers[at], of(at).map(|name| self.seeker(name)).collect()))
-            .collect();
+        let placed: BTreeMap<_, Vec<_>> =
+            (0..full).map(|at| (&self.workers[at], of(at).map(|name| self.seeker(name)).collect())).collect();
         let count = |worker| placed.get(worker).map_or(0, Vec::len);
         let candidates: Vec<_> = self.workers.iter().map(|worker| self.candidate(worker, count(worker))).collect();
         excess(&candidates, &placed).len()
