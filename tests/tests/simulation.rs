@@ -44,7 +44,9 @@ const SEEDS: u64 = 30;
 const THREADS: usize = 2;
 
 fn asked(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
 #[test]
@@ -77,7 +79,11 @@ fn histories_keep_the_properties() {
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}; replay one with FLOTILLA_SEED", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {seeds} seeds failed: {failed:?}; replay one with FLOTILLA_SEED",
+        failed.len()
+    );
 }
 
 #[test]

@@ -92,7 +92,12 @@ impl Fleet {
         let Some(environment) = self.environments.get_mut(&report.environment) else { return };
         let told = Some((report.grant.id.clone(), report.fenced_writes));
         if report.fenced_writes > 0 && environment.refused_writes != told {
+            // What happened before control started has been noted then.
+            let is_news = environment.refused_writes.is_some() || self.settings.grant_ids.gave(&report.grant.id);
             environment.refused_writes = told;
+            if !is_news {
+                return;
+            }
             let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
             self.gathered.effects.push(Effect::Note(Note::WriteFenced { environment, worker, epoch }));
         }
@@ -101,7 +106,9 @@ impl Fleet {
     fn note_repairs(&mut self, worker: &WorkerName, report: &EnvironmentReport) {
         let Some(environment) = self.environments.get(&report.environment) else { return };
         let before = environment.observed.as_ref().filter(|before| before.report.grant.id == report.grant.id);
-        if report.repairs > before.map_or(0, |before| before.report.repairs) {
+        // What happened before control started has been noted then.
+        let is_known = before.is_some() || self.settings.grant_ids.gave(&report.grant.id);
+        if is_known && report.repairs > before.map_or(0, |before| before.report.repairs) {
             let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
             self.gathered.effects.push(Effect::Note(Note::Repaired { environment, worker, epoch }));
         }

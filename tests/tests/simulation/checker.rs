@@ -51,9 +51,14 @@ fn fences_only_rise<'a>(record: &'a Record, highest: &mut BTreeMap<&'a str, u64>
 /// epoch only by the same run of a worker, or a later one of its directory.
 fn one_after_the_other(record: &Record) -> Result<(), String> {
     if !record.accepted {
-        return if record.before == record.after { Ok(()) } else { Err("a refused write changed something".to_owned()) };
+        return if record.before == record.after {
+            Ok(())
+        } else {
+            Err("a refused write changed something".to_owned())
+        };
     }
-    let (Some(before), Some(after)) = (parsed(record.before.fence.as_ref())?, parsed(record.after.fence.as_ref())?) else {
+    let (Some(before), Some(after)) = (parsed(record.before.fence.as_ref())?, parsed(record.after.fence.as_ref())?)
+    else {
         return Ok(());
     };
     if after.epoch != before.epoch {

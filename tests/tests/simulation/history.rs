@@ -34,7 +34,9 @@ impl What {
     pub(crate) fn of(op: &Op) -> Option<Self> {
         match op {
             Op::Write(write) if write.step.kind == FenceKind::Released => Some(Self::Release),
-            Op::Write(write) if write.set.is_empty() && write.remove.is_empty() && !write.marker => Some(Self::Claim),
+            Op::Write(write) if write.set.is_empty() && write.remove.is_empty() && !write.marker => {
+                Some(Self::Claim)
+            }
             Op::Write(_) => Some(Self::Write),
             Op::Load { .. } => Some(Self::Load),
             Op::Purge(_) => Some(Self::Purge),
@@ -65,7 +67,8 @@ impl World {
             .filter(of_prefix)
             .map(|record| {
                 let outcome = if record.accepted { "accepted" } else { "refused" };
-                let items: Vec<_> = record.after.items.iter().map(|(id, body)| format!("{}={}", id.key, version(body))).collect();
+                let items: Vec<_> =
+                    record.after.items.iter().map(|(id, body)| format!("{}={}", id.key, version(body))).collect();
                 format!(
                     "{:>7} w{} {:?} {outcome} {} [{}]",
                     record.at,
@@ -77,7 +80,8 @@ impl World {
             })
             .collect();
         let last = lines.len().saturating_sub(25);
-        let faults: Vec<_> = self.faults.iter().filter(|(at, _)| *at <= until).map(|(at, what)| format!("{at:>7} {what}")).collect();
+        let faults: Vec<_> =
+            self.faults.iter().filter(|(at, _)| *at <= until).map(|(at, what)| format!("{at:>7} {what}")).collect();
         let first = faults.len().saturating_sub(40);
         format!("{}\nwhat was done to the world:\n{}", lines[last..].join("\n"), faults[first..].join("\n"))
     }

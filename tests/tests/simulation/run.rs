@@ -44,6 +44,7 @@ impl fmt::Display for Done {
 struct Run<'a> {
     sim: Sim<'a>,
     world: Shared,
+    acts: Acts,
     chaos: Chaos,
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn run(seed: u64) -> Result<Done, String> {
     let acts: Acts = Arc::new(Mutex::new(VecDeque::new()));
     let sim = build(seed, workers, &world, &acts);
     let chaos = Chaos::new(&world, &acts, workers, names);
-    let mut run = Run { sim, world, chaos };
+    let mut run = Run { sim, world, acts: Arc::clone(&acts), chaos };
     for number in 0..names as u64 {
         let act = run.chaos.create(number);
         acts.lock().unwrap().push_back(act);
@@ -133,11 +134,11 @@ impl Run<'_> {
             let now = self.now();
             self.until(now + 500, |_| {})?;
             let world = self.world.lock().unwrap();
-            let seen_lately = world.now - world.listed.0 < 1_000;
+            let seen_lately = world.now - world.listed.0 < 1_000 && self.acts.lock().unwrap().is_empty();
             match at_rest(&world) {
                 Ok(()) if seen_lately => return Ok(world.now),
-                Err(why) if world.now >= bound => return Err(format!("not at rest: {why}")),
-                Ok(()) if world.now >= bound => return Err("control cannot be reached".to_owned()),
+                Err(why) if world.now >= bound => return Err(format!("not at rest: {why}\n{}", world.told())),
+                Ok(()) if world.now >= bound => return Err("the user is not done".to_owned()),
                 Ok(()) | Err(_) => {}
             }
         }
@@ -161,6 +162,10 @@ impl Run<'_> {
         let mut world = self.world.lock().unwrap();
         let after = owners(&world);
         world.is_over = true;
-        if before == after { Ok(()) } else { Err(format!("it did not stay at rest: {before:?}, then {after:?}")) }
+        if before == after {
+            Ok(())
+        } else {
+            Err(format!("it did not stay at rest: {before:?}, then {after:?}\n{}", world.told()))
+        }
     }
 }

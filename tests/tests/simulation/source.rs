@@ -267,9 +267,13 @@ async fn follow(
             let key = (&*key).into();
             events
                 .send(match body {
-                    Some(body) => {
-                        SourceEvent::Patch { kind, key, body: Bytes::copy_from_slice(&body), version, deleted: false }
-                    }
+                    Some(body) => SourceEvent::Patch {
+                        kind,
+                        key,
+                        body: Bytes::copy_from_slice(&body),
+                        version,
+                        deleted: false,
+                    },
                     None => SourceEvent::Delete { kind, key, version },
                 })
                 .await?;

@@ -127,7 +127,15 @@ impl World {
         let after = keys.clone();
         if let Some(what) = What::of(&op) {
             let accepted = matches!(outcome, Outcome::Done { .. });
-            self.records.push(Record { at: self.now, worker, prefix: prefix.to_string(), what, accepted, before, after });
+            self.records.push(Record {
+                at: self.now,
+                worker,
+                prefix: prefix.to_string(),
+                what,
+                accepted,
+                before,
+                after,
+            });
             if accepted {
                 self.touched(&prefix, Some(worker));
             }

@@ -20,12 +20,19 @@ const CALL: Duration = Duration::from_secs(2);
 /// What a user does.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
-    Create { name: String, prefix: String, key: String },
+    Create {
+        name: String,
+        prefix: String,
+        key: String,
+    },
     /// One that no worker here can carry out.
     CreatePoison,
     Pause(String),
     Resume(String),
-    Remove { name: String, purge: bool },
+    Remove {
+        name: String,
+        purge: bool,
+    },
     Drain(usize),
     Cordon(usize),
     Uncordon(usize),
@@ -57,7 +64,9 @@ async fn act(world: Shared, acts: Acts, channel: Channel) -> turmoil::Result {
             let mut world = world.lock().unwrap();
             match done {
                 Ok(Ok(())) => world.note(format!("done: {next:?}")),
-                Ok(Err(status)) if is_final(&status) => world.note(format!("refused: {next:?}: {}", status.message())),
+                Ok(Err(status)) if is_final(&status) => {
+                    world.note(format!("refused: {next:?}: {}", status.message()))
+                }
                 // Nobody knows whether it was done: it is asked for again.
                 Ok(Err(_)) | Err(_) => continue_later(&acts),
             }
@@ -80,7 +89,11 @@ fn continue_later(acts: &Acts) {
 fn is_final(status: &tonic::Status) -> bool {
     !matches!(
         status.code(),
-        tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Internal
+        tonic::Code::Unavailable
+            | tonic::Code::DeadlineExceeded
+            | tonic::Code::Cancelled
+            | tonic::Code::Unknown
+            | tonic::Code::Internal
     )
 }
 
@@ -95,7 +108,12 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
     match act.clone() {
         Act::Create { name, prefix, key } => {
             let spec = Some(v1::EnvironmentSpec { prefix, ..Default::default() });
-            let request = v1::CreateEnvironmentRequest { name: name.clone(), spec, sdk_key: key.clone(), ..Default::default() };
+            let request = v1::CreateEnvironmentRequest {
+                name: name.clone(),
+                spec,
+                sdk_key: key.clone(),
+                ..Default::default()
+            };
             match environments.create_environment(request).await {
                 Err(status) if status.code() != tonic::Code::AlreadyExists => return Err(status),
                 // An earlier attempt was done, or the one before is still being removed.
@@ -154,11 +172,15 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
 
 async fn list(world: &Shared, channel: &Channel) -> Result<(), tonic::Status> {
     let request = v1::ListEnvironmentsRequest { page_size: 500, ..Default::default() };
-    let environments = EnvironmentServiceClient::new(channel.clone()).list_environments(request).await?.into_inner();
+    let environments =
+        EnvironmentServiceClient::new(channel.clone()).list_environments(request).await?.into_inner();
     let request = v1::ListWorkersRequest { page_size: 500, ..Default::default() };
     let workers = FleetServiceClient::new(channel.clone()).list_workers(request).await?.into_inner();
+    let request = v1::ListEventsRequest { page_size: 60, ..Default::default() };
+    let events = FleetServiceClient::new(channel.clone()).list_events(request).await?.into_inner().events;
     let mut world = world.lock().unwrap();
     world.listed = (world.now, environments.environments);
+    world.events = events.into_iter().rev().collect();
     world.workers = workers.workers;
     Ok(())
 }

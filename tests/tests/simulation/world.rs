@@ -73,6 +73,8 @@ pub(crate) struct World {
     /// What the last list said, and when.
     pub(crate) listed: (u64, Vec<v1::Environment>),
     pub(crate) workers: Vec<v1::Worker>,
+    /// The last events, oldest first.
+    pub(crate) events: Vec<v1::Event>,
     /// What the watch has shown last of each environment.
     pub(crate) watched: BTreeMap<String, v1::Environment>,
     pub(crate) records: Vec<Record>,
@@ -104,6 +106,7 @@ impl World {
             named: BTreeMap::new(),
             listed: (0, Vec::new()),
             workers: Vec::new(),
+            events: Vec::new(),
             watched: BTreeMap::new(),
             records: Vec::new(),
             delivered: Vec::new(),
@@ -116,6 +119,16 @@ impl World {
     /// Notes what is done to the world.
     pub(crate) fn note(&mut self, what: impl Into<String>) {
         self.faults.push((self.now, what.into()));
+    }
+
+    /// What control says of what happened last, for people.
+    pub(crate) fn told(&self) -> String {
+        let line = |event: &v1::Event| {
+            let at = event.time.map(|time| flotilla_proto::Timestamp::from_proto(&time)).unwrap_or_default();
+            let since = at.0.saturating_sub(1_800_000_000_000);
+            format!("{since:>7} {} {} {}", event.environment, event.worker, event.message)
+        };
+        self.events.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// The wall clock of all processes.
