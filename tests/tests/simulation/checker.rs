@@ -160,10 +160,13 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
             return Err(format!("worker {}: {:?}, stands by for {}", worker.name, worker.state(), worker.standby));
         }
     }
-    let loads: Vec<_> = world.workers.iter().map(|worker| worker.environments).collect();
+    let mut loads: BTreeMap<String, usize> = BTreeMap::new();
+    for status in listed.iter().filter(|shown| shown.name != "poison").filter_map(|shown| shown.status.as_ref()) {
+        *loads.entry(status.worker.clone()).or_default() += usize::from(!status.worker.is_empty());
+    }
     let served = world.named.values().filter(|named| named.wanted == Wanted::Served).count();
     let share = served.div_ceil(world.links.len());
-    if loads.iter().any(|load| *load as usize > share) {
+    if loads.values().any(|load| *load > share) {
         return Err(format!("loads {loads:?}, the share is {share}"));
     }
     for (name, named) in &world.named {
@@ -206,8 +209,9 @@ fn is_as_wanted(
         },
         Wanted::Paused => match fence {
             Some(fence) if fence.kind == FenceKind::Released => Ok(()),
-            // It was flushed after the release.
-            None => Ok(()),
+            // The store lost the release, or went back to before it: nobody serves it, so nobody mends that.
+            Some(_) | None if !world.losses.is_empty() => Ok(()),
+            None => Err("it is paused, and has no fence".to_owned()),
             Some(fence) => Err(format!("it is paused, and its fence is {fence}")),
         },
         Wanted::Served => {
