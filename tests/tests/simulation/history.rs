@@ -74,7 +74,7 @@ impl World {
                     record.at,
                     record.worker + 1,
                     record.what,
-                    record.after.fence.as_deref().unwrap_or("-"),
+                    record.after.fence.as_deref().map(short).unwrap_or_default(),
                     items.join(" ")
                 )
             })
@@ -85,6 +85,14 @@ impl World {
         let first = faults.len().saturating_sub(40);
         format!("{}\nwhat was done to the world:\n{}", lines[last..].join("\n"), faults[first..].join("\n"))
     }
+}
+
+/// A fence without what is the same in all of them.
+fn short(fence: &str) -> String {
+    let words: Vec<_> = fence.split(' ').collect();
+    let short = |at: usize| words.get(at).map(|word| &word[..word.len().min(8)]).unwrap_or_default();
+    let last = words.get(5..).unwrap_or_default().join(" ");
+    format!("{} {} {} {last}", short(2), short(3).trim_start_matches('0'), words.get(4).unwrap_or(&""))
 }
 
 /// The version in an item's text.

@@ -133,6 +133,7 @@ impl Run<'_> {
         loop {
             let now = self.now();
             self.until(now + 500, |_| {})?;
+            self.take_over_conflicts();
             let world = self.world.lock().unwrap();
             let seen_lately = world.now - world.listed.0 < 1_000 && self.acts.lock().unwrap().is_empty();
             match at_rest(&world) {
@@ -141,6 +142,20 @@ impl Run<'_> {
                 Ok(()) if world.now >= bound => return Err("the user is not done".to_owned()),
                 Ok(()) | Err(_) => {}
             }
+        }
+    }
+
+    /// A store that went back in time may hold the fence of an environment that has ended since: a user has to say that it
+    /// may be overwritten.
+    fn take_over_conflicts(&self) {
+        let mut acts = self.acts.lock().unwrap();
+        if acts.is_empty() {
+            let world = self.world.lock().unwrap();
+            let conflicts = world.listed.1.iter().filter(|shown| {
+                let status = shown.status.as_ref();
+                status.is_some_and(|status| status.conditions.iter().any(|one| one.r#type == "Conflict"))
+            });
+            acts.extend(conflicts.map(|shown| Act::TakeOver(shown.name.clone())));
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum Act {
         name: String,
         purge: bool,
     },
+    /// The conflict that is shown is taken over.
+    TakeOver(String),
     Drain(usize),
     Cordon(usize),
     Uncordon(usize),
@@ -126,7 +128,11 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
                 }
                 Ok(_) => {}
             }
-            world.lock().unwrap().named.insert(name, Named { key, wanted: Wanted::Served });
+            let mut world = world.lock().unwrap();
+            // One that was there all the time keeps its key.
+            if world.named.get(&name).is_none_or(|named| named.wanted == Wanted::Gone) {
+                world.named.insert(name, Named { key, wanted: Wanted::Served });
+            }
         }
         Act::CreatePoison => {
             let source = v1::source::Kind::File(v1::FileSource { path: "flags.json".to_owned() });
@@ -153,6 +159,10 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             let request = v1::DeleteEnvironmentRequest { name: name.clone(), purge, ..Default::default() };
             set(&name, Wanted::Gone);
             environments.delete_environment(request).await?;
+        }
+        Act::TakeOver(name) => {
+            let request = v1::ResyncEnvironmentRequest { name, take_over: true, ..Default::default() };
+            environments.resync_environment(request).await?;
         }
         Act::Drain(worker) => {
             let request = v1::DrainWorkerRequest { name: worker_name(worker), validate_only: false };
