@@ -44,6 +44,18 @@ mod population;
 // A reader of Redis that never looks away.
 #[path = "e2e/reader.rs"]
 mod reader;
+// What control tells meanwhile.
+#[path = "e2e/chronicle.rs"]
+mod chronicle;
+// Changes that never cease.
+#[path = "e2e/patcher.rs"]
+mod patcher;
+// Workers join, are emptied, and are restarted one after another, without a gap.
+#[path = "e2e/handover.rs"]
+mod handover;
+// Who takes part, as users say it.
+#[path = "e2e/membership.rs"]
+mod membership;
 // A worker dies, stands still, or leaves.
 #[path = "e2e/failover.rs"]
 mod failover;

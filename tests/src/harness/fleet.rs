@@ -49,6 +49,8 @@ pub struct Fleet {
 struct Server {
     process: Process,
     listening: Listening,
+    /// Given to this one alone.
+    arguments: Vec<String>,
 }
 
 impl FleetBuilder {
@@ -102,7 +104,7 @@ impl FleetBuilder {
         let simulator = Simulator::start().await.context("cannot start the simulator")?;
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let command = self.control_command(directory.path(), &redis, &simulator, anywhere, anywhere)?;
-        let control = Server::start("control", command, directory.path()).await?;
+        let control = Server::start("control", command, directory.path(), Vec::new()).await?;
         let workers = self.workers;
         let mut fleet = Fleet {
             redis,
@@ -207,7 +209,7 @@ impl Fleet {
         let Listening { grpc, http } = self.control.listening;
         let grpc = grpc.context("control had no gRPC address")?;
         let command = self.builder.control_command(self.directory(), &self.redis, &self.simulator, grpc, http)?;
-        self.control = Server::start("control", command, self.directory()).await?;
+        self.control = Server::start("control", command, self.directory(), Vec::new()).await?;
         Ok(())
     }
 
@@ -233,22 +235,30 @@ impl Fleet {
 
     /// Starts one more worker.
     pub async fn add_worker(&mut self) -> anyhow::Result<()> {
-        let server = self.start_worker(self.workers.len()).await?;
+        self.add_worker_with(&[]).await
+    }
+
+    /// As [`Fleet::add_worker`], with arguments for this one alone.
+    pub async fn add_worker_with(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let server = self.start_worker(self.workers.len(), arguments).await?;
         self.workers.push(server);
         Ok(())
     }
 
-    /// Starts a worker again, in the state directory that it had, after it ended.
+    /// Starts a worker again, in the state directory and with the arguments that it had, after it ended.
     pub async fn restart_worker(&mut self, index: usize) -> anyhow::Result<()> {
         self.workers[index].process.kill9();
-        self.workers[index] = self.start_worker(index).await?;
+        let arguments = self.workers[index].arguments.clone();
+        self.workers[index] = self.start_worker(index, arguments).await?;
         Ok(())
     }
 
-    async fn start_worker(&self, index: usize) -> anyhow::Result<Server> {
+    async fn start_worker(&self, index: usize, arguments: Vec<String>) -> anyhow::Result<Server> {
         let name = Self::worker_name(index);
-        let command = self.worker_command(&name, &self.directory().join(&name))?;
-        Server::start(&name, command, self.directory()).await
+        let mut command = self.worker_command(&name, &self.directory().join(&name))?;
+        command.args(&arguments);
+        Server::start(&name, command, self.directory(), arguments).await
     }
 
     /// How a worker of this fleet is started: for one that is not to become a member.
@@ -354,9 +364,9 @@ impl Drop for Fleet {
 }
 
 impl Server {
-    async fn start(name: &str, command: Command, directory: &Path) -> anyhow::Result<Self> {
+    async fn start(name: &str, command: Command, directory: &Path, arguments: Vec<String>) -> anyhow::Result<Self> {
         let mut process = Process::start(name, command, &directory.join("logs"))?;
         let listening = process.listening(START_BOUND).await?;
-        Ok(Self { process, listening })
+        Ok(Self { process, listening, arguments })
     }
 }

@@ -193,6 +193,11 @@ pub(crate) fn environments_api(fleet: &Fleet) -> EnvironmentServiceClient<Channe
     EnvironmentServiceClient::new(channel(fleet))
 }
 
+/// A client of the fleet's service that finds control again after a restart.
+pub(crate) fn fleet_api(fleet: &Fleet) -> FleetServiceClient<Channel> {
+    FleetServiceClient::new(channel(fleet))
+}
+
 /// The channel to control, connected when it is used.
 fn channel(fleet: &Fleet) -> Channel {
     Endpoint::from_shared(fleet.control_url()).unwrap().connect_lazy()
@@ -227,8 +232,8 @@ pub(crate) async fn workers(fleet: &Fleet) -> Vec<Worker> {
     find_workers(fleet).await.unwrap()
 }
 
-async fn find_workers(fleet: &Fleet) -> Result<Vec<Worker>, String> {
-    let mut api = FleetServiceClient::new(channel(fleet));
+pub(crate) async fn find_workers(fleet: &Fleet) -> Result<Vec<Worker>, String> {
+    let mut api = fleet_api(fleet);
     let request = ListWorkersRequest { page_size: 500, ..ListWorkersRequest::default() };
     let listed = api.list_workers(request).await.map_err(|status| status.to_string())?.into_inner().workers;
     let mut workers = Vec::new();
@@ -258,7 +263,7 @@ fn not_current(found: &[Environment]) -> Option<String> {
     found.iter().find(|one| status(one).initialization() != Initialization::Current).map(describe)
 }
 
-fn describe(environment: &Environment) -> String {
+pub(crate) fn describe(environment: &Environment) -> String {
     let EnvironmentStatus { worker, epoch, conditions, last_error, .. } = status(environment);
     let failing: Vec<String> =
         conditions.iter().map(|one| format!("{}={:?}: {}", one.r#type, one.status(), one.message)).collect();
