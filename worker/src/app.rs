@@ -104,11 +104,12 @@ impl App {
         let control = settings.control.clone();
         let name = settings.name.clone();
         let session = Session::new(profile, memory, clock.now());
+        let drain_timeout = settings.drain_timeout;
         let environments = FromLaunchDarkly::new(clock, incarnation, Arc::clone(&metrics), settings);
         let channels = Channels { link, memory: memory_sender, progress, leave: leave.clone() };
 
         let mut supervisor = JoinSet::new();
-        supervisor.spawn(Supervisor::new(clock, session, environments, channels).run());
+        supervisor.spawn(Supervisor::new(clock, session, environments, channels, drain_timeout).run());
         let mut others = JoinSet::new();
         others.spawn(link::run(control, link_events));
         others.spawn(assignment_cache::keep(cache_file, memories));
@@ -130,8 +131,9 @@ impl Running {
         }
     }
 
-    /// Leaves the fleet: environments move if they can within 1.5 s, writes under way are finished, control is told.
-    /// Takes less than 5 s.
+    /// Leaves the fleet. First control hands the environments over to others, within [`Settings::drain_timeout`]; that is
+    /// not waited for when there is no session, or control says that nobody can take them. Then writes under way are
+    /// finished and control is told, in less than 4 s.
     ///
     /// # Errors
     /// The worker ended by itself meanwhile.

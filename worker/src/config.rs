@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Error, Parser};
-use flotilla_proto::process::{LogOptions, parse_arguments};
+use flotilla_proto::process::{LogOptions, parse_arguments, parse_duration};
 use flotilla_proto::{Labels, WorkerName};
 use url::Url;
 
@@ -24,6 +25,9 @@ Examples:
     flotilla-worker --control http://control:7400 --label zone=eu-1 --capacity 500
 
   Every option is also a variable (FLOTILLA_STATE_DIR) and a key in the file given by --config (state-dir).";
+
+/// Whoever ends processes has less patience.
+const LONGEST_DRAIN_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Streams environments from LaunchDarkly and writes them to Redis, as control says
 #[derive(Debug, Parser)]
@@ -66,6 +70,9 @@ pub struct Options {
     /// Directory of the flag-data files that environments with a file source read [default: none may]
     #[arg(long, env = "FLOTILLA_FILE_SOURCE_DIR", value_name = "DIR")]
     file_source_dir: Option<PathBuf>,
+    /// How long environments may be handed over to other workers before this one leaves
+    #[arg(long, env = "FLOTILLA_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = parse_drain_timeout, default_value = "25s")]
+    drain_timeout: Duration,
     /// Serve HTTP on an address that others can reach, without encryption
     #[arg(long, env = "FLOTILLA_INSECURE")]
     insecure: bool,
@@ -96,6 +103,8 @@ pub struct Settings {
     pub max_connecting: NonZeroUsize,
     /// Where flag-data files are; `None`: file sources are rejected.
     pub file_source_dir: Option<PathBuf>,
+    /// How long environments may be handed over to others before the worker leaves.
+    pub drain_timeout: Duration,
 }
 
 impl Options {
@@ -148,6 +157,7 @@ impl Options {
             state_dir: self.state_dir.clone(),
             max_connecting: self.max_connecting,
             file_source_dir: self.file_source_dir.clone(),
+            drain_timeout: self.drain_timeout,
         })
     }
 }
@@ -168,6 +178,11 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 fn parse_count<N: FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| "expected a whole number from 1".to_owned())
+}
+
+fn parse_drain_timeout(text: &str) -> Result<Duration, String> {
+    let given = parse_duration(text)?;
+    if given > LONGEST_DRAIN_TIMEOUT { Err("expected 0s to 1h".to_owned()) } else { Ok(given) }
 }
 
 fn parse_name(text: &str) -> Result<WorkerName, String> {
@@ -219,6 +234,7 @@ mod tests {
         assert_eq!(settings.state_dir, PathBuf::from("./flotilla-worker-data"));
         assert_eq!((settings.max_connecting.get(), settings.capacity), (32, None));
         assert!(settings.labels.is_empty() && settings.file_source_dir.is_none());
+        assert_eq!(settings.drain_timeout, Duration::from_secs(25));
     }
 
     #[test]
@@ -244,6 +260,8 @@ mod tests {
             (["--http-listen", "0.0.0.0:7402"], ["--http-listen", "--insecure"]),
             (["--http-listen", "here"], ["--http-listen", "127.0.0.1:7402"]),
             (["--max-connecting", "x"], ["--max-connecting", "from 1"]),
+            (["--drain-timeout", "25"], ["--drain-timeout", "1m30s"]),
+            (["--drain-timeout", "2h"], ["--drain-timeout", "0s to 1h"]),
             (["--file-source-dir", "/nowhere/at/all"], ["--file-source-dir", "not a directory"]),
         ] {
             let error = parse(&arguments).unwrap_err();

@@ -3,9 +3,19 @@
 //! Pure. A full payload is compared with what is held and a change touches only what differs, so an unchanged
 //! reconnect costs neither memory nor writes. Bodies and keys are shared, so a [`Snapshot`] copies pointers.
 
-use std::collections::BTreeMap;
+// What a store holds beside it, and what of that may be newer.
+mod comparison;
+// Items that stay although a payload says otherwise.
+mod doubts;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use flotilla_proto::Timestamp;
+
+pub use self::comparison::{Comparison, Differences, Evidence, StoredText};
+pub use self::doubts::{Authority, SECOND_OPINION_AFTER};
+use self::doubts::{Doubt, Kept, Sent};
 use crate::source::{FullPayload, Kind};
 
 /// Names an item of an environment.
@@ -22,6 +32,8 @@ pub struct ItemId {
 struct Held {
     version: u64,
     body: Arc<[u8]>,
+    /// When these bytes came.
+    since: Timestamp,
 }
 
 /// One collection of an environment.
@@ -30,16 +42,11 @@ struct Collection {
     items: BTreeMap<Arc<str>, Held>,
     /// Highest version known of items that are not held, so that an older patch does not bring them back.
     deleted: BTreeMap<Arc<str>, u64>,
+    /// Versions that LaunchDarkly has taken back: what a store holds of an item up to this one is not newer.
+    taken_back: BTreeMap<Arc<str>, u64>,
+    /// Items that stay as they are held, although a payload said otherwise.
+    doubts: BTreeMap<Arc<str>, Doubt>,
     bytes: u64,
-}
-
-/// How versions count when a full payload is applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Versions {
-    /// LaunchDarkly's: they grow, and deleted ones are remembered.
-    Growing,
-    /// Not comparable with those held: a file's, or those of another lineage. The payload stands for itself.
-    Meaningless,
 }
 
 /// Everything that an environment holds.
@@ -59,15 +66,23 @@ pub struct Snapshot {
 }
 
 impl Collection {
+    /// Holds an item. If a higher version was held, that one is taken back.
     fn put(&mut self, key: Arc<str>, held: Held) {
         self.bytes += held.body.len() as u64;
         self.deleted.remove(&key);
-        if let Some(old) = self.items.insert(key, held) {
-            self.bytes -= old.body.len() as u64;
+        self.doubts.remove(&key);
+        let version = held.version;
+        let old = self.items.insert(Arc::clone(&key), held);
+        self.bytes -= old.as_ref().map_or(0, |old| old.body.len() as u64);
+        let highest = old.map(|old| old.version).max(self.taken_back.get(&key).copied());
+        match highest.filter(|highest| *highest > version) {
+            Some(highest) => drop(self.taken_back.insert(key, highest)),
+            None => drop(self.taken_back.remove(&key)),
         }
     }
 
     fn remove(&mut self, key: &str) -> Option<u64> {
+        self.doubts.remove(key);
         let old = self.items.remove(key)?;
         self.bytes -= old.body.len() as u64;
         Some(old.version)
@@ -76,6 +91,23 @@ impl Collection {
     /// The highest version known of an item, held or deleted.
     fn known_version(&self, key: &str) -> Option<u64> {
         self.items.get(key).map(|held| held.version).or_else(|| self.deleted.get(key).copied())
+    }
+
+    /// The key as it is kept here, or a new one.
+    fn shared_key(&self, key: &str) -> Arc<str> {
+        self.items.get_key_value(key).map_or_else(|| key.into(), |(key, _)| Arc::clone(key))
+    }
+
+    /// Holds what was sent of an item. `None`: those very bytes were held.
+    fn take(&mut self, key: &str, version: u64, body: &[u8], now: Timestamp) -> Option<Arc<str>> {
+        if let Some(held) = self.items.get_mut(key).filter(|held| *held.body == *body) {
+            held.version = version;
+            self.doubts.remove(key);
+            return None;
+        }
+        let key = self.shared_key(key);
+        self.put(Arc::clone(&key), Held { version, body: body.into(), since: now });
+        Some(key)
     }
 }
 
@@ -117,58 +149,66 @@ impl Dataset {
         Snapshot { flags: copy(&self.flags), segments: copy(&self.segments) }
     }
 
-    /// Applies a full payload: it replaces everything, whatever the versions. Items that the payload holds in a form
-    /// that must not reach the store keep their last good one. Returns the items whose stored form changed.
-    pub fn replace(&mut self, payload: &FullPayload, versions: Versions) -> Vec<ItemId> {
+    /// Applies a full payload: it replaces everything, but for what its authority leaves in doubt. Items that the payload
+    /// holds in a form that must not reach the store keep their last good one. Returns the items whose stored form
+    /// changed.
+    pub fn replace(&mut self, payload: &FullPayload, authority: Authority, now: Timestamp) -> Vec<ItemId> {
         let mut changed = Vec::new();
-        let mut present: [std::collections::HashSet<&str>; 2] = Default::default();
+        let mut present: [HashSet<&str>; 2] = Default::default();
         for rejected in payload.rejected() {
             present[rejected.kind as usize].insert(&rejected.key);
+            // It exists: what is held is its last good form.
+            self.of_mut(rejected.kind).doubts.remove(&*rejected.key);
         }
         for item in payload.items().filter(|item| !item.deleted) {
             present[item.kind as usize].insert(item.key);
             let collection = self.of_mut(item.kind);
-            match collection.items.get_mut(item.key) {
-                Some(held) if *held.body == *item.body => held.version = item.version,
-                Some(_) | None => {
-                    let key = collection
-                        .items
-                        .get_key_value(item.key)
-                        .map_or_else(|| Arc::from(item.key), |(key, _)| Arc::clone(key));
-                    collection.put(Arc::clone(&key), Held { version: item.version, body: item.body.into() });
-                    changed.push(ItemId { kind: item.kind, key });
-                }
+            if collection.doubt(item.key, Sent::Live(item.version), authority, now) == Kept::No {
+                let key = collection.take(item.key, item.version, item.body, now);
+                changed.extend(key.map(|key| ItemId { kind: item.kind, key }));
             }
+        }
+        let mut deleted: [HashMap<&str, u64>; 2] = Default::default();
+        for item in payload.items().filter(|item| item.deleted) {
+            deleted[item.kind as usize].insert(item.key, item.version);
         }
         for kind in [Kind::Flag, Kind::Segment] {
+            let (present, deleted) = (&present[kind as usize], &deleted[kind as usize]);
             let collection = self.of_mut(kind);
-            let gone: Vec<_> =
-                collection.items.keys().filter(|key| !present[kind as usize].contains(&***key)).cloned().collect();
+            let gone: Vec<_> = collection.items.keys().filter(|key| !present.contains(&***key)).cloned().collect();
             for key in gone {
-                let version = collection.remove(&key).unwrap_or_default();
-                collection.deleted.insert(Arc::clone(&key), version);
-                changed.push(ItemId { kind, key });
+                let sent = deleted.get(&*key).map_or(Sent::Nothing, |version| Sent::Deleted(*version));
+                if collection.doubt(&key, sent, authority, now) == Kept::No {
+                    let version = collection.remove(&key).unwrap_or_default();
+                    collection.deleted.insert(Arc::clone(&key), version);
+                    changed.push(ItemId { kind, key });
+                }
             }
-            if versions == Versions::Meaningless {
+            if authority == Authority::OfAnotherLineage {
                 collection.deleted.clear();
             }
-        }
-        for item in payload.items().filter(|item| item.deleted) {
-            let known = self.of_mut(item.kind).deleted.entry(item.key.into()).or_default();
-            *known = item.version.max(*known);
+            for (key, version) in deleted {
+                if !collection.items.contains_key(*key) {
+                    let known = collection.deleted.entry((*key).into()).or_default();
+                    *known = (*version).max(*known);
+                }
+            }
         }
         changed
     }
 
-    /// Applies a patch. `None`: its version is not above the one known, and nothing changed.
-    pub fn patch(&mut self, kind: Kind, key: &str, version: u64, body: &[u8]) -> Option<ItemId> {
+    /// Applies a patch. `None`: its version is not above the one known, and nothing changed. What is said of an item in
+    /// doubt, at the version kept or above it, ends the doubt.
+    pub fn patch(&mut self, kind: Kind, key: &str, version: u64, body: &[u8], now: Timestamp) -> Option<ItemId> {
         let collection = self.of_mut(kind);
-        if collection.known_version(key).is_some_and(|known| version <= known) {
+        if let Some(known) = collection.known_version(key).filter(|known| version <= *known) {
+            if version == known {
+                collection.doubts.remove(key);
+            }
             return None;
         }
-        let key: Arc<str> =
-            collection.items.get_key_value(key).map_or_else(|| key.into(), |(key, _)| Arc::clone(key));
-        collection.put(Arc::clone(&key), Held { version, body: body.into() });
+        let key = collection.shared_key(key);
+        collection.put(Arc::clone(&key), Held { version, body: body.into(), since: now });
         Some(ItemId { kind, key })
     }
 
@@ -197,46 +237,6 @@ impl Snapshot {
     /// Bytes of keys and bodies.
     pub fn bytes(&self) -> usize {
         self.flags.iter().chain(&self.segments).map(|(key, body)| key.len() + body.len()).sum()
-    }
-}
-
-/// Compares what a store holds, fed field by field in any order and perhaps twice, with a snapshot.
-#[derive(Debug)]
-pub struct Comparison<'a> {
-    snapshot: &'a Snapshot,
-    equal: [Vec<bool>; 2],
-    foreign: Vec<ItemId>,
-}
-
-impl<'a> Comparison<'a> {
-    /// Starts with nothing seen.
-    pub fn new(snapshot: &'a Snapshot) -> Self {
-        let equal = [vec![false; snapshot.flags.len()], vec![false; snapshot.segments.len()]];
-        Self { snapshot, equal, foreign: Vec::new() }
-    }
-
-    /// The store holds this.
-    pub fn found(&mut self, kind: Kind, field: &[u8], value: &[u8]) {
-        let items = self.snapshot.of(kind);
-        match items.binary_search_by(|(key, _)| key.as_bytes().cmp(field)) {
-            Ok(at) => self.equal[kind as usize][at] = *items[at].1 == *value,
-            // A field that is not UTF-8 is no key of LaunchDarkly's; it is left alone, as no reader asks for it by name.
-            Err(_) => {
-                self.foreign.extend(std::str::from_utf8(field).ok().map(|key| ItemId { kind, key: key.into() }));
-            }
-        }
-    }
-
-    /// The items that differ: missing in the store, other bytes there, or there only.
-    pub fn differing(self) -> Vec<ItemId> {
-        let mut differing = self.foreign;
-        for kind in [Kind::Flag, Kind::Segment] {
-            let pairs = self.snapshot.of(kind).iter().zip(&self.equal[kind as usize]);
-            differing.extend(
-                pairs.filter(|(_, equal)| !**equal).map(|((key, _), _)| ItemId { kind, key: Arc::clone(key) }),
-            );
-        }
-        differing
     }
 }
 

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 /// First word of every fence of this format.
 const FORMAT: &str = "flotilla1";
 
-/// What payloads of one origin have in common: versions are comparable only within a lineage.
+/// Where data came from. Versions are comparable only within a lineage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lineage {
     /// LaunchDarkly's environment id; `None` matches any.
@@ -28,7 +28,7 @@ pub struct Fence {
     pub fleet: FleetId,
     /// The environment for which it wrote.
     pub uid: Uid,
-    /// Where the data came from.
+    /// Where the items in the store came from. Until a claim's comparison is closed, that is what its predecessor wrote.
     pub lineage: Lineage,
     /// The epoch under which it wrote.
     pub epoch: Epoch,
@@ -115,7 +115,25 @@ impl Fence {
     }
 }
 
+/// Stands for an origin that nobody knows; no digest is written so.
+const UNKNOWN_ORIGIN: &str = "unknown";
+
 impl Lineage {
+    /// That of data of which nobody knows where it came from. It is the same as no other.
+    pub fn unknown() -> Self {
+        Self { environment_id: None, origin: UNKNOWN_ORIGIN.into() }
+    }
+
+    /// Whether versions of the two are comparable. An environment id that is absent matches any: it was not sent, or not
+    /// yet.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let ids_match = match (&self.environment_id, &other.environment_id) {
+            (Some(one), Some(another)) => one == another,
+            (Some(_) | None, None) | (None, Some(_)) => true,
+        };
+        self.origin == other.origin && *self.origin != *UNKNOWN_ORIGIN && ids_match
+    }
+
     /// A lineage; an environment id that could not stand in a fence counts as absent.
     pub fn new(environment_id: Option<&str>, origin: &str) -> Self {
         let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());

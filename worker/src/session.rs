@@ -67,6 +67,17 @@ enum Cache {
     Spent,
 }
 
+/// Whether this worker is about to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// It is not.
+    No,
+    /// Its environments may move first.
+    MovesAwaited { deadline: Duration },
+    /// Nobody can take what is left of them.
+    NothingMoves { deadline: Duration },
+}
+
 /// The worker's end of the session, over all reconnects.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -79,7 +90,7 @@ pub(crate) struct Session {
     phase: Phase,
     number: SessionNumber,
     cache: Cache,
-    leaving: Option<Duration>,
+    leaving: Leaving,
     assignments: Assignments,
     unusable: Vec<v1::Assignment>,
     confirms: Confirms,
@@ -105,7 +116,7 @@ impl Session {
             last_saved_confirmation: last_confirmed,
             phase: Phase::Away,
             number: SessionNumber::default(),
-            leaving: None,
+            leaving: Leaving::No,
             assignments: Assignments::from_cache(cached),
             unusable,
             confirms: Confirms::default(),
@@ -126,6 +137,7 @@ impl Session {
                     self.reports.take(now, *report);
                 }
             }
+            Input::Failed { environment, pause } => self.reports.failed(now, &environment, pause),
             Input::ConfirmWanted(held) => {
                 if self.assignments.holds(&held.environment, &held.grant.id) {
                     self.confirms.want(held);
@@ -141,7 +153,7 @@ impl Session {
                 }
             }
             Input::Leave { deadline } => {
-                self.leaving = Some(deadline);
+                self.leaving = Leaving::MovesAwaited { deadline };
                 if self.is_live() {
                     effects.push(Effect::Send(WorkerMessage::Draining { deadline }));
                 }
@@ -216,6 +228,15 @@ impl Session {
     /// How many environments are assigned here.
     pub(crate) fn assigned(&self) -> usize {
         self.assignments.len()
+    }
+
+    /// Whether a worker that wants to leave still has something to wait for: control moves what it holds to others.
+    pub(crate) fn awaits_moves(&self) -> bool {
+        let may_move = match self.leaving {
+            Leaving::MovesAwaited { .. } => true,
+            Leaving::No | Leaving::NothingMoves { .. } => false,
+        };
+        may_move && self.is_live() && self.assigned() > 0
     }
 
     fn greet(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
@@ -310,7 +331,10 @@ impl Session {
                     self.save(effects);
                 }
             }
-            (_, ControlMessage::NothingMoves) => {}
+            (_, ControlMessage::NothingMoves) => match self.leaving {
+                Leaving::MovesAwaited { deadline } => self.leaving = Leaving::NothingMoves { deadline },
+                Leaving::No | Leaving::NothingMoves { .. } => {}
+            },
             (_, ControlMessage::Request { id, deadline, question }) => {
                 effects.push(Effect::Ask { asked_by: self.number, id, deadline, question });
             }
@@ -346,8 +370,11 @@ impl Session {
             last_reply: now,
         });
         self.reports.session_begun(now);
-        if let Some(deadline) = self.leaving {
-            effects.push(Effect::Send(WorkerMessage::Draining { deadline }));
+        match self.leaving {
+            Leaving::No => {}
+            Leaving::MovesAwaited { deadline } | Leaving::NothingMoves { deadline } => {
+                effects.push(Effect::Send(WorkerMessage::Draining { deadline }));
+            }
         }
         effects.push(Effect::TellControlState);
         self.save(effects);

@@ -14,7 +14,7 @@ use flotilla_proto::{Prefix, StoreUrl};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::dataset::{ItemId, Snapshot};
+use crate::dataset::{Differences, Evidence, ItemId, Snapshot};
 use crate::fence::{FenceKind, Found};
 use crate::source::Kind;
 
@@ -36,8 +36,8 @@ pub enum Op {
     Load { step: FenceStep, snapshot: Arc<Snapshot> },
     /// Delete everything but the fence, which becomes a released one, if the fence is the expected one.
     Purge(FenceStep),
-    /// Read both hashes and name the items that differ.
-    Compare { snapshot: Arc<Snapshot>, urgency: Urgency },
+    /// Read both hashes and name the items that differ, with the evidence that is asked for.
+    Compare { snapshot: Arc<Snapshot>, urgency: Urgency, evidence: Evidence },
     /// Read the keys, versions and sizes of the items.
     List,
     /// Read one item.
@@ -128,8 +128,8 @@ pub enum Outcome {
     },
     /// The fence is not the expected one; nothing was done.
     Refused(Found),
-    /// To a comparison: the items that differ.
-    Compared(Vec<ItemId>),
+    /// To a comparison.
+    Compared(Differences),
     /// To a comparison that can wait: the store is busy with others, nothing was compared.
     Busy,
     /// To a list.

@@ -5,6 +5,10 @@
 
 // One environment: its task, and what it has not been told yet.
 mod slot;
+// The way out: hand over, stop, say goodbye.
+mod leaving;
+// When one that failed is started again.
+mod restarts;
 // Control's questions: whom they are for, and answers when nobody can.
 mod questions;
 #[cfg(test)]
@@ -20,10 +24,11 @@ use flotilla_proto::session::{Answer, Assignment, Question, Rejection, WorkerMes
 use flotilla_proto::{EnvironmentName, FleetId, Reason, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::questions::{environment_of, failure, too_many_questions, wait_for_answer};
+use self::restarts::Restarts;
 use self::slot::{Ask, Errand, Mail, Run, Slot};
 use crate::environment::{ControlState, EnvironmentHandle, EnvironmentInput, EnvironmentUpdate};
 use crate::link::{Closed, Connection, LinkEvent};
@@ -34,17 +39,9 @@ use crate::store::StoreError;
 pub(crate) const UPDATE_QUEUE: usize = 1024;
 /// How many questions of control may be under way; more are refused.
 const QUESTIONS: usize = 256;
-/// How long an environment that ended by itself is left alone before it is started again.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Write numbers that one start of an environment has to itself, so that none repeats even when nobody knows which were
 /// used. A thousand writes a second use them up in 34 years; 16 million starts use up all.
 const WRITE_NUMBERS_PER_RUN: u64 = 1 << 40;
-/// How long environments may move before this worker leaves. What has not moved by then moves at the goodbye.
-const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long store operations under way may take at the end.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the goodbye may take to reach control.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What an environment says, under its name.
 type FromEnvironment = (EnvironmentName, EnvironmentUpdate);
@@ -138,12 +135,20 @@ pub(crate) struct Supervisor<E: Environments> {
     /// Why the last session that was never established was given up.
     last_close: Option<CloseReason>,
     channels: Channels,
+    /// How long environments may be handed over before this worker leaves.
+    drain_timeout: Duration,
     ended: Option<Ended>,
 }
 
 impl<E: Environments> Supervisor<E> {
     /// A supervisor of no environments yet.
-    pub(crate) fn new(clock: Clock, session: Session, environments: E, channels: Channels) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        session: Session,
+        environments: E,
+        channels: Channels,
+        drain_timeout: Duration,
+    ) -> Self {
         let (updates_sender, updates) = mpsc::channel(UPDATE_QUEUE);
         Self {
             clock,
@@ -160,6 +165,7 @@ impl<E: Environments> Supervisor<E> {
             rejected: Vec::new(),
             last_close: None,
             channels,
+            drain_timeout,
             ended: None,
         }
     }
@@ -194,13 +200,7 @@ impl<E: Environments> Supervisor<E> {
                     self.ended = Some(Ended::Failed { message: "the link to control is gone".to_owned() });
                 }
             },
-            Some((environment, update)) = self.updates.recv() => match update {
-                EnvironmentUpdate::Report(report) => self.step(Input::Reported(report)),
-                EnvironmentUpdate::Confirm(held) => {
-                    tracing::debug!(%environment, "asks whether its grant is still valid");
-                    self.step(Input::ConfirmWanted(held));
-                }
-            },
+            Some((environment, update)) = self.updates.recv() => self.updated(&environment, update),
             Some(errand) = self.errands.join_next() => match errand {
                 Ok(errand) => self.errand_done(errand),
                 Err(error) => tracing::error!(%error, "a delivery to an environment failed"),
@@ -214,6 +214,16 @@ impl<E: Environments> Supervisor<E> {
                 Err(error) => tracing::error!(%error, "a question to an environment failed"),
             },
             () = sleep(wait.unwrap_or(Duration::from_hours(1))) => self.step(Input::TimePassed),
+        }
+    }
+
+    fn updated(&mut self, environment: &EnvironmentName, update: EnvironmentUpdate) {
+        match update {
+            EnvironmentUpdate::Report(report) => self.step(Input::Reported(report)),
+            EnvironmentUpdate::Confirm(held) => {
+                tracing::debug!(%environment, "asks whether its grant is still valid");
+                self.step(Input::ConfirmWanted(held));
+            }
         }
     }
 
@@ -343,6 +353,12 @@ impl<E: Environments> Supervisor<E> {
             self.with_slot(&environment, |slot| slot.replace(assignment));
             return;
         }
+        self.launch(now, assignment, Restarts::default());
+    }
+
+    /// Starts the task of an environment that has none.
+    fn launch(&mut self, now: Timestamp, assignment: Arc<Assignment>, restarts: Restarts) {
+        let environment = assignment.environment.clone();
         let Some(fleet) = self.session.fleet().cloned() else {
             tracing::error!(%environment, "an assignment without a fleet");
             return;
@@ -360,7 +376,7 @@ impl<E: Environments> Supervisor<E> {
         });
         match started {
             Ok(running) => {
-                self.slots.insert(environment.clone(), Slot::new(run, assignment, running));
+                self.slots.insert(environment.clone(), Slot::new(run, assignment, running, restarts.started(now)));
                 self.watches.spawn(async move {
                     // Nothing is ever sent: this is the sender's end.
                     let _ = watch.await;
@@ -404,8 +420,8 @@ impl<E: Environments> Supervisor<E> {
                 self.with_slot(&environment, |slot| slot.came_back(running));
             }
             Errand::Stopped { environment } => {
-                if let Some(assignment) = self.slots.remove(&environment).and_then(Slot::successor) {
-                    self.start(self.clock.now(), assignment);
+                if let Some((assignment, restarts)) = self.slots.remove(&environment).and_then(Slot::successor) {
+                    self.launch(self.clock.now(), assignment, restarts);
                     self.disown_rejected();
                 }
             }
@@ -414,11 +430,16 @@ impl<E: Environments> Supervisor<E> {
 
     /// Most have been stopped; one that has not is started again.
     fn task_ended(&mut self, environment: &EnvironmentName, run: Run) {
-        self.with_slot(environment, |slot| {
-            if slot.failed(run, RESTART_PAUSE) {
-                tracing::error!(%environment, pause = ?RESTART_PAUSE, "ended unexpectedly and is started again");
-            }
-        });
+        let now = self.clock.now();
+        let Some(slot) = self.slots.get_mut(environment) else { return };
+        let Some(pause) = slot.failed(run, now) else { return };
+        slot.send_off(&mut self.errands);
+        tracing::error!(%environment, ?pause, "ended unexpectedly and is started again");
+        // What it said before it ended must not be heard after that.
+        while let Ok((environment, update)) = self.updates.try_recv() {
+            self.updated(&environment, update);
+        }
+        self.step(Input::Failed { environment: environment.clone(), pause });
     }
 
     fn ask(&mut self, asked_by: SessionNumber, id: u64, deadline: Duration, question: Question) {
@@ -437,64 +458,5 @@ impl<E: Environments> Supervisor<E> {
             Err(error) => failure(Reason::NoWorker, &error.to_string()),
         };
         self.step(Input::Answered { asked_by, id, answer: refusal });
-    }
-
-    /// Goes on working until control has taken everything away, for a bounded time.
-    async fn let_environments_move(&mut self) {
-        self.step(Input::Leave { deadline: MOVE_TIMEOUT });
-        let moved = async {
-            while self.session.is_live() && self.session.assigned() > 0 && self.ended.is_none() {
-                self.work().await;
-            }
-        };
-        // What has not moved in time moves at the goodbye.
-        let _ = timeout(MOVE_TIMEOUT, moved).await;
-    }
-
-    async fn stop_environments(&mut self) {
-        for slot in self.slots.values_mut() {
-            slot.end();
-            slot.send_off(&mut self.errands);
-        }
-        let stopped = async {
-            while !self.slots.is_empty() {
-                self.work_on_errands().await;
-            }
-        };
-        if timeout(STOP_TIMEOUT, stopped).await.is_err() {
-            tracing::warn!(environments = self.slots.len(), "store operations under way were cut off");
-        }
-    }
-
-    /// As [`Self::work`], but nothing new begins.
-    async fn work_on_errands(&mut self) {
-        tokio::select! {
-            Some(errand) = self.errands.join_next() => match errand {
-                Ok(errand) => self.errand_done(errand),
-                Err(error) => {
-                    tracing::error!(%error, "an environment could not be stopped");
-                    self.slots.clear();
-                }
-            },
-            // Emptied so that no environment waits for room in it; nobody needs the last reports.
-            Some(_) = self.updates.recv() => {}
-        }
-    }
-
-    async fn say_goodbye(&mut self) {
-        self.step(Input::Left);
-        self.channels.memory.send_replace(self.session.memory());
-        // Without its sending half the stream ends as soon as all was sent, and the link says so.
-        if self.connection.take().is_some() {
-            let closed = async {
-                while let Some(event) = self.channels.link.recv().await {
-                    match event {
-                        LinkEvent::Closed(_) => return,
-                        LinkEvent::Opened(_) | LinkEvent::Received(_) => {}
-                    }
-                }
-            };
-            let _ = timeout(GOODBYE_TIMEOUT, closed).await;
-        }
     }
 }

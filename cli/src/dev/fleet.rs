@@ -100,6 +100,8 @@ impl<'a> Fleet<'a> {
                 state_dir: self.options.directory.join(format!("worker-{number}")),
                 max_connecting: MAX_CONNECTING,
                 file_source_dir: self.options.file_source_dir.clone(),
+                // All workers end together: there is nobody to hand anything over to.
+                drain_timeout: Duration::ZERO,
             };
             let mut started = worker::app::App::start(settings.clone()).await;
             if started.is_err() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flotilla_proto::{Epoch, GrantId, Incarnation, Prefix, StoreUrl};
 use flotilla_tests::harness::{RedisServer, wait_until};
-use flotilla_worker::dataset::{ItemId, Snapshot};
+use flotilla_worker::dataset::{Differences, Evidence, ItemId, Snapshot};
 use flotilla_worker::fence::{Fence, FenceKind, Found, Lineage};
 use flotilla_worker::source::Kind;
 use flotilla_worker::store::redis::RedisStore;
@@ -44,6 +44,14 @@ impl Bench {
     async fn look(&self) -> Look {
         match self.run(Op::Look).await {
             Outcome::Looked(look) => look,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn compare(&self, flags: &[(String, String)], evidence: Evidence) -> Differences {
+        let compare = Op::Compare { snapshot: snapshot(flags), urgency: Urgency::Now, evidence };
+        match self.run(compare).await {
+            Outcome::Compared(differences) => differences,
             other => panic!("{other:?}"),
         }
     }
@@ -215,24 +223,70 @@ async fn a_staged_load_replaces_everything_and_leaves_nothing_behind() {
     assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited"]);
 }
 
+/// The environment is purged and another one is made on its prefix between two steps of a staged load.
+#[tokio::test]
+async fn a_load_that_was_overtaken_changes_nothing_and_leaves_nothing_behind() {
+    let mut bench = Bench::start().await;
+    bench.run(write(None, "1", &[("old", "{}")], &[])).await;
+    bench.run(Op::Purge(FenceStep { kind: FenceKind::Released, ..step(Some("1"), "2") })).await;
+    bench.run(write(Some("2"), "3", &[("new", "{}")], &[])).await;
+    let load = Op::Load { step: step(Some("1"), "4"), snapshot: snapshot(&many(1_000, 50)) };
+    let outcome = bench.run(load).await;
+    assert!(matches!(outcome, Outcome::Refused(Found::Value(ref value)) if value == "3"), "{outcome:?}");
+    assert_eq!((bench.look().await.flags, bench.flag("new").await.as_deref()), (1, Some("{}")));
+    wait_until("the staged keys are gone", BOUND, async || match bench.keys().await {
+        keys if keys == ["ld:test:$flotilla", "ld:test:$inited", "ld:test:features"] => Ok(()),
+        keys => Err(format!("{keys:?}")),
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_comparison_names_what_differs() {
     let mut bench = Bench::start().await;
     let flags = many(1_000, 50);
     bench.run(Op::Load { step: step(None, "1"), snapshot: snapshot(&flags) }).await;
-    assert!(
-        matches!(bench.run(Op::Compare { snapshot: snapshot(&flags), urgency: Urgency::Now }).await, Outcome::Compared(differing) if differing.is_empty())
-    );
+    assert!(bench.compare(&flags, Evidence::NewerOrForeign).await.items.is_empty());
     let _: () = bench.other.hset("ld:test:features", "flag-00003", "other").await.unwrap();
     let _: () = bench.other.hdel("ld:test:features", "flag-00004").await.unwrap();
     let _: () = bench.other.hset("ld:test:features", "foreign", "{}").await.unwrap();
-    let Outcome::Compared(mut differing) =
-        bench.run(Op::Compare { snapshot: snapshot(&flags), urgency: Urgency::Now }).await
-    else {
-        panic!()
-    };
+    let Differences { items: mut differing, stored } = bench.compare(&flags, Evidence::NewerOrForeign).await;
+    assert!(stored.is_empty(), "none of it is an item of LaunchDarkly's: {stored:?}");
     differing.sort();
     assert_eq!(differing, [flag("flag-00003"), flag("flag-00004"), flag("foreign")]);
+}
+
+/// Over many pages, and with bodies that are no text of ours.
+#[tokio::test]
+async fn a_comparison_brings_back_what_the_store_holds_in_a_higher_version() {
+    let mut bench = Bench::start().await;
+    let item = |key: &str, version: u64| format!(r#"{{"key":"{key}","version":{version},"more":"é\u00e9"}}"#);
+    let flags: Vec<_> =
+        (0..1_000).map(|number| format!("flag-{number:05}")).map(|key| (key.clone(), item(&key, 5))).collect();
+    bench.run(Op::Load { step: step(None, "1"), snapshot: snapshot(&flags) }).await;
+    for (key, body) in [
+        ("flag-00003", item("flag-00003", 6)),
+        ("flag-00500", item("flag-00500", 4)),
+        ("flag-00999", item("flag-00999", 7)),
+        ("created", item("created", 1)),
+        ("deleted", r#"{"key":"deleted","version":9,"deleted":true}"#.to_owned()),
+    ] {
+        let _: () = bench.other.hset("ld:test:features", key, body).await.unwrap();
+    }
+    for (evidence, expected) in [
+        (Evidence::Nothing, vec![]),
+        (Evidence::Newer, vec![("flag-00003", 6), ("flag-00999", 7)]),
+        (Evidence::NewerOrForeign, vec![("created", 1), ("flag-00003", 6), ("flag-00999", 7)]),
+    ] {
+        let Differences { items, mut stored } = bench.compare(&flags, evidence).await;
+        assert_eq!(items.len(), 5, "{items:?}");
+        stored.sort_by(|a, b| a.id.cmp(&b.id));
+        stored.dedup();
+        assert_eq!(stored.iter().map(|text| (&*text.id.key, text.version)).collect::<Vec<_>>(), expected);
+        for text in &stored {
+            assert_eq!(*text.body, *item(&text.id.key, text.version).as_bytes(), "byte for byte");
+        }
+    }
 }
 
 #[tokio::test]

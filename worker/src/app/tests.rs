@@ -23,6 +23,7 @@ fn settings(state_dir: &Path) -> Settings {
         state_dir: state_dir.to_owned(),
         max_connecting: std::num::NonZeroUsize::MIN,
         file_source_dir: None,
+        drain_timeout: Duration::from_secs(25),
     }
 }
 

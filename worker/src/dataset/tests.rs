@@ -4,8 +4,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::source::{ItemSpan, RejectedItem};
 
+/// Some time in 2026.
+pub(super) const NOW: Timestamp = Timestamp(1_790_000_000_000);
+
 /// A payload of flags from (key, version, body, deleted).
-fn payload(items: &[(&str, u64, &str, bool)]) -> FullPayload {
+pub(super) fn payload(items: &[(&str, u64, &str, bool)]) -> FullPayload {
     let mut text = String::new();
     let mut spans = Vec::new();
     for (key, version, body, deleted) in items {
@@ -26,7 +29,7 @@ fn keys(changed: &[ItemId]) -> Vec<&str> {
     changed.iter().map(|id| &*id.key).collect()
 }
 
-fn body<'a>(dataset: &'a Dataset, key: &str) -> Option<&'a [u8]> {
+pub(super) fn body<'a>(dataset: &'a Dataset, key: &str) -> Option<&'a [u8]> {
     dataset.body(&ItemId { kind: Kind::Flag, key: key.into() }).map(|body| &**body)
 }
 
@@ -34,9 +37,9 @@ fn body<'a>(dataset: &'a Dataset, key: &str) -> Option<&'a [u8]> {
 fn an_unchanged_payload_changes_nothing() {
     let mut dataset = Dataset::default();
     let items = [("a", 1, "{\"a\":1}", false), ("b", 2, "{}", false)];
-    assert_eq!(keys(&dataset.replace(&payload(&items), Versions::Growing)), ["a", "b"]);
+    assert_eq!(keys(&dataset.replace(&payload(&items), Authority::Binding, NOW)), ["a", "b"]);
     let before = dataset.snapshot();
-    assert!(dataset.replace(&payload(&items), Versions::Growing).is_empty());
+    assert!(dataset.replace(&payload(&items), Authority::Binding, NOW).is_empty());
     assert!(
         Arc::ptr_eq(&before.flags[0].1, &dataset.snapshot().flags[0].1),
         "the body is still the same allocation"
@@ -47,8 +50,8 @@ fn an_unchanged_payload_changes_nothing() {
 #[test]
 fn a_payload_replaces_whatever_the_versions() {
     let mut dataset = Dataset::default();
-    dataset.replace(&payload(&[("a", 5, "new", false), ("b", 1, "b", false)]), Versions::Growing);
-    assert_eq!(keys(&dataset.replace(&payload(&[("a", 3, "old", false)]), Versions::Growing)), ["a", "b"]);
+    dataset.replace(&payload(&[("a", 5, "new", false), ("b", 1, "b", false)]), Authority::Binding, NOW);
+    assert_eq!(keys(&dataset.replace(&payload(&[("a", 3, "old", false)]), Authority::Binding, NOW)), ["a", "b"]);
     assert_eq!(body(&dataset, "a"), Some(&b"old"[..]));
     assert_eq!((dataset.count(Kind::Flag), dataset.bytes()), (1, 3));
 }
@@ -56,44 +59,44 @@ fn a_payload_replaces_whatever_the_versions() {
 #[test]
 fn older_patches_and_deletions_are_ignored() {
     let mut dataset = Dataset::default();
-    dataset.replace(&payload(&[("a", 5, "five", false)]), Versions::Growing);
+    dataset.replace(&payload(&[("a", 5, "five", false)]), Authority::Binding, NOW);
     for version in [4, 5] {
-        assert_eq!(dataset.patch(Kind::Flag, "a", version, b"late"), None);
+        assert_eq!(dataset.patch(Kind::Flag, "a", version, b"late", NOW), None);
         assert_eq!(dataset.delete(Kind::Flag, "a", version), None);
     }
-    assert!(dataset.patch(Kind::Flag, "a", 6, b"six").is_some());
+    assert!(dataset.patch(Kind::Flag, "a", 6, b"six", NOW).is_some());
     assert!(dataset.delete(Kind::Flag, "a", 7).is_some());
-    assert_eq!(dataset.patch(Kind::Flag, "a", 6, b"late"), None, "a deleted item does not come back");
-    assert_eq!(dataset.patch(Kind::Flag, "a", 7, b"late"), None);
-    assert!(dataset.patch(Kind::Flag, "a", 8, b"eight").is_some());
+    assert_eq!(dataset.patch(Kind::Flag, "a", 6, b"late", NOW), None, "a deleted item does not come back");
+    assert_eq!(dataset.patch(Kind::Flag, "a", 7, b"late", NOW), None);
+    assert!(dataset.patch(Kind::Flag, "a", 8, b"eight", NOW).is_some());
 }
 
 #[test]
 fn deletions_of_unknown_items_are_remembered() {
     let mut dataset = Dataset::default();
     assert_eq!(dataset.delete(Kind::Segment, "s", 9), None);
-    assert_eq!(dataset.patch(Kind::Segment, "s", 9, b"late"), None);
-    dataset.replace(&payload(&[("gone", 4, "", true)]), Versions::Growing);
-    assert_eq!(dataset.patch(Kind::Flag, "gone", 4, b"late"), None);
-    dataset.replace(&payload(&[]), Versions::Growing);
-    assert_eq!(dataset.patch(Kind::Segment, "s", 8, b"late"), None, "also after the next payload");
+    assert_eq!(dataset.patch(Kind::Segment, "s", 9, b"late", NOW), None);
+    dataset.replace(&payload(&[("gone", 4, "", true)]), Authority::Binding, NOW);
+    assert_eq!(dataset.patch(Kind::Flag, "gone", 4, b"late", NOW), None);
+    dataset.replace(&payload(&[]), Authority::Binding, NOW);
+    assert_eq!(dataset.patch(Kind::Segment, "s", 8, b"late", NOW), None, "also after the next payload");
 }
 
 #[test]
 fn an_item_that_left_with_a_payload_is_not_brought_back_by_an_older_patch() {
     let mut dataset = Dataset::default();
-    dataset.replace(&payload(&[("a", 5, "five", false)]), Versions::Growing);
-    dataset.replace(&payload(&[]), Versions::Growing);
-    assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"late"), None);
-    assert!(dataset.patch(Kind::Flag, "a", 6, b"six").is_some());
+    dataset.replace(&payload(&[("a", 5, "five", false)]), Authority::Binding, NOW);
+    dataset.replace(&payload(&[]), Authority::Binding, NOW);
+    assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"late", NOW), None);
+    assert!(dataset.patch(Kind::Flag, "a", 6, b"six", NOW).is_some());
 }
 
 #[test]
 fn a_rejected_item_keeps_its_last_good_form() {
     let mut dataset = Dataset::default();
-    dataset.replace(&payload(&[("a", 1, "good", false)]), Versions::Growing);
+    dataset.replace(&payload(&[("a", 1, "good", false)]), Authority::Binding, NOW);
     let bad = RejectedItem { kind: Kind::Flag, key: "a".into(), reason: "no version".into() };
-    let changed = dataset.replace(&FullPayload::new(Bytes::new(), Vec::new(), vec![bad]), Versions::Growing);
+    let changed = dataset.replace(&FullPayload::new(Bytes::new(), Vec::new(), vec![bad]), Authority::Binding, NOW);
     assert!(changed.is_empty());
     assert_eq!(body(&dataset, "a"), Some(&b"good"[..]));
 }
@@ -101,16 +104,51 @@ fn a_rejected_item_keeps_its_last_good_form() {
 #[test]
 fn a_comparison_finds_what_is_missing_other_and_foreign() {
     let mut dataset = Dataset::default();
-    dataset
-        .replace(&payload(&[("a", 1, "a", false), ("b", 1, "b", false), ("c", 1, "c", false)]), Versions::Growing);
+    dataset.replace(
+        &payload(&[("a", 1, "a", false), ("b", 1, "b", false), ("c", 1, "c", false)]),
+        Authority::Binding,
+        NOW,
+    );
     let snapshot = dataset.snapshot();
-    let mut comparison = Comparison::new(&snapshot);
+    let mut comparison = Comparison::new(&snapshot, Evidence::Nothing);
     comparison.found(Kind::Flag, b"a", b"a");
     comparison.found(Kind::Flag, b"b", b"other");
     comparison.found(Kind::Flag, b"x", b"foreign");
-    let mut differing = comparison.differing();
+    let mut differing = comparison.differences().items;
     differing.sort();
     assert_eq!(keys(&differing), ["b", "c", "x"]);
+}
+
+#[test]
+fn a_comparison_brings_back_what_may_be_newer_and_no_more() {
+    let text = |key: &str, version: u64| format!(r#"{{"key":"{key}","version":{version}}}"#);
+    let mut dataset = Dataset::default();
+    for key in ["equal", "newer", "older", "unreadable", "deleted"] {
+        dataset.patch(Kind::Flag, key, 2, text(key, 2).as_bytes(), NOW);
+    }
+    let snapshot = dataset.snapshot();
+    for (evidence, expected) in [
+        (Evidence::Nothing, vec![]),
+        (Evidence::Newer, vec!["newer"]),
+        (Evidence::NewerOrForeign, vec!["newer", "foreign"]),
+    ] {
+        let mut comparison = Comparison::new(&snapshot, evidence);
+        for (key, body) in [
+            ("equal", text("equal", 2)),
+            ("newer", text("newer", 3)),
+            ("older", text("older", 1)),
+            ("unreadable", "{".to_owned()),
+            ("deleted", r#"{"key":"deleted","version":9,"deleted":true}"#.to_owned()),
+            ("foreign", text("foreign", 1)),
+            ("misnamed", text("another", 9)),
+            ("nothing", "null".to_owned()),
+        ] {
+            comparison.found(Kind::Flag, key.as_bytes(), body.as_bytes());
+        }
+        let Differences { items, stored } = comparison.differences();
+        assert_eq!(stored.iter().map(|text| &*text.id.key).collect::<Vec<_>>(), expected);
+        assert_eq!(items.len(), 7, "all but the equal one differ: {items:?}");
+    }
 }
 
 proptest! {
@@ -126,15 +164,15 @@ proptest! {
             payload(&items)
         };
         let mut dataset = Dataset::default();
-        dataset.replace(&as_payload(&before), Versions::Growing);
+        dataset.replace(&as_payload(&before), Authority::Binding, NOW);
         let old = dataset.snapshot();
-        let mut changed = dataset.replace(&as_payload(&after), Versions::Growing);
+        let mut changed = dataset.replace(&as_payload(&after), Authority::Binding, NOW);
         let new = dataset.snapshot();
-        let mut comparison = Comparison::new(&new);
+        let mut comparison = Comparison::new(&new, Evidence::Nothing);
         for (key, body) in &old.flags {
             comparison.found(Kind::Flag, key.as_bytes(), body);
         }
-        let mut differing = comparison.differing();
+        let mut differing = comparison.differences().items;
         differing.sort();
         changed.sort();
         prop_assert_eq!(changed, differing);
@@ -145,7 +183,7 @@ proptest! {
 #[test]
 fn versions_of_another_lineage_are_forgotten() {
     let mut dataset = Dataset::default();
-    dataset.replace(&payload(&[("a", 57, "old", false)]), Versions::Growing);
-    dataset.replace(&payload(&[("b", 1, "b", false)]), Versions::Meaningless);
-    assert!(dataset.patch(Kind::Flag, "a", 1, b"new").is_some());
+    dataset.replace(&payload(&[("a", 57, "old", false)]), Authority::Binding, NOW);
+    dataset.replace(&payload(&[("b", 1, "b", false)]), Authority::OfAnotherLineage, NOW);
+    assert!(dataset.patch(Kind::Flag, "a", 1, b"new", NOW).is_some());
 }

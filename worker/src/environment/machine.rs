@@ -1,24 +1,26 @@
 //! One environment as a pure state machine: what the source, the store and control say goes in, what is to be done comes
 //! out. [`Writer`] decides about the store; this decides about everything else, and tells the status.
 
+// What LaunchDarkly says when it is asked again about items in doubt.
+mod second_opinion;
+// What is told of it all.
+mod status;
+
 use std::time::Duration;
 
 use flotilla_proto::session::Assignment;
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    EnvironmentReport, EnvironmentSpec, FleetId, GrantState, HeldGrant, Incarnation, Intent, LastError, Source,
-    SourceState, Timestamp,
+    EnvironmentSpec, FleetId, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
 };
 
+use self::second_opinion::SecondOpinion;
 use super::ControlState;
-use super::writer::{Decision, Effect, Identity, Writer};
-use crate::dataset::{Dataset, ItemId, Versions};
+use super::writer::{Decision, Effect, Identity, Versions, Writer};
+use crate::dataset::{Authority, Dataset, Differences, ItemId};
 use crate::fence::Lineage;
-use crate::source::{FullPayload, Kind, RejectedItem, SourceEvent, SourceFailure};
+use crate::source::{FullPayload, RejectedItem, SourceEvent, SourceFailure};
 use crate::store::{Op, Outcome, StoreNews};
-
-/// Rejected items that are named in the status.
-const MOST_REJECTED: usize = 20;
 
 /// Of so many paced looks at the store, one is a comparison: hints of foreign writes may get lost.
 const CHECKS_PER_COMPARISON: u32 = 10;
@@ -30,12 +32,25 @@ pub(super) enum Action {
     StartSource,
     /// End the source's connection.
     StopSource,
+    /// Take one full payload over a second connection; the first stays up.
+    AskAgain,
     /// Carry out an operation of the store and tell its outcome.
     Run(Op),
     /// Ask control whether the grant is still ours.
     Confirm(HeldGrant),
     /// Step again at this time, if nothing happens before.
     Wake(Timestamp),
+}
+
+/// What the next full payload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextPayload {
+    /// The first since the user changed where the data comes from: its versions are not the old ones' successors.
+    FirstOfLineage,
+    /// The first of a connection: the node that sends it may be behind.
+    FirstOfConnection,
+    /// One more of the same connection.
+    Later,
 }
 
 /// The machine of one environment.
@@ -54,8 +69,10 @@ pub(super) struct Machine {
     checks: u32,
     /// The last store operation failed.
     store_fails: bool,
-    /// The user changed where the data comes from: the next full payload's versions are not the old ones' successors.
-    begins_lineage: bool,
+    /// Of the data set; before it is filled, of what it will be filled with.
+    lineage: Lineage,
+    next_payload: NextPayload,
+    second_opinion: SecondOpinion,
     source_state: Option<SourceState>,
     environment_id: Option<Box<str>>,
     /// The connection brought another LaunchDarkly environment than before: what it sends is not applied.
@@ -67,7 +84,10 @@ pub(super) struct Machine {
     last_error: Option<LastError>,
     /// Why the source has no connection; nothing while it has one, and before it was tried.
     source_error: Option<LastError>,
+    /// Under the present grant.
     repairs: u64,
+    /// Under the present grant: writes that the store refused for their fence.
+    fenced_writes: u64,
 }
 
 impl Machine {
@@ -79,7 +99,9 @@ impl Machine {
         control: ControlState,
         first_write_number: u64,
     ) -> (Self, Vec<Action>) {
-        let writer = Writer::new(identity(&fleet, &incarnation, &assignment, None), first_write_number);
+        let lineage = Lineage::new(None, &origin(&assignment.spec));
+        let identity = identity(&fleet, &incarnation, &assignment, lineage.clone());
+        let writer = Writer::new(identity, first_write_number);
         let mut machine = Self {
             fleet,
             incarnation,
@@ -91,7 +113,9 @@ impl Machine {
             news: StoreNews::default(),
             checks: 0,
             store_fails: false,
-            begins_lineage: false,
+            lineage,
+            next_payload: NextPayload::FirstOfConnection,
+            second_opinion: SecondOpinion::NotAsked { not_before: now },
             source_state: None,
             environment_id: None,
             changed_environment_id: None,
@@ -102,6 +126,7 @@ impl Machine {
             last_error: None,
             source_error: None,
             repairs: 0,
+            fenced_writes: 0,
         };
         let mut actions = Vec::new();
         if machine.wants_source() {
@@ -158,17 +183,16 @@ impl Machine {
         if new.sdk_key != old.sdk_key || origin(&new.spec) != origin(&old.spec) {
             // The user says that the data may be another environment's now, with other versions.
             (self.environment_id, self.changed_environment_id) = (None, None);
-            self.begins_lineage = true;
+            self.next_payload = NextPayload::FirstOfLineage;
         }
-        let identity = identity(&self.fleet, &self.incarnation, new, self.environment_id.as_deref());
+        let identity = identity(&self.fleet, &self.incarnation, new, self.lineage.clone());
         if new.grant == old.grant {
-            self.writer.amend_lineage(identity.lineage);
             if new.take_over != old.take_over {
                 self.writer.amend_take_over(identity.take_over);
             }
         } else {
             self.writer.regrant(identity);
-            self.repairs = 0;
+            (self.repairs, self.fenced_writes) = (0, 0);
         }
         let resync = new.resync != old.resync;
         if resync {
@@ -179,11 +203,13 @@ impl Machine {
         if !self.wants_source() {
             self.source_error = None;
             if self.source_state.take().is_some() {
+                self.second_opinion = SecondOpinion::NotAsked { not_before: now };
                 actions.push(Action::StopSource);
             }
         } else if self.source_state.is_none() || !same_source {
             self.source_state = Some(SourceState::Connecting);
             self.source_error = None;
+            self.second_opinion = SecondOpinion::NotAsked { not_before: now };
             actions.push(Action::StartSource);
         }
         self.after(now, actions)
@@ -208,7 +234,7 @@ impl Machine {
                 self.rejected.retain(|item| item.kind != kind || item.key != key);
             }
             SourceEvent::Patch { kind, key, body, version, deleted: false } => {
-                self.item(now, |dataset| dataset.patch(kind, &key, version, &body));
+                self.item(now, |dataset| dataset.patch(kind, &key, version, &body, now));
                 self.rejected.retain(|item| item.kind != kind || item.key != key);
             }
             SourceEvent::Rejected(item) => {
@@ -223,12 +249,18 @@ impl Machine {
     }
 
     /// A store operation ended. The effect is for counters.
-    pub(super) fn store_outcome(&mut self, now: Timestamp, outcome: Outcome) -> (Effect, Vec<Action>) {
+    pub(super) fn store_outcome(&mut self, now: Timestamp, mut outcome: Outcome) -> (Effect, Vec<Action>) {
+        if let Outcome::Compared(differences) = &mut outcome
+            && self.writer.is_comparing()
+        {
+            self.adopt(now, differences);
+        }
         let effect = self.writer.outcome(now, outcome);
         if effect.written {
             self.last_write = Some(now);
         }
         self.repairs += u64::from(effect.repair);
+        self.fenced_writes += u64::from(effect.fenced);
         let failed_before = std::mem::replace(&mut self.store_fails, self.writer.error().is_some());
         if let Some(message) = self.writer.error() {
             let same = |error: &LastError| error.kind == ErrorKind::Store && error.message == message;
@@ -242,13 +274,14 @@ impl Machine {
 
     fn connected(&mut self, now: Timestamp, environment_id: Option<Box<str>>) {
         self.heard(now);
+        if self.next_payload == NextPayload::Later {
+            self.next_payload = NextPayload::FirstOfConnection;
+        }
         match (&self.environment_id, environment_id) {
             (Some(known), Some(id)) if *known != id => self.changed_environment_id = Some(id),
             (None, Some(id)) => {
                 self.environment_id = Some(id);
                 self.changed_environment_id = None;
-                self.writer
-                    .amend_lineage(Lineage::new(self.environment_id.as_deref(), &origin(&self.assignment.spec)));
             }
             (Some(_) | None, Some(_) | None) => self.changed_environment_id = None,
         }
@@ -261,13 +294,22 @@ impl Machine {
         if self.changed_environment_id.is_some() {
             return;
         }
-        let begins_lineage = std::mem::take(&mut self.begins_lineage);
-        let versions = if begins_lineage || self.assignment.spec.is_file() {
-            Versions::Meaningless
-        } else {
-            Versions::Growing
+        self.lineage = Lineage::new(self.environment_id.as_deref(), &origin(&self.assignment.spec));
+        let place = std::mem::replace(&mut self.next_payload, NextPayload::Later);
+        let authority = match (place, &self.assignment.spec.source) {
+            (NextPayload::FirstOfLineage, Source::Stream { .. } | Source::Poll { .. } | Source::File { .. })
+            | (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => {
+                Authority::OfAnotherLineage
+            }
+            (NextPayload::FirstOfConnection | NextPayload::Later, Source::Poll { .. }) => Authority::OfPoll,
+            (NextPayload::FirstOfConnection, Source::Stream { .. }) => Authority::OfNewConnection,
+            (NextPayload::Later, Source::Stream { .. }) => Authority::Binding,
         };
-        let changed = self.dataset.replace(payload, versions);
+        match place {
+            NextPayload::FirstOfLineage => self.writer.begin_lineage(self.lineage.clone()),
+            NextPayload::FirstOfConnection | NextPayload::Later => self.writer.amend_lineage(self.lineage.clone()),
+        }
+        let changed = self.dataset.replace(payload, authority, now);
         self.writer.replaced(changed);
         self.rejected = payload.rejected().to_vec();
         self.filled = true;
@@ -279,6 +321,16 @@ impl Machine {
         self.last_event = Some(now);
         if self.changed_environment_id.is_none() && self.filled {
             self.writer.changed(apply(&mut self.dataset));
+        }
+    }
+
+    /// What a comparison found in the store that may be newer than what LaunchDarkly sent is kept, in doubt.
+    fn adopt(&mut self, now: Timestamp, differences: &mut Differences) {
+        for stored in differences.stored.drain(..) {
+            let id = stored.id.clone();
+            if self.dataset.adopt(stored, now) {
+                differences.items.retain(|item| *item != id);
+            }
         }
     }
 
@@ -311,12 +363,19 @@ impl Machine {
     }
 
     fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        match self.writer.decide(now, self.filled.then_some(&self.dataset), self.control) {
-            Decision::Run(op) => actions.push(Action::Run(op)),
-            Decision::Confirm => actions.push(Action::Confirm(self.held())),
-            Decision::Wait(Some(at)) => actions.push(Action::Wake(at)),
-            Decision::Wait(None) => {}
-        }
+        let ask_again_at = self.ask_again(now, actions);
+        let wait_until = match self.writer.decide(now, self.filled.then_some(&self.dataset), self.control) {
+            Decision::Run(op) => {
+                actions.push(Action::Run(op));
+                None
+            }
+            Decision::Confirm => {
+                actions.push(Action::Confirm(self.held()));
+                None
+            }
+            Decision::Wait(until) => until,
+        };
+        actions.extend(wait_until.into_iter().chain(ask_again_at).min().map(Action::Wake));
     }
 
     fn held(&self) -> HeldGrant {
@@ -335,7 +394,7 @@ impl Machine {
 
     /// The environment is to be found in another store connection: nothing is known of it.
     pub(super) fn store_replaced(&mut self, now: Timestamp) -> Vec<Action> {
-        let identity = identity(&self.fleet, &self.incarnation, &self.assignment, self.environment_id.as_deref());
+        let identity = identity(&self.fleet, &self.incarnation, &self.assignment, self.lineage.clone());
         self.writer.move_to_other_store(identity);
         self.after(now, Vec::new())
     }
@@ -353,45 +412,6 @@ impl Machine {
     /// Whether changes wait to be written.
     pub(super) fn is_behind(&self) -> bool {
         self.writer.is_behind()
-    }
-
-    /// The whole status.
-    pub(super) fn report(&self) -> EnvironmentReport {
-        let name = |item: &RejectedItem| {
-            let kind = match item.kind {
-                Kind::Flag => "flag",
-                Kind::Segment => "segment",
-            };
-            format!("{kind}/{}: {}", item.shown_key(), item.reason)
-        };
-        let warm = self.assignment.grant.intent == Intent::Warm;
-        let warmed = self.filled && self.source_state == Some(SourceState::Connected);
-        EnvironmentReport {
-            environment: self.assignment.environment.clone(),
-            uid: self.assignment.uid.clone(),
-            generation: self.assignment.generation,
-            grant: self.assignment.grant.clone(),
-            grant_state: if warm && warmed { GrantState::Synchronized } else { self.writer.grant_state() },
-            pending_reason: self.writer.pending_reason().to_owned(),
-            found_fence: self.writer.found_fence().map(ToOwned::to_owned),
-            source_state: self.source_state,
-            marker: self.writer.marker(),
-            store_available: self.writer.available(),
-            flags: self.dataset.count(Kind::Flag),
-            segments: self.dataset.count(Kind::Segment),
-            bytes: self.dataset.bytes(),
-            last_event_time: self.last_event,
-            last_byte_time: self.last_byte,
-            last_write_time: self.last_write,
-            last_error: self.last_error.clone(),
-            source_error: self.source_error.clone(),
-            rejected_items: self.rejected.iter().take(MOST_REJECTED).map(name).collect(),
-            environment_id: self.environment_id.as_deref().map(ToOwned::to_owned),
-            changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
-            repairs: self.repairs,
-            fenced_writes: 0,
-            doubted_items: Vec::new(),
-        }
     }
 }
 
@@ -415,18 +435,14 @@ fn origin(spec: &EnvironmentSpec) -> String {
     crate::fence::digest(text.as_bytes())
 }
 
-fn identity(
-    fleet: &FleetId,
-    incarnation: &Incarnation,
-    assignment: &Assignment,
-    environment_id: Option<&str>,
-) -> Identity {
+fn identity(fleet: &FleetId, incarnation: &Incarnation, assignment: &Assignment, lineage: Lineage) -> Identity {
     Identity {
         fleet: fleet.clone(),
         uid: assignment.uid.clone(),
         incarnation: incarnation.clone(),
         grant: assignment.grant.clone(),
-        lineage: Lineage::new(environment_id, &origin(&assignment.spec)),
+        lineage,
+        versions: if assignment.spec.is_file() { Versions::Meaningless } else { Versions::Comparable },
         take_over: assignment.take_over.clone(),
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_proto::session::Assignment;
-use flotilla_proto::{EnvironmentName, EnvironmentReport, GrantState, Intent, Source, Timestamp};
+use flotilla_proto::{EnvironmentName, EnvironmentReport, Intent, Source, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use super::log::log_changes;
 use super::machine::{Action, Machine};
 use super::questions::{Subject, answer};
 use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
@@ -35,6 +36,8 @@ struct Task {
     store: Arc<dyn FlagStore>,
     news: watch::Receiver<StoreNews>,
     source: Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>,
+    /// Gone after its first payload, or failure.
+    second_source: Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>,
     operation: Option<(&'static str, BoxFuture<'static, Outcome>)>,
     questions: FuturesUnordered<BoxFuture<'static, ()>>,
     updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
@@ -78,6 +81,7 @@ pub(super) fn prepare(
         store,
         news,
         source: None,
+        second_source: None,
         operation: None,
         questions: FuturesUnordered::new(),
         updates,
@@ -99,6 +103,7 @@ pub(super) fn prepare(
 enum Happened {
     Input(Option<EnvironmentInput>),
     Source(Option<SourceEvent>),
+    SecondSource(Option<SourceEvent>),
     Operation(Outcome),
     News,
     Question,
@@ -115,6 +120,7 @@ impl Task {
                 Happened::Input(Some(input)) => self.take_input(input),
                 Happened::Source(Some(event)) => self.take_event(event),
                 Happened::Source(None) => self.source_gone(),
+                Happened::SecondSource(event) => self.take_second_opinion(event),
                 Happened::Operation(outcome) => self.take_outcome(outcome),
                 Happened::News => {
                     let news = *self.news.borrow_and_update();
@@ -139,12 +145,7 @@ impl Task {
             .flatten()
             .min()
             .unwrap_or(self.next_check);
-        let source = async {
-            match &mut self.source {
-                Some((_, events)) => events.recv().await,
-                None => std::future::pending().await,
-            }
-        };
+        let (source, second_source) = (next_event(&mut self.source), next_event(&mut self.second_source));
         let operation = async {
             match &mut self.operation {
                 Some((_, operation)) => operation.await,
@@ -155,6 +156,7 @@ impl Task {
             outcome = operation => Happened::Operation(outcome),
             input = inputs.recv() => Happened::Input(input),
             event = source => Happened::Source(event),
+            event = second_source => Happened::SecondSource(event),
             Ok(()) = self.news.changed() => Happened::News,
             Some(()) = self.questions.next() => Happened::Question,
             () = tokio::time::sleep(due.since(now)) => Happened::Time,
@@ -267,6 +269,26 @@ impl Task {
         actions
     }
 
+    /// The second connection ends with its first payload or failure, and a source does not end by itself otherwise.
+    fn take_second_opinion(&mut self, event: Option<SourceEvent>) -> Vec<Action> {
+        match &event {
+            Some(SourceEvent::Interrupted { failure, .. }) => {
+                tracing::warn!(environment = %self.name, error = %failure, "LaunchDarkly could not be asked again about items in doubt");
+                self.second_source = None;
+            }
+            Some(SourceEvent::Payload(_)) | None => self.second_source = None,
+            Some(
+                SourceEvent::Connected { .. }
+                | SourceEvent::Unchanged
+                | SourceEvent::Patch { .. }
+                | SourceEvent::Delete { .. }
+                | SourceEvent::Rejected(_)
+                | SourceEvent::Alive,
+            ) => {}
+        }
+        self.machine.second_opinion(self.now(), event)
+    }
+
     fn take_outcome(&mut self, outcome: Outcome) -> Vec<Action> {
         let metrics = &self.context.metrics;
         let what = self.operation.take().map_or("unknown", |(what, _)| what);
@@ -304,8 +326,14 @@ impl Task {
     async fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::StartSource => self.start_source(),
-                Action::StopSource => (self.source, self.restart_source_at) = (None, None),
+                Action::StartSource => {
+                    self.second_source = None;
+                    self.start_source();
+                }
+                Action::StopSource => {
+                    (self.source, self.second_source, self.restart_source_at) = (None, None, None);
+                }
+                Action::AskAgain => self.second_source = self.open_source(),
                 Action::Run(op) => {
                     let what = operation_name(&op);
                     self.operation = Some((what, self.store.execute(&self.machine.assignment().spec.prefix, op)));
@@ -320,6 +348,17 @@ impl Task {
     }
 
     fn start_source(&mut self) {
+        (self.restart_source_at, self.is_connected) = (None, false);
+        // The old connection ends before the new one begins.
+        self.source = None;
+        self.source = self.open_source();
+        if self.source.is_none() {
+            tracing::error!(environment = %self.name, "the assignment has no usable source");
+        }
+    }
+
+    /// Begins to read what the assignment names; `None` if it names nothing that can be read.
+    fn open_source(&self) -> Option<(SourceHandle, mpsc::Receiver<SourceEvent>)> {
         let assignment = self.machine.assignment();
         let settings = match (&assignment.spec.source, &self.context.file_source_dir) {
             (Source::File { path }, Some(directory)) => Some(SourceSettings::File { path: directory.join(path) }),
@@ -327,15 +366,8 @@ impl Task {
             (Source::Stream { .. } | Source::Poll { .. }, _) => launchdarkly_settings(assignment, self.instance_id)
                 .map(|settings| SourceSettings::LaunchDarkly(Box::new(settings))),
         };
-        (self.restart_source_at, self.is_connected) = (None, false);
-        // The old connection ends before the new one begins.
-        self.source = None;
-        if let Some(settings) = settings {
-            let (sender, events) = mpsc::channel(EVENT_QUEUE);
-            self.source = Some((launchdarkly::start(settings, &self.context.sources, sender), events));
-        } else {
-            tracing::error!(environment = %self.name, "the assignment has no usable source");
-        }
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        Some((launchdarkly::start(settings?, &self.context.sources, sender), events))
     }
 
     /// Tells the status if it is worth telling now, or notes when it will be.
@@ -364,7 +396,7 @@ impl Task {
     }
 
     async fn end(mut self) {
-        self.source = None;
+        (self.source, self.second_source) = (None, None);
         if let Some((_, operation)) = self.operation.take() {
             // What it does not finish is as good as a crash: the fence settles it.
             if let Ok(outcome) = tokio::time::timeout(LAST_OPERATION, operation).await {
@@ -376,42 +408,19 @@ impl Task {
     }
 }
 
+async fn next_event(source: &mut Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>) -> Option<SourceEvent> {
+    match source {
+        Some((_, events)) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 fn failure_name(failure: &SourceFailure) -> &'static str {
     match failure {
         SourceFailure::Network { .. } => "network",
         SourceFailure::Http { .. } => "http",
         SourceFailure::Auth { .. } => "auth",
         SourceFailure::Data { .. } => "data",
-    }
-}
-
-/// Tells the log what an operator asks about.
-fn log_changes(before: Option<&EnvironmentReport>, after: &EnvironmentReport) {
-    let environment = &after.environment;
-    let epoch = after.grant.epoch;
-    let state = |report: &EnvironmentReport| (report.grant.epoch, report.grant_state);
-    if before.map(state) != Some(state(after)) {
-        match after.grant_state {
-            GrantState::Pending => {}
-            GrantState::Established => match after.grant.intent {
-                Intent::Warm | Intent::Serve => tracing::info!(%environment, %epoch, "the prefix is held"),
-                Intent::Release | Intent::Purge => tracing::info!(%environment, %epoch, "the prefix is given up"),
-            },
-            GrantState::Synchronized => tracing::info!(%environment, %epoch, "the store is in line"),
-            GrantState::Fenced => tracing::warn!(%environment, %epoch, "a later owner's fence stands in the store"),
-            GrantState::Conflict => {
-                tracing::warn!(%environment, %epoch, "somebody else's fence stands in the store");
-            }
-        }
-    }
-    let was_available = before.and_then(|before| before.store_available);
-    match (was_available, after.store_available) {
-        (Some(true) | None, Some(false)) => {
-            let error = after.last_error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
-            tracing::warn!(%environment, error, "the store does not do what is asked");
-        }
-        (Some(false), Some(true)) => tracing::info!(%environment, "the store does what is asked again"),
-        (Some(_) | None, Some(_) | None) => {}
     }
 }
 

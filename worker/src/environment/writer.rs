@@ -9,6 +9,8 @@
 mod health;
 // What the store's answers mean.
 mod outcomes;
+// Where the items in the store came from.
+mod provenance;
 // What is told of it all.
 mod status;
 
@@ -43,8 +45,19 @@ pub(super) struct Identity {
     pub(super) uid: Uid,
     pub(super) incarnation: Incarnation,
     pub(super) grant: Grant,
+    /// Of the data set.
     pub(super) lineage: Lineage,
+    pub(super) versions: Versions,
     pub(super) take_over: Option<TakeOver>,
+}
+
+/// Whether a higher version is a newer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// Within a lineage: LaunchDarkly's.
+    Comparable,
+    /// Never: a file's.
+    Meaningless,
 }
 
 /// How we stand with the fence.
@@ -150,6 +163,10 @@ pub(super) struct Writer {
     must_advance: bool,
     next_number: u64,
     content: Content,
+    /// Where the items in the store came from; `None`: nobody knows.
+    stored: Option<Lineage>,
+    /// Meaningless, whatever its fence says, after the user changed where the data comes from.
+    stored_versions: Versions,
     dirty: BTreeSet<ItemId>,
     /// A full payload, or a comparison, brought changes that are not written yet.
     is_behind_payload: bool,
@@ -181,6 +198,8 @@ impl Writer {
             must_advance: false,
             next_number: first_number,
             content: Content::Unknown,
+            stored: None,
+            stored_versions: Versions::Comparable,
             dirty: BTreeSet::new(),
             is_behind_payload: false,
             was_in_line: false,
@@ -201,6 +220,7 @@ impl Writer {
     pub(super) fn regrant(&mut self, me: Identity) {
         let old = std::mem::replace(self, Self::new(me, self.next_number));
         self.under = old.under.map(|_| Under::Outdated);
+        self.stored_versions = old.stored_versions;
         (self.marker, self.health, self.last_good) = (old.marker, old.health, old.last_good);
     }
 
@@ -208,11 +228,6 @@ impl Writer {
     pub(super) fn move_to_other_store(&mut self, me: Identity) {
         self.regrant(me);
         (self.marker, self.health, self.last_good) = (Marker::Unknown, Health::default(), None);
-    }
-
-    /// The lineage changed, under the same grant.
-    pub(super) fn amend_lineage(&mut self, lineage: Lineage) {
-        self.me.lineage = lineage;
     }
 
     /// The user's leave to take over changed, under the same grant.
@@ -335,7 +350,7 @@ impl Writer {
         if self.is_ending() {
             return self.end(found);
         }
-        let value = self.next_value(self.counts, FenceKind::Serving);
+        let value = self.next_value(self.stored.clone(), self.counts, FenceKind::Serving);
         let step = FenceStep { expected: found, next: value.clone(), kind: FenceKind::Serving };
         let claim = Write { step, set: Vec::new(), remove: Vec::new(), marker: false };
         self.run(Under::Claim { value }, Op::Write(claim))
@@ -375,13 +390,20 @@ impl Writer {
     fn compare(&mut self, now: Timestamp, data: &Dataset, urgency: Urgency) -> Decision {
         self.compared_at = Some(now);
         self.verify_at = None;
-        self.run(Under::Compare, Op::Compare { snapshot: Arc::new(data.snapshot()), urgency })
+        let evidence = self.evidence();
+        self.run(Under::Compare, Op::Compare { snapshot: Arc::new(data.snapshot()), urgency, evidence })
+    }
+
+    /// Whether a comparison under the present grant is under way.
+    pub(super) fn is_comparing(&self) -> bool {
+        matches!(self.under, Some(Under::Compare))
     }
 
     /// Writes the items carried; without data, only the fence.
     fn write(&mut self, carried: BTreeSet<ItemId>, data: Option<&Dataset>) -> Decision {
         let counts = data.map(|data| [data.count(Kind::Flag), data.count(Kind::Segment)]);
-        let value = self.next_value(counts.unwrap_or(self.counts), FenceKind::Serving);
+        let lineage = data.map_or_else(|| self.stored.clone(), |_| Some(self.me.lineage.clone()));
+        let value = self.next_value(lineage, counts.unwrap_or(self.counts), FenceKind::Serving);
         let step = FenceStep { expected: self.expected.clone(), next: value.clone(), kind: FenceKind::Serving };
         let (mut set, mut remove, mut bytes) = (Vec::new(), Vec::new(), 0);
         for id in &carried {
@@ -406,7 +428,8 @@ impl Writer {
     /// Releases or purges, over the value found.
     fn end(&mut self, found: Option<String>) -> Decision {
         let purge = self.me.grant.intent == Intent::Purge;
-        let next = self.next_value(if purge { [0, 0] } else { self.counts }, FenceKind::Released);
+        let counts = if purge { [0, 0] } else { self.counts };
+        let next = self.next_value(self.stored.clone(), counts, FenceKind::Released);
         let step = FenceStep { expected: found, next, kind: FenceKind::Released };
         let op = if purge {
             Op::Purge(step)
@@ -425,10 +448,12 @@ impl Writer {
         matches!(self.me.grant.intent, Intent::Release | Intent::Purge)
     }
 
-    fn next_value(&mut self, counts: [u64; 2], kind: FenceKind) -> String {
+    /// The next fence. Its lineage is that of the items that stand in the store then.
+    fn next_value(&mut self, lineage: Option<Lineage>, counts: [u64; 2], kind: FenceKind) -> String {
         let write = self.next_number;
         self.next_number += 1;
-        let Identity { fleet, uid, incarnation, grant, lineage, .. } = self.me.clone();
+        let Identity { fleet, uid, incarnation, grant, .. } = self.me.clone();
+        let lineage = lineage.unwrap_or_else(Lineage::unknown);
         let [flags, segments] = counts;
         let (epoch, grant) = (grant.epoch, grant.id);
         Fence { fleet, uid, lineage, epoch, grant, incarnation, write, flags, segments, kind }.to_string()

@@ -369,6 +369,14 @@ fn check_head(entry: &Entry<'_>) -> Result<(u64, bool), String> {
     Ok((version, deleted))
 }
 
+/// The version of an item that a store holds; `None` if LaunchDarkly could not have sent it so, or it says that it is
+/// deleted.
+pub(crate) fn live_version(kind: Kind, key: &str, body: &[u8]) -> Option<u64> {
+    let raw = std::str::from_utf8(body).ok()?;
+    let (version, deleted) = check_head(&Entry { kind, key: key.into(), raw }).ok()?;
+    (!deleted).then_some(version)
+}
+
 /// A JSON number is an integer here if it is written as one: `1.0` and `1e3` are not.
 fn version_number(raw: &str) -> Option<u64> {
     raw.parse().ok()

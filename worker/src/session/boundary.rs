@@ -65,6 +65,8 @@ pub(crate) enum Input {
     Received(ControlMessage),
     /// An environment's status changed.
     Reported(Box<EnvironmentReport>),
+    /// An environment's task has ended by itself, and is started again after a pause.
+    Failed { environment: EnvironmentName, pause: Duration },
     /// An environment wants to know whether its grant is still valid.
     ConfirmWanted(HeldGrant),
     /// The environment of [`Effect::Start`] cannot be started.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flotilla_proto::session::WorkerMessage;
-use flotilla_proto::{EnvironmentName, EnvironmentReport, Timestamp};
+use flotilla_proto::status::ErrorKind;
+use flotilla_proto::{EnvironmentName, EnvironmentReport, LastError, SourceState, Timestamp};
 
 /// The shortest time between two messages.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(50);
@@ -56,6 +57,19 @@ impl Reports {
         if self.session == Listening::Yes {
             self.schedule(name, due);
         }
+    }
+
+    /// An environment's task has ended by itself: until the next one reports, nothing of it is alive.
+    pub(super) fn failed(&mut self, now: Timestamp, environment: &EnvironmentName, pause: Duration) {
+        let Some(mut report) = self.latest.get(environment).map(|entry| entry.report.clone()) else { return };
+        let message =
+            format!("the environment's task ended unexpectedly; next attempt in {:.0} s", pause.as_secs_f64());
+        let error = LastError { kind: ErrorKind::Network, status: None, message, time: now };
+        // What takes no data has no source that could be interrupted.
+        report.source_state = report.source_state.map(|_| SourceState::Interrupted);
+        report.source_error = report.source_state.map(|_| error.clone());
+        report.last_error = Some(error);
+        self.take(now, report);
     }
 
     /// The next message, if it is time for one.

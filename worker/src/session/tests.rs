@@ -399,3 +399,18 @@ fn leaving_is_told_also_to_a_control_that_comes_late() {
     assert_eq!(kinds(&worker.welcome()), ["Draining", "control state", "save"]);
     assert_eq!(worker.step(Input::Left), [Effect::Send(WorkerMessage::Goodbye)]);
 }
+
+#[test]
+fn moves_are_awaited_while_control_can_make_them() {
+    let mut worker = Worker::with(&[assignment("a", "u1", 1)]);
+    assert!(!worker.session.awaits_moves(), "it does not leave");
+    worker.step(Input::Received(ControlMessage::NothingMoves));
+    worker.step(Input::Leave { deadline: Duration::from_secs(25) });
+    assert!(worker.session.awaits_moves(), "what was said before does not count");
+    worker.step(Input::Closed);
+    assert!(!worker.session.awaits_moves(), "nobody moves anything");
+    worker.welcome();
+    assert!(worker.session.awaits_moves());
+    worker.step(Input::Received(ControlMessage::NothingMoves));
+    assert!(!worker.session.awaits_moves());
+}

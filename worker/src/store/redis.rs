@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use self::connection::{Connections, Link};
 use super::{FenceStep, FlagStore, Op, Outcome, StoreError, StoreNews, StoredItem, Urgency, hash_suffix};
-use crate::dataset::{Comparison, ItemId, Snapshot};
+use crate::dataset::{Comparison, Evidence, ItemId, Snapshot};
 use crate::source::Kind;
 
 /// Comparisons and loads under way at once on one store, so that a thousand environments do not make a storm.
@@ -108,7 +108,7 @@ impl Shared {
                 .await
             }
             Op::Load { step, snapshot } => self.load(keys, &step, &snapshot).await,
-            Op::Compare { snapshot, urgency } => self.compare(keys, &snapshot, urgency).await,
+            Op::Compare { snapshot, urgency, evidence } => self.compare(keys, &snapshot, urgency, evidence).await,
             Op::List => self.list(keys).await,
             Op::Read(id) => {
                 let mut bulk = self.link.connections().await?.bulk;
@@ -208,7 +208,13 @@ impl Shared {
         }
     }
 
-    async fn compare(&self, keys: &Keys, snapshot: &Snapshot, urgency: Urgency) -> Result<Outcome, StoreError> {
+    async fn compare(
+        &self,
+        keys: &Keys,
+        snapshot: &Snapshot,
+        urgency: Urgency,
+        evidence: Evidence,
+    ) -> Result<Outcome, StoreError> {
         let _turn = match urgency {
             Urgency::Now => self.turn().await?,
             Urgency::WhenIdle => match self.heavy.try_acquire() {
@@ -216,11 +222,11 @@ impl Shared {
                 Err(_) => return Ok(Outcome::Busy),
             },
         };
-        let mut comparison = Comparison::new(snapshot);
+        let mut comparison = Comparison::new(snapshot, evidence);
         for kind in [Kind::Flag, Kind::Segment] {
             self.scan(keys, kind, |field, value| comparison.found(kind, field, value)).await?;
         }
-        Ok(Outcome::Compared(comparison.differing()))
+        Ok(Outcome::Compared(comparison.differences()))
     }
 
     async fn list(&self, keys: &Keys) -> Result<Outcome, StoreError> {

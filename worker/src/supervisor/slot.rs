@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::session::{Answer, Assignment, Question};
-use flotilla_proto::{EnvironmentName, GrantId};
+use flotilla_proto::{EnvironmentName, GrantId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::RunningEnvironment;
 use super::questions::too_many_questions;
+use super::restarts::Restarts;
 use crate::environment::{ControlState, EnvironmentInput};
 
 /// How many questions may wait for one environment. Those that find no room are answered so at once.
@@ -62,8 +64,11 @@ pub(super) struct Slot<R> {
     run: Run,
     whereabouts: Whereabouts<R>,
     then: Then,
+    restarts: Restarts,
     /// What is waited for after its end, before anything follows.
     pause: Duration,
+    /// Ends the pause.
+    hurry: CancellationToken,
     mailbox: Mailbox,
 }
 
@@ -116,14 +121,16 @@ impl Mailbox {
 
 impl<R: RunningEnvironment> Slot<R> {
     /// An environment that has just been started.
-    pub(super) fn new(run: Run, assignment: Arc<Assignment>, running: R) -> Self {
+    pub(super) fn new(run: Run, assignment: Arc<Assignment>, running: R, restarts: Restarts) -> Self {
         Self {
             environment: assignment.environment.clone(),
             assignment,
             run,
             whereabouts: Whereabouts::Home(running),
             then: Then::GoOn,
+            restarts,
             pause: Duration::ZERO,
+            hurry: CancellationToken::new(),
             mailbox: Mailbox::default(),
         }
     }
@@ -161,24 +168,28 @@ impl<R: RunningEnvironment> Slot<R> {
     /// Another environment of the same name follows.
     pub(super) fn replace(&mut self, assignment: Arc<Assignment>) {
         self.mailbox = Mailbox::default();
+        self.restarts = Restarts::default();
+        self.hurry.cancel();
         self.then = Then::Replace(assignment);
     }
 
     /// Nothing follows.
     pub(super) fn end(&mut self) {
         self.mailbox = Mailbox::default();
+        self.hurry.cancel();
         self.then = Then::End;
     }
 
-    /// A task has ended unasked: if it is this one's, what it did is started again after a pause. Whether it is.
-    pub(super) fn failed(&mut self, run: Run, pause: Duration) -> bool {
+    /// A task has ended unasked: if it is this one's, what it did is started again after the pause returned.
+    pub(super) fn failed(&mut self, run: Run, now: Timestamp) -> Option<Duration> {
         match self.then {
             Then::GoOn if self.run == run => {
-                self.pause = pause;
-                self.replace(Arc::clone(&self.assignment));
-                true
+                self.pause = self.restarts.failed(now);
+                self.mailbox = Mailbox::default();
+                self.then = Then::Replace(Arc::clone(&self.assignment));
+                Some(self.pause)
             }
-            Then::GoOn | Then::End | Then::Replace(_) => false,
+            Then::GoOn | Then::End | Then::Replace(_) => None,
         }
     }
 
@@ -187,11 +198,11 @@ impl<R: RunningEnvironment> Slot<R> {
         self.whereabouts = Whereabouts::Home(running);
     }
 
-    /// What is to be started now that this one has ended.
-    pub(super) fn successor(self) -> Option<Arc<Assignment>> {
+    /// What is to be started now that this one has ended, and how often it has failed before.
+    pub(super) fn successor(self) -> Option<(Arc<Assignment>, Restarts)> {
         match self.then {
             Then::GoOn | Then::End => None,
-            Then::Replace(assignment) => Some(assignment),
+            Then::Replace(assignment) => Some((assignment, self.restarts)),
         }
     }
 
@@ -217,10 +228,13 @@ impl<R: RunningEnvironment> Slot<R> {
                 });
             }
             Then::End | Then::Replace(_) => {
-                let pause = self.pause;
+                let (pause, hurry) = (self.pause, self.hurry.clone());
                 errands.spawn(async move {
                     running.stop().await;
-                    sleep(pause).await;
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = hurry.cancelled() => {}
+                    }
                     Errand::Stopped { environment }
                 });
             }

@@ -11,6 +11,7 @@ use flotilla_proto::{Reason, Refusal, Term, v1};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -175,6 +176,10 @@ struct Bench {
 
 impl Bench {
     async fn start(memory: Option<Memory>, refusal: Option<Refusal>) -> Self {
+        Self::start_with(memory, refusal, BOUND).await
+    }
+
+    async fn start_with(memory: Option<Memory>, refusal: Option<Refusal>, drain_timeout: Duration) -> Self {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let dead = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let url = |address: SocketAddr| format!("http://{address}").parse().unwrap();
@@ -202,7 +207,7 @@ impl Bench {
         rest.spawn(async move { server.await.unwrap() });
         rest.spawn(link::run(addresses, events));
         let mut worker = JoinSet::new();
-        worker.spawn(Supervisor::new(clock, session, notes.clone(), channels).run());
+        worker.spawn(Supervisor::new(clock, session, notes.clone(), channels, drain_timeout).run());
         Self { notes, streams, leave, memories, worker, _rest: rest }
     }
 
@@ -299,10 +304,36 @@ async fn one_whose_task_fails_is_started_again_with_what_it_last_had() {
     control.update(2, vec![assignment("a", "u1", 2)], vec![]).await;
     bench.notes.wait_for("a", "epoch 2").await;
     drop(bench.notes.alive.lock().unwrap().remove("a"));
+    let error = loop {
+        if let WorkerMessage::Report(reports) = control.hear().await
+            && let Some(error) = reports.into_iter().find_map(|report| report.last_error)
+        {
+            break error;
+        }
+    };
+    assert!(error.message.contains("ended unexpectedly; next attempt in 1 s"), "{error:?}");
     bench.notes.wait_for("a", "started u1 as 3").await;
     control.update(3, vec![assignment("a", "u1", 3)], vec![]).await;
     bench.notes.wait_for("a", "epoch 3").await;
     assert!(!bench.notes.of("b").contains(&"stopped".to_owned()));
+}
+
+#[tokio::test]
+async fn one_that_failed_and_is_taken_away_is_not_waited_for() {
+    let mut bench = Bench::start(None, None).await;
+    let mut control = bench.stream().await;
+    let (first, second) = (assignment("a", "u1", 1), assignment("a", "u2", 2));
+    control.update(1, vec![first.clone()], vec![]).await;
+    for run in 1..4 {
+        bench.notes.wait_for("a", &format!("started u1 as {run}")).await;
+        drop(bench.notes.alive.lock().unwrap().remove("a"));
+        while bench.notes.of("a").iter().filter(|told| *told == "stopped").count() < run {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // It would be started again after 4 s.
+    control.update(2, vec![second], vec![removal(&first)]).await;
+    timeout(Duration::from_secs(3), bench.notes.wait_for("a", "started u2 as 4")).await.expect("at once");
 }
 
 #[tokio::test]
@@ -365,22 +396,57 @@ async fn a_lost_session_is_made_again_and_told_everything() {
 
 #[tokio::test]
 async fn leaving_waits_for_moves_then_stops_then_says_goodbye() {
-    let mut bench = Bench::start(None, None).await;
+    let mut bench = Bench::start_with(None, None, 100 * BOUND).await;
     let mut control = bench.stream().await;
     let both = [assignment("a", "u1", 1), assignment("b", "u2", 1)];
     control.update(1, both.to_vec(), vec![]).await;
     bench.leave.cancel();
-    assert!(matches!(control.hear_decision().await, WorkerMessage::Draining { .. }));
+    assert_eq!(control.hear_decision().await, WorkerMessage::Draining { deadline: 100 * BOUND });
     control.update(2, vec![], vec![removal(&both[0])]).await;
     bench.notes.wait_for("a", "stopped").await;
+    assert_eq!(bench.notes.of("b"), ["started u2 as 2"], "it goes on until it has moved");
+    control.update(3, vec![], vec![removal(&both[1])]).await;
     assert_eq!(control.hear_decision().await, WorkerMessage::Goodbye);
     assert_eq!(bench.notes.of("b").last().map(String::as_str), Some("stopped"));
     assert_eq!(bench.end().await, Ok(()));
 }
 
 #[tokio::test]
+async fn leaving_does_not_wait_when_nobody_can_take_what_is_left() {
+    let mut bench = Bench::start_with(None, None, 100 * BOUND).await;
+    let mut control = bench.stream().await;
+    control.update(1, vec![assignment("a", "u1", 1)], vec![]).await;
+    bench.leave.cancel();
+    assert!(matches!(control.hear_decision().await, WorkerMessage::Draining { .. }));
+    control.say(ControlMessage::NothingMoves).await;
+    assert_eq!(control.hear_decision().await, WorkerMessage::Goodbye);
+    assert_eq!(bench.end().await, Ok(()));
+}
+
+#[tokio::test]
+async fn leaving_does_not_wait_for_a_control_that_is_gone() {
+    let mut bench = Bench::start_with(None, None, 100 * BOUND).await;
+    let mut control = bench.stream().await;
+    control.update(1, vec![assignment("a", "u1", 1)], vec![]).await;
+    drop(control);
+    bench.notes.wait_for("a", "connected false").await;
+    bench.leave.cancel();
+    assert_eq!(bench.end().await, Ok(()));
+}
+
+#[tokio::test]
+async fn leaving_has_an_end_however_long_the_moves_take() {
+    let mut bench = Bench::start_with(None, None, Duration::from_millis(200)).await;
+    let mut control = bench.stream().await;
+    control.update(1, vec![assignment("a", "u1", 1)], vec![]).await;
+    bench.leave.cancel();
+    assert_eq!(bench.end().await, Ok(()));
+    assert_eq!(bench.notes.of("a").last().map(String::as_str), Some("stopped"));
+}
+
+#[tokio::test]
 async fn one_that_is_stuck_does_not_keep_the_worker_from_leaving() {
-    let mut bench = Bench::start(None, None).await;
+    let mut bench = Bench::start_with(None, None, Duration::from_millis(200)).await;
     let mut control = bench.stream().await;
     control.update(1, vec![assignment("stuck", "u1", 1)], vec![]).await;
     control.update(2, vec![assignment("stuck", "u1", 2)], vec![]).await;

@@ -1,5 +1,12 @@
 use bytes::Bytes;
-use flotilla_proto::SdkKey;
+use flotilla_proto::{GrantState, SdkKey};
+
+// A worker with one environment, and the store that it shares with others.
+mod world;
+// LaunchDarkly's nodes, some of them behind, at a reconnect.
+mod reconnects;
+// The same where an environment goes from one owner to the next.
+mod handovers;
 
 use super::*;
 use crate::session::testing::{FLEET, assignment, profile};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use flotilla_proto::{Intent, Marker, Timestamp};
 
-use super::{Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, Under, Writer};
+use super::{Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, Under, Versions, Writer};
 use crate::dataset::ItemId;
 use crate::fence::{Claimant, Fence, FenceKind, Found, Verdict, judge};
 use crate::store::{Look, Outcome, StoreError};
@@ -18,7 +18,7 @@ impl Writer {
         match outcome {
             Outcome::Looked(look) => self.looked(now, &look),
             Outcome::Done { flags, segments } => self.done(now, under, [flags, segments]),
-            Outcome::Compared(differing) => self.compared(differing),
+            Outcome::Compared(differences) => self.compared(differences.items),
             Outcome::Busy => {
                 self.verify_at = Some(now.after(LOOK_AGAIN));
                 Effect::default()
@@ -55,6 +55,9 @@ impl Writer {
             Found::Value(value) => Some(value.clone()),
             Found::Absent | Found::WrongType => None,
         };
+        if verdict != Verdict::Expected {
+            self.stored = value.as_deref().and_then(|value| self.stored_lineage(value));
+        }
         match (verdict, value) {
             (Verdict::Expected, _) => self.settle_not_done(),
             (Verdict::Ours, Some(value)) => self.settle_ours(value),
@@ -102,7 +105,7 @@ impl Writer {
                 let Attempt { counts, .. } = self.attempts.remove(at);
                 if let Some(counts) = counts {
                     self.counts = counts;
-                    self.comparison_closed();
+                    self.comparison_closed(&value);
                 }
             }
             // An older value of ours, put back by a restored store: the content is as old.
@@ -121,9 +124,11 @@ impl Writer {
         }
     }
 
-    /// Items were written under this grant, after a comparison.
-    fn comparison_closed(&mut self) {
+    /// Items were written under this grant, after a comparison, with this fence.
+    fn comparison_closed(&mut self, value: &str) {
         if self.content != Content::Unknown {
+            self.stored = self.stored_lineage(value);
+            self.stored_versions = Versions::Comparable;
             self.content = Content::InLine;
             self.was_in_line = true;
         }
@@ -159,17 +164,17 @@ impl Writer {
                 self.me.take_over = None;
             }
             Under::Write { value, counts: intended, carried: _ } => {
-                self.expected = Some(value);
                 self.must_advance = false;
                 self.is_behind_payload &= !self.dirty.is_empty();
                 if let Some(intended) = intended {
                     self.marker = Marker::Present;
-                    self.comparison_closed();
+                    self.comparison_closed(&value);
                     if counts != intended {
                         // Somebody else added or removed fields.
                         self.content = Content::Unknown;
                     }
                 }
+                self.expected = Some(value);
             }
             Under::End => {
                 self.lose(Standing::Ended, counts);

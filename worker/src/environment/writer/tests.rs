@@ -2,15 +2,13 @@
 
 // Whatever is lost, late or refused, in any order.
 mod faults;
-// What Redis would hold, and would answer.
-mod model;
-
+// What a process that was taken for dead still sends.
+mod zombies;
 use flotilla_proto::{Epoch, GrantId, GrantState};
 
-use self::model::{Model, items};
+use super::super::model_store::{Model, items};
 use super::*;
-use crate::fence::Found;
-use crate::store::{Look, Outcome, StoreError};
+use crate::store::{Outcome, StoreError};
 
 fn me(epoch: u64, grant: &str, intent: Intent) -> Identity {
     Identity {
@@ -23,6 +21,7 @@ fn me(epoch: u64, grant: &str, intent: Intent) -> Identity {
         },
         grant: Grant { epoch: Epoch(epoch), id: GrantId::parse(grant).unwrap(), intent },
         lineage: Lineage::new(None, "0"),
+        versions: Versions::Comparable,
         take_over: None,
     }
 }
@@ -34,7 +33,7 @@ const OFFLINE: ControlState =
 fn data(items: &[(&str, u64)]) -> Dataset {
     let mut dataset = Dataset::default();
     for (key, version) in items {
-        dataset.patch(Kind::Flag, key, *version, format!("{{\"{key}\":{version}}}").as_bytes());
+        dataset.patch(Kind::Flag, key, *version, format!("{{\"{key}\":{version}}}").as_bytes(), NOW);
     }
     dataset
 }
@@ -140,7 +139,7 @@ fn a_patch_writes_one_field() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two", NOW));
     let ops = settle(&mut writer, &mut model, Some(&data), NOW);
     assert!(matches!(&ops[..], [Op::Write(write)] if write.set.len() == 1 && write.remove.is_empty()));
     writer.changed(data.delete(Kind::Flag, "b", 2));
@@ -167,8 +166,8 @@ fn an_older_owner_is_fenced_and_stops() {
     settle(&mut old, &mut model, Some(&data), NOW);
     let newer = data.clone();
     settle(&mut Writer::new(me(2, "g2", Intent::Serve), 1), &mut model, Some(&newer), NOW);
-    old.changed(data.patch(Kind::Flag, "a", 0, b"late"));
-    old.changed(data.patch(Kind::Flag, "a", 9, b"late"));
+    old.changed(data.patch(Kind::Flag, "a", 0, b"late", NOW));
+    old.changed(data.patch(Kind::Flag, "a", 9, b"late", NOW));
     settle(&mut old, &mut model, Some(&data), NOW);
     assert_eq!(old.grant_state(), GrantState::Fenced);
     assert_eq!(model.items, items(&newer.snapshot()));
@@ -219,10 +218,10 @@ fn a_late_twin_of_an_unknown_write_is_dead_after_the_advance() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two", NOW));
     let Decision::Run(late) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
     writer.outcome(NOW, Outcome::Failed(StoreError::Unknown("no answer".to_owned())));
-    writer.changed(data.patch(Kind::Flag, "a", 3, b"three"));
+    writer.changed(data.patch(Kind::Flag, "a", 3, b"three", NOW));
     let later = NOW.after(Duration::from_secs(5));
     let ops = settle(&mut writer, &mut model, Some(&data), later);
     assert!(
@@ -240,7 +239,7 @@ fn an_old_value_put_back_leads_to_a_comparison() {
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
     let old = model.clone();
-    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two", NOW));
     settle(&mut writer, &mut model, Some(&data), NOW);
     model = old;
     writer.check();
@@ -269,7 +268,7 @@ fn a_foreign_write_during_our_own_is_found() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two", NOW));
     let Decision::Run(op) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
     model.items.insert(ItemId { kind: Kind::Flag, key: "b".into() }, b"foreign".to_vec());
     writer.distrust(NOW);
@@ -283,7 +282,7 @@ fn a_resync_during_a_write_is_not_forgotten() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two", NOW));
     let Decision::Run(op) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
     writer.resync();
     writer.outcome(NOW, model.execute(op));
@@ -297,7 +296,7 @@ fn a_payload_that_is_not_written_yet_is_not_in_line() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    writer.replaced(data.patch(Kind::Flag, "a", 2, b"two").into_iter().collect());
+    writer.replaced(data.patch(Kind::Flag, "a", 2, b"two", NOW).into_iter().collect());
     assert_eq!(writer.grant_state(), GrantState::Established);
     settle(&mut writer, &mut model, Some(&data), NOW);
     assert_in_line(&writer, &model, &data);
@@ -308,7 +307,7 @@ fn a_store_that_refuses_writes_is_unavailable_however_well_it_answers_looks() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    writer.changed(data.patch(Kind::Flag, "a", 2, b"two"));
+    writer.changed(data.patch(Kind::Flag, "a", 2, b"two", NOW));
     let (mut now, mut tries) = (NOW, 0);
     let end = NOW.after(Duration::from_secs(10));
     while now < end {
@@ -333,7 +332,7 @@ fn one_large_item_is_one_script() {
     let (mut writer, mut model, mut data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    writer.changed(data.patch(Kind::Flag, "a", 2, &vec![b'x'; SCRIPT_BYTES + 1]));
+    writer.changed(data.patch(Kind::Flag, "a", 2, &vec![b'x'; SCRIPT_BYTES + 1], NOW));
     let ops = settle(&mut writer, &mut model, Some(&data), NOW);
     assert!(matches!(&ops[..], [Op::Write(write)] if write.set.len() == 1));
     assert_in_line(&writer, &model, &data);

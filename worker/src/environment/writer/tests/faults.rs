@@ -56,7 +56,7 @@ proptest! {
                     if let Fault::Patched(number) = fault {
                         version += 1;
                         let key = ["a", "b", "c", "d"][usize::from(number)];
-                        let change = if version % 3 == 0 { data.delete(Kind::Flag, key, version) } else { data.patch(Kind::Flag, key, version, b"new") };
+                        let change = if version % 3 == 0 { data.delete(Kind::Flag, key, version) } else { data.patch(Kind::Flag, key, version, b"new", NOW) };
                         writer.changed(change);
                     }
                     let unknown = || Outcome::Failed(StoreError::Unknown("no answer".to_owned()));

@@ -1,8 +1,12 @@
-//! A model of the store.
+//! A model of the store, for tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::*;
+use crate::dataset::{Comparison, ItemId, Snapshot};
+use crate::fence::Found;
+use crate::source::Kind;
+use crate::store::{FenceStep, Look, Op, Outcome};
 
 /// What Redis would hold, and would answer.
 #[derive(Debug, Clone, Default)]
@@ -37,12 +41,12 @@ impl Model {
                 model.marker = true;
             }),
             Op::Purge(step) => self.step(&step, |model| (model.items, model.marker) = (BTreeMap::new(), false)),
-            Op::Compare { snapshot, urgency: _ } => {
-                let mut comparison = crate::dataset::Comparison::new(&snapshot);
+            Op::Compare { snapshot, urgency: _, evidence } => {
+                let mut comparison = Comparison::new(&snapshot, evidence);
                 for (id, body) in &self.items {
                     comparison.found(id.kind, id.key.as_bytes(), body);
                 }
-                Outcome::Compared(comparison.differing())
+                Outcome::Compared(comparison.differences())
             }
             Op::List | Op::Read(_) => unreachable!("the writer does not ask this"),
         }
@@ -59,7 +63,7 @@ impl Model {
     }
 }
 
-pub(super) fn items(snapshot: &crate::dataset::Snapshot) -> BTreeMap<ItemId, Vec<u8>> {
+pub(super) fn items(snapshot: &Snapshot) -> BTreeMap<ItemId, Vec<u8>> {
     [Kind::Flag, Kind::Segment]
         .into_iter()
         .flat_map(|kind| {

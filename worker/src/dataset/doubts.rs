@@ -1,0 +1,171 @@
+//! Items in doubt: the fleet's bytes stay for a while, although LaunchDarkly seems to have something older or nothing.
+//!
+//! LaunchDarkly is many nodes, and one that has just been connected to may be behind. So within a lineage what its first
+//! payload would take back is kept, until a later event on the item or a payload over another connection decides. That
+//! one is believed, whatever it says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::Timestamp;
+
+use super::{Collection, Dataset, Held, ItemId, StoredText};
+use crate::source::{FullPayload, Kind};
+
+/// How old a doubt is when the payload of another connection decides: a node that was behind has caught up by then.
+pub const SECOND_OPINION_AFTER: Duration = Duration::from_secs(30);
+
+/// An item that came so lately may not have reached every node of LaunchDarkly: its absence from a payload is no
+/// deletion yet.
+const CAME_LATELY: Duration = Duration::from_mins(1);
+
+/// How much a full payload says against what is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// The first of a connection. Doubts that are old enough it decides.
+    OfNewConnection,
+    /// A poll. Any node may have answered it; doubts of earlier polls it decides.
+    OfPoll,
+    /// A later one of the same connection: LaunchDarkly's will.
+    Binding,
+    /// A file's, or the first after the user changed where the data comes from: versions are not comparable with those
+    /// held, and those of deleted items are forgotten.
+    OfAnotherLineage,
+}
+
+/// What a payload has of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// This version.
+    Live(u64),
+    /// That it was deleted by this version.
+    Deleted(u64),
+    /// Nothing.
+    Nothing,
+}
+
+/// Why an item stays, and since when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Doubt {
+    sent: Sent,
+    since: Timestamp,
+}
+
+/// Whether an item stays as it is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// In doubt.
+    Yes,
+    /// The payload applies.
+    No,
+}
+
+impl Doubt {
+    fn is_ripe(&self, now: Timestamp) -> bool {
+        now.since(self.since) >= SECOND_OPINION_AFTER
+    }
+}
+
+impl Collection {
+    /// Decides between what is held of an item and what a payload has of it, and notes the doubt if there is one.
+    pub(super) fn doubt(&mut self, key: &str, sent: Sent, authority: Authority, now: Timestamp) -> Kept {
+        let Some((key, held)) = self.items.get_key_value(key) else { return Kept::No };
+        let known = self.doubts.get(key);
+        let may_be_behind = match authority {
+            Authority::OfNewConnection => known.is_none_or(|doubt| !doubt.is_ripe(now)),
+            Authority::OfPoll => known.is_none(),
+            Authority::Binding | Authority::OfAnotherLineage => false,
+        };
+        let takes_back = match sent {
+            Sent::Live(version) => version < held.version,
+            Sent::Deleted(version) => version <= held.version,
+            Sent::Nothing => known.is_some() || now.since(held.since) < CAME_LATELY,
+        };
+        if !may_be_behind || !takes_back {
+            return Kept::No;
+        }
+        let since = known.map_or(now, |doubt| doubt.since);
+        self.doubts.insert(Arc::clone(key), Doubt { sent, since });
+        Kept::Yes
+    }
+
+    /// Why an item in doubt stays.
+    fn why(&self, key: &str, doubt: &Doubt) -> String {
+        let kept = self.items.get(key).map_or(0, |held| held.version);
+        match doubt.sent {
+            Sent::Live(version) => format!("LaunchDarkly sent version {version}, version {kept} is kept"),
+            Sent::Deleted(version) => {
+                format!("LaunchDarkly sent its deletion by version {version}, version {kept} is kept")
+            }
+            Sent::Nothing => format!("LaunchDarkly did not send it, version {kept} is kept"),
+        }
+    }
+}
+
+impl Dataset {
+    /// The items in doubt and why, in order.
+    pub fn doubts(&self) -> impl Iterator<Item = (ItemId, String)> {
+        [Kind::Flag, Kind::Segment].into_iter().flat_map(|kind| {
+            let collection = self.of(kind);
+            collection
+                .doubts
+                .iter()
+                .map(move |(key, doubt)| (ItemId { kind, key: Arc::clone(key) }, collection.why(key, doubt)))
+        })
+    }
+
+    /// When the oldest doubt is old enough for [`Self::decide`].
+    pub fn second_opinion_due(&self) -> Option<Timestamp> {
+        let doubts = self.flags.doubts.values().chain(self.segments.doubts.values());
+        doubts.map(|doubt| doubt.since.after(SECOND_OPINION_AFTER)).min()
+    }
+
+    /// Takes over what a store holds of an item, in doubt, if that is newer than all that is known of it. Whether it was.
+    pub fn adopt(&mut self, stored: StoredText, now: Timestamp) -> bool {
+        let StoredText { id: ItemId { kind, key }, version, body } = stored;
+        let collection = self.of_mut(kind);
+        let known = collection.known_version(&key).max(collection.taken_back.get(&key).copied());
+        if known.is_some_and(|known| version <= known) {
+            return false;
+        }
+        let sent = collection.items.get(&key).map_or(Sent::Nothing, |held| Sent::Live(held.version));
+        let doubt = collection.doubts.get(&key).copied().unwrap_or(Doubt { sent, since: now });
+        let key = collection.shared_key(&key);
+        collection.put(Arc::clone(&key), Held { version, body, since: now });
+        collection.doubts.insert(key, doubt);
+        true
+    }
+
+    /// Applies a full payload that came over a second connection, beside the one that is followed, to the items whose
+    /// doubts are old enough, and to no others. Returns the items whose stored form changed.
+    pub fn decide(&mut self, payload: &FullPayload, now: Timestamp) -> Vec<ItemId> {
+        let mut changed = Vec::new();
+        for kind in [Kind::Flag, Kind::Segment] {
+            let collection = self.of_mut(kind);
+            let ripe = collection.doubts.iter().filter(|(_, doubt)| doubt.is_ripe(now));
+            let mut undecided: BTreeSet<_> = ripe.map(|(key, _)| Arc::clone(key)).collect();
+            for rejected in payload.rejected().iter().filter(|rejected| rejected.kind == kind) {
+                // It exists: what is held is its last good form.
+                if undecided.remove(&*rejected.key) {
+                    collection.doubts.remove(&*rejected.key);
+                }
+            }
+            for item in payload.items().filter(|item| item.kind == kind && !item.deleted) {
+                if undecided.remove(item.key) {
+                    let key = collection.take(item.key, item.version, item.body, now);
+                    changed.extend(key.map(|key| ItemId { kind, key }));
+                }
+            }
+            for key in undecided {
+                let version = collection.remove(&key).unwrap_or_default();
+                collection.deleted.insert(Arc::clone(&key), version);
+                changed.push(ItemId { kind, key });
+            }
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! The status of one environment.
+
+use flotilla_proto::{EnvironmentReport, GrantState, Intent, SourceState};
+
+use super::Machine;
+use crate::dataset::ItemId;
+use crate::source::{Kind, RejectedItem, shortened};
+
+/// Rejected items, and items in doubt, that are named in the status.
+const MOST_NAMED: usize = 20;
+
+impl Machine {
+    /// The whole status.
+    pub(in crate::environment) fn report(&self) -> EnvironmentReport {
+        let rejected = |item: &RejectedItem| format!("{}/{}: {}", word(item.kind), item.shown_key(), item.reason);
+        let doubted = |(id, why): (ItemId, String)| format!("{}/{}: {why}", word(id.kind), shortened(&id.key));
+        let warm = self.assignment.grant.intent == Intent::Warm;
+        let warmed = self.filled && self.source_state == Some(SourceState::Connected);
+        EnvironmentReport {
+            environment: self.assignment.environment.clone(),
+            uid: self.assignment.uid.clone(),
+            generation: self.assignment.generation,
+            grant: self.assignment.grant.clone(),
+            grant_state: if warm && warmed { GrantState::Synchronized } else { self.writer.grant_state() },
+            pending_reason: self.writer.pending_reason().to_owned(),
+            found_fence: self.writer.found_fence().map(ToOwned::to_owned),
+            source_state: self.source_state,
+            marker: self.writer.marker(),
+            store_available: self.writer.available(),
+            flags: self.dataset.count(Kind::Flag),
+            segments: self.dataset.count(Kind::Segment),
+            bytes: self.dataset.bytes(),
+            last_event_time: self.last_event,
+            last_byte_time: self.last_byte,
+            last_write_time: self.last_write,
+            last_error: self.last_error.clone(),
+            source_error: self.source_error.clone(),
+            rejected_items: self.rejected.iter().take(MOST_NAMED).map(rejected).collect(),
+            environment_id: self.environment_id.as_deref().map(ToOwned::to_owned),
+            changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
+            repairs: self.repairs,
+            fenced_writes: self.fenced_writes,
+            doubted_items: self.dataset.doubts().take(MOST_NAMED).map(doubted).collect(),
+        }
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Flag => "flag",
+        Kind::Segment => "segment",
+    }
+}

@@ -1,0 +1,37 @@
+//! Where the items in the store came from, and what of them may be newer than the data set.
+
+use super::{Versions, Writer};
+use crate::dataset::Evidence;
+use crate::fence::{Fence, Lineage};
+
+impl Writer {
+    /// More is known of the data set's lineage, which is the same.
+    pub(in crate::environment) fn amend_lineage(&mut self, lineage: Lineage) {
+        self.me.lineage = lineage;
+    }
+
+    /// The data set is of another lineage now: it replaces what is stored, whatever the versions there.
+    pub(in crate::environment) fn begin_lineage(&mut self, lineage: Lineage) {
+        self.me.lineage = lineage;
+        self.stored_versions = Versions::Meaningless;
+    }
+
+    /// What of the store may be newer than the data set: within a lineage, whatever has a higher version; and items that
+    /// the data set lacks, as long as they are another grant's, or another run's.
+    pub(super) fn evidence(&self) -> Evidence {
+        let is_same = self.stored.as_ref().is_some_and(|stored| stored.is_same(&self.me.lineage));
+        if [self.me.versions, self.stored_versions].contains(&Versions::Meaningless) || !is_same {
+            Evidence::Nothing
+        } else if self.was_in_line {
+            Evidence::Newer
+        } else {
+            Evidence::NewerOrForeign
+        }
+    }
+
+    /// Where the items under a fence came from; `None` if it was not this environment's.
+    pub(super) fn stored_lineage(&self, value: &str) -> Option<Lineage> {
+        let fence = Fence::parse(value)?;
+        (fence.fleet == self.me.fleet && fence.uid == self.me.uid).then_some(fence.lineage)
+    }
+}
