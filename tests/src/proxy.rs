@@ -13,6 +13,7 @@ mod rule;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub use rule::{Client, Flow, Rule};
 
-use connection::Connection;
+use connection::{Broken, Connection};
 use rule::Rules;
 
 /// A running proxy.
@@ -34,6 +35,7 @@ pub struct Proxy {
 struct Shared {
     address: SocketAddr,
     state: watch::Sender<State>,
+    tally: Arc<Tally>,
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -43,6 +45,30 @@ struct State {
     /// Where new connections lead.
     server: SocketAddr,
     rules: Rules,
+}
+
+/// Counts connections.
+#[derive(Debug, Default)]
+struct Tally {
+    open: AtomicUsize,
+    broken: AtomicUsize,
+}
+
+/// One open connection in the tally.
+#[derive(Debug)]
+struct Counted(Arc<Tally>);
+
+impl Counted {
+    fn new(tally: Arc<Tally>) -> Self {
+        tally.open.fetch_add(1, Ordering::Relaxed);
+        Self(tally)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Shared {
@@ -60,8 +86,9 @@ impl Proxy {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
         let (state, seen) = watch::channel(State { server, rules: Rules::default() });
-        let task = tokio::spawn(accept(listener, seen));
-        Ok(Self { shared: Arc::new(Shared { address, state, accepting: Mutex::new(Some(task)) }) })
+        let tally = Arc::<Tally>::default();
+        let task = tokio::spawn(accept(listener, seen, Arc::clone(&tally)));
+        Ok(Self { shared: Arc::new(Shared { address, state, tally, accepting: Mutex::new(Some(task)) }) })
     }
 
     /// Where it listens.
@@ -89,6 +116,16 @@ impl Proxy {
         self.set_for_open(client, Rule::RESET);
     }
 
+    /// How many connections are open now, also those whose end is held.
+    pub fn open(&self) -> usize {
+        self.shared.tally.open.load(Ordering::Relaxed)
+    }
+
+    /// How many were refused, cut or reset so far.
+    pub fn broken(&self) -> usize {
+        self.shared.tally.broken.load(Ordering::Relaxed)
+    }
+
     /// Lifts all rules. Connections from which something was taken break; what was held is delivered.
     pub fn heal(&self) {
         self.shared.state.send_modify(|state| state.rules.clear());
@@ -108,7 +145,8 @@ impl Proxy {
     #[expect(clippy::disallowed_methods, reason = "the task is held by the handle and ends with it")]
     pub async fn come_back(&self) -> io::Result<()> {
         let listener = TcpListener::bind(self.shared.address).await?;
-        let task = tokio::spawn(accept(listener, self.shared.state.subscribe()));
+        let tally = Arc::clone(&self.shared.tally);
+        let task = tokio::spawn(accept(listener, self.shared.state.subscribe(), tally));
         if let Some(previous) = self.accepting().replace(task) {
             previous.abort();
         }
@@ -121,14 +159,19 @@ impl Proxy {
 }
 
 /// Accepts until it is aborted; all connections end with it.
-async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, state: watch::Receiver<State>, tally: Arc<Tally>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, from)) => {
-                    let server = listener.local_addr().ok();
-                    connections.spawn(serve(client, from, server, state.clone()));
+                    let (own, state, tally) = (listener.local_addr().ok(), state.clone(), Arc::clone(&tally));
+                    connections.spawn(async move {
+                        let counted = Counted::new(tally);
+                        if serve(client, from, own, state).await.is_err() {
+                            counted.0.broken.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
                 }
                 // Out of file descriptors, or the peer went away: the next one may do better.
                 Err(_) => tokio::task::yield_now().await,
@@ -138,23 +181,25 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>) {
     }
 }
 
-async fn serve(client: TcpStream, from: SocketAddr, own: Option<SocketAddr>, state: watch::Receiver<State>) {
+async fn serve(
+    client: TcpStream,
+    from: SocketAddr,
+    own: Option<SocketAddr>,
+    state: watch::Receiver<State>,
+) -> Result<(), Broken> {
     let process = own.and_then(|own| peer::process_of(from, own));
     let (server, opened) = {
         let state = state.borrow();
         (state.server, state.rules.opened(process))
     };
     let mut connection = Connection { state, opened };
-    if connection.is_refused() {
+    let server = if connection.is_refused() { None } else { TcpStream::connect(server).await.ok() };
+    let Some(server) = server else {
+        // The nearest to a refusal that is left after the client's connect.
         let _ = client.set_zero_linger();
-        return;
-    }
-    // One that leads nowhere is closed at once: the nearest to a refusal that is left after the client's connect.
-    let Ok(server) = TcpStream::connect(server).await else {
-        let _ = client.set_zero_linger();
-        return;
+        return Err(Broken);
     };
-    connection.carry(client, server).await;
+    connection.carry(client, server).await
 }
 
 #[cfg(test)]

@@ -59,6 +59,9 @@ mod membership;
 // A worker dies, stands still, or leaves.
 #[path = "e2e/failover.rs"]
 mod failover;
+// The network is cut between a worker and everything else.
+#[path = "e2e/cuts.rs"]
+mod cuts;
 // Control and workers end and start again.
 #[path = "e2e/restarts.rs"]
 mod restarts;

@@ -36,7 +36,7 @@ enum Piece {
 
 /// The connection is to be reset at both ends.
 #[derive(Debug)]
-struct Broken;
+pub(super) struct Broken;
 
 /// One direction.
 #[derive(Debug)]
@@ -75,12 +75,12 @@ impl Connection {
     }
 
     /// Carries bytes in both directions until both have ended.
-    pub(super) async fn carry(self, mut client: TcpStream, mut server: TcpStream) {
+    pub(super) async fn carry(self, mut client: TcpStream, mut server: TcpStream) -> Result<(), Broken> {
         for stream in [&client, &server] {
             // What comes in small pieces goes on in small pieces.
             let _ = stream.set_nodelay(true);
         }
-        let is_broken = {
+        let outcome = {
             let (from_client, to_client) = client.split();
             let (from_server, to_server) = server.split();
             let mut up = Direction::new(self.clone(), |rule| rule.up, |rule| rule.down);
@@ -88,15 +88,16 @@ impl Connection {
             let both =
                 async { tokio::try_join!(up.carry(from_client, to_server), down.carry(from_server, to_client)) };
             tokio::select! {
-                outcome = both => outcome.is_err(),
-                () = self.clone().refused() => true,
+                outcome = both => outcome.map(|((), ())| ()),
+                () = self.clone().refused() => Err(Broken),
             }
         };
-        if is_broken {
+        if outcome.is_err() {
             for stream in [&client, &server] {
                 let _ = stream.set_zero_linger();
             }
         }
+        outcome
     }
 }
 
