@@ -114,7 +114,8 @@ async fn a_resync_and_a_new_owner_write_only_what_differs() {
     changed.remove(Kind::Segment, "segment-00003");
     fleet.simulator.set_data(KEY, changed.clone());
     fleet.restart_worker(0).await.unwrap();
-    wait_for_stored(&fleet.redis, PREFIX, &changed, BOUND).await;
+    // Whether the segment is gone, LaunchDarkly is asked once more after half a minute.
+    wait_for_stored(&fleet.redis, PREFIX, &changed, 3 * BOUND).await;
     fleet.wait_for_initialization("spree", "current", BOUND).await;
     let mut written = fields_written(&monitor.seen().await);
     written.sort();

@@ -45,8 +45,7 @@ fn digest(stored: &Stored) -> u64 {
 /// Every flag and the segment of one version: a mixture with another has a digest that belongs to no state.
 fn whole(flags: usize, bytes: usize, version: u64) -> Dataset {
     let mut data = Dataset::default();
-    // The number of items changes too.
-    for index in 0..flags + usize::try_from(version % 3).unwrap() {
+    for index in 0..flags {
         data.insert(Kind::Flag, generated_flag(index, version, bytes, SEED));
     }
     let segment = format!(r#"{{"key":"segment","version":{version},"included":[]}}"#);
@@ -64,7 +63,10 @@ impl Story {
             match step {
                 Step::Patch => data.insert(Kind::Flag, generated_flag(index, version, bytes, SEED)),
                 Step::Delete => data.remove(Kind::Flag, &format!("flag-{index:05}")),
-                Step::Put | Step::Cut | Step::Resync => data = whole(flags, bytes, version),
+                // The number of items changes too.
+                Step::Put => data = whole(flags + usize::try_from(version % 3).unwrap(), bytes, version),
+                // What a new connection lacks, although it came just before, would stay for a while.
+                Step::Cut | Step::Resync => data = whole(flags + 2, bytes, version),
             }
             story.order.insert(digest(&Stored::of(&data)), story.steps.len() + 1);
             story.steps.push((step, Arc::new(data.clone())));

@@ -226,6 +226,7 @@ impl Machine {
                 self.source_error = None;
                 if self.filled && self.changed_environment_id.is_none() {
                     self.source_state = Some(SourceState::Connected);
+                    self.said_again(now);
                 }
             }
             SourceEvent::Patch { kind, key, version, deleted: true, .. }

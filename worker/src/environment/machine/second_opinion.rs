@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use flotilla_proto::{SourceState, Timestamp};
+use flotilla_proto::{Source, SourceState, Timestamp};
 
 use super::{Action, Machine};
-use crate::source::SourceEvent;
+use crate::dataset::Authority;
+use crate::source::{FullPayload, SourceEvent};
 
 /// Pause before LaunchDarkly is asked once more, when it could not answer or left something in doubt.
 const ASK_ONCE_MORE: Duration = Duration::from_secs(30);
@@ -15,6 +16,8 @@ const ASK_ONCE_MORE: Duration = Duration::from_secs(30);
 pub(super) enum SecondOpinion {
     /// It is not, and will not be before then.
     NotAsked { not_before: Timestamp },
+    /// It is about to be: a poll said that nothing changed, which decides, but not what there is.
+    Due,
     /// It is; the second connection, once it stands, is to this environment.
     Asked { environment_id: Option<Box<str>> },
 }
@@ -22,17 +25,38 @@ pub(super) enum SecondOpinion {
 impl Machine {
     /// Asks if it is time; otherwise says when it will be.
     pub(super) fn ask_again(&mut self, now: Timestamp, actions: &mut Vec<Action>) -> Option<Timestamp> {
-        let SecondOpinion::NotAsked { not_before } = self.second_opinion else { return None };
+        let Some(ripe_at) = self.dataset.second_opinion_due() else {
+            if let SecondOpinion::Due = self.second_opinion {
+                self.second_opinion = SecondOpinion::NotAsked { not_before: now };
+            }
+            return None;
+        };
         // A source without a connection will bring another payload by itself.
-        let due =
-            self.dataset.second_opinion_due().filter(|_| self.source_state == Some(SourceState::Connected))?;
-        let due = due.max(not_before);
+        if self.source_state != Some(SourceState::Connected) {
+            return None;
+        }
+        let due = match self.second_opinion {
+            SecondOpinion::NotAsked { not_before } => ripe_at.max(not_before),
+            SecondOpinion::Due => now,
+            SecondOpinion::Asked { .. } => return None,
+        };
         if now < due {
             return Some(due);
         }
         self.second_opinion = SecondOpinion::Asked { environment_id: None };
         actions.push(Action::AskAgain);
         None
+    }
+
+    /// A poll said that nothing changed since the one that left something in doubt.
+    pub(super) fn said_again(&mut self, now: Timestamp) {
+        let is_in_doubt = self.dataset.second_opinion_due().is_some();
+        match self.second_opinion {
+            SecondOpinion::NotAsked { not_before } if is_in_doubt && not_before <= now => {
+                self.second_opinion = SecondOpinion::Due;
+            }
+            SecondOpinion::NotAsked { .. } | SecondOpinion::Due | SecondOpinion::Asked { .. } => {}
+        }
     }
 
     /// The second connection says something; `None`: it is gone. The first payload or failure is its last word.
@@ -49,8 +73,7 @@ impl Machine {
                     matches!((&self.environment_id, environment_id), (Some(ours), Some(id)) if ours != id);
                 self.second_opinion = SecondOpinion::NotAsked { not_before: now.after(ASK_ONCE_MORE) };
                 if !is_another {
-                    let changed = self.dataset.decide(&payload, now);
-                    self.writer.replaced(changed);
+                    self.decide(now, &payload);
                 }
             }
             Some(SourceEvent::Interrupted { .. }) | None => {
@@ -66,5 +89,14 @@ impl Machine {
             ) => {}
         }
         self.after(now, Vec::new())
+    }
+
+    fn decide(&mut self, now: Timestamp, payload: &FullPayload) {
+        let changed = match self.assignment.spec.source {
+            // One more poll is as good as the next.
+            Source::Poll { .. } => self.dataset.replace(payload, Authority::OfPoll, now),
+            Source::Stream { .. } | Source::File { .. } => self.dataset.decide(payload, now),
+        };
+        self.writer.replaced(changed);
     }
 }

@@ -128,6 +128,23 @@ fn the_next_poll_decides() {
 }
 
 #[test]
+fn a_poll_that_finds_nothing_changed_decides_too() {
+    let mut store = Model::default();
+    let mut assignment = granted("w1", 1, Intent::Serve);
+    assignment.spec.source = Source::Poll { interval: Duration::from_secs(30) };
+    let mut worker = Worker::start(&mut store, assignment, NOW);
+    worker.connect(&mut store, None, &[("a", 2), ("gone", 1)]);
+    worker.hear(&mut store, SourceEvent::Unchanged);
+    worker.hear(&mut store, payload(&[("a", 2)]));
+    assert_eq!((stored(&store).len(), worker.doubts().len()), (2, 1));
+    worker.take_done();
+    worker.hear(&mut store, SourceEvent::Unchanged);
+    assert_eq!(worker.take_done(), ["ask again"], "for what is not changed was not sent");
+    worker.hear_again(&mut store, payload(&[("a", 2)]));
+    assert_eq!((stored(&store), worker.doubts().len()), (vec![("a", 2)], 0));
+}
+
+#[test]
 fn a_file_is_never_doubted() {
     let mut assignment = granted("w1", 1, Intent::Serve);
     assignment.spec.source = Source::File { path: "flags.json".to_owned() };
