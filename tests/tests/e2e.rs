@@ -62,6 +62,9 @@ mod failover;
 // The network is cut between a worker and everything else.
 #[path = "e2e/cuts.rs"]
 mod cuts;
+// Every process fails at every stage of a handover.
+#[path = "e2e/stages.rs"]
+mod stages;
 // Control and workers end and start again.
 #[path = "e2e/restarts.rs"]
 mod restarts;
