@@ -65,6 +65,12 @@ mod cuts;
 // Every process fails at every stage of a handover.
 #[path = "e2e/stages.rs"]
 mod stages;
+// What is asked for, or written, while its worker is out of reach.
+#[path = "e2e/out_of_reach.rs"]
+mod out_of_reach;
+// Control's database is an old one, or there are two of it.
+#[path = "e2e/databases.rs"]
+mod databases;
 // Control and workers end and start again.
 #[path = "e2e/restarts.rs"]
 mod restarts;

@@ -14,7 +14,8 @@ use crate::population::{
 };
 use crate::reader::Reader;
 
-const SHORT: [&str; 6] = ["--heartbeat-interval", "300ms", "--lease-duration", "2s", "--reassign-grace", "300ms"];
+pub(crate) const SHORT: [&str; 6] =
+    ["--heartbeat-interval", "300ms", "--lease-duration", "2s", "--reassign-grace", "300ms"];
 const LEASE: Duration = Duration::from_secs(2);
 /// So that LaunchDarkly is asked again soon after a test has been unkind to it.
 const QUICK: [&str; 2] = ["--initial-retry-delay", "100ms"];
@@ -29,20 +30,20 @@ const CUTS: [(&str, Rule); 5] = [
 ];
 
 /// A fleet whose environments are shared among so many workers, each of whom can be cut off.
-async fn start(workers: usize, environments: usize) -> (Fleet, Population) {
+pub(crate) async fn start(workers: usize, environments: usize) -> (Fleet, Population) {
     let builder = Fleet::builder().workers(workers).control_arguments(&SHORT).through_proxies();
     let fleet = builder.start().await.unwrap();
     let population = Population::settle_in_with(&fleet, environments, &QUICK).await;
     (fleet, population)
 }
 
-fn cut(fleet: &mut Fleet, link: Link, worker: usize, rule: Rule) {
+pub(crate) fn cut(fleet: &mut Fleet, link: Link, worker: usize, rule: Rule) {
     let client = Client::Process(fleet.worker(worker).pid());
     fleet.links().proxy(link).set(client, rule);
 }
 
 /// The environments of each worker, by its number.
-async fn by_worker(fleet: &Fleet) -> BTreeMap<usize, Vec<usize>> {
+pub(crate) async fn by_worker(fleet: &Fleet) -> BTreeMap<usize, Vec<usize>> {
     let mut shares = BTreeMap::<usize, Vec<usize>>::new();
     for (index, (_, (worker, _))) in owners(fleet).await.into_iter().enumerate() {
         let number: usize = worker.trim_start_matches('w').parse().unwrap();
@@ -64,7 +65,7 @@ fn change(fleet: &Fleet, population: Population, version: u64) {
 }
 
 /// What must be true in the end, whatever was cut.
-async fn assert_well(fleet: &Fleet, population: Population, version: u64) {
+pub(crate) async fn assert_well(fleet: &Fleet, population: Population, version: u64) {
     let workers = fleet.worker_count();
     wait_until_connected(fleet, workers).await;
     population.wait_until_stored(fleet, BOUND).await;
@@ -90,7 +91,12 @@ async fn assert_well(fleet: &Fleet, population: Population, version: u64) {
 }
 
 /// Waits until control tells of each of these environments what is wanted.
-async fn wait_until_all(fleet: &Fleet, what: &str, indices: &[usize], is_wanted: impl Fn(&Environment) -> bool) {
+pub(crate) async fn wait_until_all(
+    fleet: &Fleet,
+    what: &str,
+    indices: &[usize],
+    is_wanted: impl Fn(&Environment) -> bool,
+) {
     let mut api = environments_api(fleet);
     wait_until(what, BOUND, async || {
         let found = list(&mut api).await?;
@@ -100,11 +106,11 @@ async fn wait_until_all(fleet: &Fleet, what: &str, indices: &[usize], is_wanted:
     .await;
 }
 
-fn is_stale(environment: &Environment) -> bool {
+pub(crate) fn is_stale(environment: &Environment) -> bool {
     status(environment).initialization() == Initialization::Stale
 }
 
-fn is_current(environment: &Environment) -> bool {
+pub(crate) fn is_current(environment: &Environment) -> bool {
     status(environment).initialization() == Initialization::Current
 }
 

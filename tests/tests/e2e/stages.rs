@@ -7,12 +7,12 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use flotilla_proto::v1::EventType;
-use flotilla_tests::harness::{Fleet, Link, require_tool};
+use flotilla_proto::v1::{Event, EventType};
+use flotilla_tests::harness::{Fleet, Link, require_tool, wait_until};
 use flotilla_tests::proxy::{Client, Flow, Rule};
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use crate::chronicle::{Events, wait_until_shared};
+use crate::chronicle::{Events, sentences, wait_until_shared};
 use crate::population::{BOUND, Population, find_workers};
 use crate::reader::Reader;
 
@@ -202,6 +202,50 @@ async fn run_all(stage: Stage) {
         .collect()
         .await;
     assert_eq!(failed, Vec::<String>::new(), "at the stage {stage:?}");
+}
+
+/// The next owner never serves: the last one goes on all the time, and gets the environment back.
+async fn undone(rule: Rule) {
+    let mut scene = Scene::at(Stage::Promoted).await;
+    let next = scene.pid(Who::New);
+    scene.fleet.links().proxy(Link::Redis).set(Client::Process(next), rule);
+    scene.population.patch(&scene.fleet, 3);
+    scene.population.wait_until_stored(&scene.fleet, BOUND).await;
+    let abandoned = |event: &Event| event.worker == "w2" && event.reason == "timeout";
+    scene.events.wait_for(EventType::HandoverAbandoned, ENVIRONMENTS, BOUND, abandoned).await;
+    let is_undone = |event: &Event| event.worker == "w1" && event.reason == "undone";
+    scene.events.wait_for(EventType::Moved, ENVIRONMENTS, BOUND, is_undone).await;
+    wait_until_shared(&scene.fleet, &[("w1", 2), ("w2", 0)], BOUND).await;
+    scene.population.assert_owned_once(&scene.fleet).await;
+    let fences = scene.population.fences(&scene.fleet).await;
+
+    // What the next owner had sent comes late.
+    scene.fleet.links().heal();
+    let proxy = scene.fleet.links().proxy(Link::Redis).clone();
+    wait_until("the held connections came to their end", BOUND, async || {
+        let open = proxy.open();
+        if open <= 4 { Ok(()) } else { Err(format!("{open} are open")) }
+    })
+    .await;
+    assert_eq!(scene.population.fences(&scene.fleet).await, fences, "a late claim was accepted");
+    // Under its new grant the last owner has to report first; until then it was current without a break.
+    let told = scene.events.told().await.unwrap();
+    let undone = told.iter().position(|event| event.r#type() == EventType::HandoverAbandoned).unwrap();
+    let changed = |event: &Event| event.r#type() == EventType::InitializationChanged;
+    assert!(!told[..undone].iter().any(changed), "{}", sentences(&told));
+    scene.population.patch(&scene.fleet, 4);
+    scene.population.wait_until_stored(&scene.fleet, BOUND).await;
+    scene.population.assert_owned_once(&scene.fleet).await;
+    scene.reader.stop().await.assert_never_rolled_back();
+}
+
+/// With the shipped time limit of a promotion, 15 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promotion_that_cannot_reach_redis_is_undone() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    tokio::join!(undone(Rule::both(Flow::Hold)), undone(HOLE), undone(Rule::RESET));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
