@@ -4,6 +4,7 @@
 mod cli;
 mod fleet;
 mod http;
+mod links;
 mod process;
 mod redis_server;
 mod tools;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use cli::CliOutput;
 pub use fleet::{Fleet, FleetBuilder};
 pub use http::{HttpAnswer, http_get};
+pub use links::{Link, Links};
 pub use process::{Listening, Process};
 pub use redis_server::RedisServer;
 pub use tools::{binary_directory, binary_in, have_tool, require_tool, workspace_directory};

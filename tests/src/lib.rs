@@ -4,6 +4,8 @@
 
 /// Processes: Redis, the shipped binaries, and waiting for what they do.
 pub mod harness;
+/// The network between them, and what can be wrong with it.
+pub mod proxy;
 /// The real LaunchDarkly SDKs, as readers.
 pub mod sdks;
 /// LaunchDarkly, as far as a worker can see it.

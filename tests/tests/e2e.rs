@@ -44,9 +44,33 @@ mod population;
 // A reader of Redis that never looks away.
 #[path = "e2e/reader.rs"]
 mod reader;
+// What control tells meanwhile.
+#[path = "e2e/chronicle.rs"]
+mod chronicle;
+// Changes that never cease.
+#[path = "e2e/patcher.rs"]
+mod patcher;
+// Workers join, are emptied, and are restarted one after another, without a gap.
+#[path = "e2e/handover.rs"]
+mod handover;
+// Who takes part, as users say it.
+#[path = "e2e/membership.rs"]
+mod membership;
 // A worker dies, stands still, or leaves.
 #[path = "e2e/failover.rs"]
 mod failover;
+// The network is cut between a worker and everything else.
+#[path = "e2e/cuts.rs"]
+mod cuts;
+// Every process fails at every stage of a handover.
+#[path = "e2e/stages.rs"]
+mod stages;
+// What is asked for, or written, while its worker is out of reach.
+#[path = "e2e/out_of_reach.rs"]
+mod out_of_reach;
+// Control's database is an old one, or there are two of it.
+#[path = "e2e/databases.rs"]
+mod databases;
 // Control and workers end and start again.
 #[path = "e2e/restarts.rs"]
 mod restarts;

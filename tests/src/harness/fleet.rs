@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::cli::{self, CliOutput};
 use super::http::{HttpAnswer, http_get};
+use super::links::{Link, Links};
 use super::process::{Listening, Process};
 use super::redis_server::RedisServer;
 use super::tools::{binary_directory, binary_in};
@@ -29,6 +30,7 @@ pub struct FleetBuilder {
     variables: Vec<(String, String)>,
     binaries: Option<PathBuf>,
     store_url: Option<String>,
+    has_links: bool,
 }
 
 /// A running fleet. Dropping it kills its processes; the directory stays when the test failed.
@@ -40,15 +42,25 @@ pub struct Fleet {
     pub simulator: Simulator,
     control: Server,
     workers: Vec<Server>,
+    links: Option<Links>,
     builder: FleetBuilder,
     commands: AtomicUsize,
     directory: Option<TempDir>,
+}
+
+/// Where control sends workers.
+#[derive(Debug)]
+struct Upstreams {
+    store: String,
+    launchdarkly: String,
 }
 
 #[derive(Debug)]
 struct Server {
     process: Process,
     listening: Listening,
+    /// Given to this one alone.
+    arguments: Vec<String>,
 }
 
 impl FleetBuilder {
@@ -94,21 +106,35 @@ impl FleetBuilder {
         self
     }
 
+    /// Puts a proxy on each link of the workers; see [`Fleet::links`].
+    #[must_use]
+    pub fn through_proxies(mut self) -> Self {
+        self.has_links = true;
+        self
+    }
+
     /// Starts everything and waits until control and the workers listen.
     pub async fn start(self) -> anyhow::Result<Fleet> {
         let directory = tempfile::tempdir().context("cannot make a directory for the fleet")?;
         fs::create_dir(directory.path().join("logs"))?;
         let redis = RedisServer::start().await?;
         let simulator = Simulator::start().await.context("cannot start the simulator")?;
+        let links = if self.has_links { Some(Links::start(&redis, &simulator).await?) } else { None };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let command = self.control_command(directory.path(), &redis, &simulator, anywhere, anywhere)?;
-        let control = Server::start("control", command, directory.path()).await?;
+        let anywhere = Listening { grpc: Some(anywhere), http: anywhere };
+        let upstreams = self.upstreams(links.as_ref(), &redis, &simulator);
+        let command = self.control_command(&directory.path().join("control"), &upstreams, anywhere)?;
+        let control = Server::start("control", command, directory.path(), Vec::new()).await?;
+        if let (Some(links), Some(address)) = (&links, control.listening.grpc) {
+            links.proxy(Link::Control).lead_to(address);
+        }
         let workers = self.workers;
         let mut fleet = Fleet {
             redis,
             simulator,
             control,
             workers: Vec::new(),
+            links,
             builder: self,
             commands: AtomicUsize::new(0),
             directory: Some(directory),
@@ -119,14 +145,21 @@ impl FleetBuilder {
         Ok(fleet)
     }
 
+    fn upstreams(&self, links: Option<&Links>, redis: &RedisServer, simulator: &Simulator) -> Upstreams {
+        let (store, launchdarkly) = match links {
+            Some(links) => (links.store_url(), links.launchdarkly_uri()),
+            None => (redis.url(), simulator.uri()),
+        };
+        Upstreams { store: self.store_url.clone().unwrap_or(store), launchdarkly }
+    }
+
     fn control_command(
         &self,
-        directory: &Path,
-        redis: &RedisServer,
-        simulator: &Simulator,
-        grpc: SocketAddr,
-        http: SocketAddr,
+        data: &Path,
+        upstreams: &Upstreams,
+        Listening { grpc, http }: Listening,
     ) -> anyhow::Result<Command> {
+        let grpc = grpc.context("control has a gRPC address")?;
         let mut command = self.command("flotilla-control")?;
         command
             .arg("--listen")
@@ -134,13 +167,9 @@ impl FleetBuilder {
             .arg("--http-listen")
             .arg(http.to_string())
             .arg("--data-dir")
-            .arg(directory.join("control"))
-            .arg("--redis-url")
-            .arg(self.store_url.clone().unwrap_or_else(|| redis.url()))
-            .arg("--stream-uri")
-            .arg(simulator.uri())
-            .arg("--base-uri")
-            .arg(simulator.uri())
+            .arg(data)
+            .args(["--redis-url", &upstreams.store])
+            .args(["--stream-uri", &upstreams.launchdarkly, "--base-uri", &upstreams.launchdarkly])
             .args(["--log-format", "json"])
             .args(&self.control_arguments);
         Ok(command)
@@ -195,7 +224,7 @@ impl Fleet {
         self.control.listening
     }
 
-    /// The URL that workers and the command line are given.
+    /// The URL that the command line is given, and workers where no proxy is before it.
     pub fn control_url(&self) -> String {
         let address = self.control.listening.grpc.expect("control was started with a gRPC address");
         format!("http://{address}")
@@ -204,11 +233,23 @@ impl Fleet {
     /// Starts control again, on the addresses and data that it had, after it ended.
     pub async fn restart_control(&mut self) -> anyhow::Result<()> {
         self.control.process.kill9();
-        let Listening { grpc, http } = self.control.listening;
-        let grpc = grpc.context("control had no gRPC address")?;
-        let command = self.builder.control_command(self.directory(), &self.redis, &self.simulator, grpc, http)?;
-        self.control = Server::start("control", command, self.directory()).await?;
+        let command = self.control_command(&self.directory().join("control"), self.control.listening)?;
+        self.control = Server::start("control", command, self.directory(), Vec::new()).await?;
         Ok(())
+    }
+
+    /// How a control of this fleet is started, on these data and addresses: for one that is not its own.
+    pub fn control_command(&self, data: &Path, listening: Listening) -> anyhow::Result<Command> {
+        let upstreams = self.builder.upstreams(self.links.as_ref(), &self.redis, &self.simulator);
+        self.builder.control_command(data, &upstreams, listening)
+    }
+
+    /// What lies between the workers and everything else. The command line and tests have ways of their own.
+    ///
+    /// # Panics
+    /// Without [`FleetBuilder::through_proxies`].
+    pub fn links(&self) -> &Links {
+        self.links.as_ref().expect("the fleet was started through proxies")
     }
 
     /// How many workers were started.
@@ -233,29 +274,38 @@ impl Fleet {
 
     /// Starts one more worker.
     pub async fn add_worker(&mut self) -> anyhow::Result<()> {
-        let server = self.start_worker(self.workers.len()).await?;
+        self.add_worker_with(&[]).await
+    }
+
+    /// As [`Fleet::add_worker`], with arguments for this one alone.
+    pub async fn add_worker_with(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let server = self.start_worker(self.workers.len(), arguments).await?;
         self.workers.push(server);
         Ok(())
     }
 
-    /// Starts a worker again, in the state directory that it had, after it ended.
+    /// Starts a worker again, in the state directory and with the arguments that it had, after it ended.
     pub async fn restart_worker(&mut self, index: usize) -> anyhow::Result<()> {
         self.workers[index].process.kill9();
-        self.workers[index] = self.start_worker(index).await?;
+        let arguments = self.workers[index].arguments.clone();
+        self.workers[index] = self.start_worker(index, arguments).await?;
         Ok(())
     }
 
-    async fn start_worker(&self, index: usize) -> anyhow::Result<Server> {
+    async fn start_worker(&self, index: usize, arguments: Vec<String>) -> anyhow::Result<Server> {
         let name = Self::worker_name(index);
-        let command = self.worker_command(&name, &self.directory().join(&name))?;
-        Server::start(&name, command, self.directory()).await
+        let mut command = self.worker_command(&name, &self.directory().join(&name))?;
+        command.args(&arguments);
+        Server::start(&name, command, self.directory(), arguments).await
     }
 
     /// How a worker of this fleet is started: for one that is not to become a member.
     pub fn worker_command(&self, name: &str, state_directory: &Path) -> anyhow::Result<Command> {
         let mut command = self.builder.command("flotilla-worker")?;
+        let control = self.links.as_ref().map_or_else(|| self.control_url(), Links::control_url);
         command
-            .args(["--control", &self.control_url(), "--name", name])
+            .args(["--control", &control, "--name", name])
             .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
             .arg("--state-dir")
             .arg(state_directory)
@@ -354,9 +404,9 @@ impl Drop for Fleet {
 }
 
 impl Server {
-    async fn start(name: &str, command: Command, directory: &Path) -> anyhow::Result<Self> {
+    async fn start(name: &str, command: Command, directory: &Path, arguments: Vec<String>) -> anyhow::Result<Self> {
         let mut process = Process::start(name, command, &directory.join("logs"))?;
         let listening = process.listening(START_BOUND).await?;
-        Ok(Self { process, listening })
+        Ok(Self { process, listening, arguments })
     }
 }

@@ -1,6 +1,6 @@
 //! A Redis of the test's own.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -55,6 +55,11 @@ impl RedisServer {
     /// The port, the same after every start.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// `redis://127.0.0.1:PORT`.

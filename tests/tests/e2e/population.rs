@@ -55,12 +55,17 @@ impl Population {
     /// Adds the environments to the simulator and, by the command line, to the fleet, whose workers must all be
     /// connected; waits until everything is current and in Redis.
     pub(crate) async fn settle_in(fleet: &Fleet, count: usize) -> Self {
+        Self::settle_in_with(fleet, count, &[]).await
+    }
+
+    /// As [`Population::settle_in`], with more arguments for `env add`.
+    pub(crate) async fn settle_in_with(fleet: &Fleet, count: usize, more: &[&str]) -> Self {
         wait_until_connected(fleet, fleet.worker_count()).await;
         let population = Self { count };
         for index in population.indices() {
             Self::add_to_simulator(fleet, index);
         }
-        let adding = population.indices().map(|index| Self::add(fleet, index));
+        let adding = population.indices().map(|index| Self::add_with(fleet, index, more));
         let outputs: Vec<CliOutput> =
             futures_util::stream::iter(adding).buffer_unordered(ADDS_UNDER_WAY).collect().await;
         for output in outputs {
@@ -82,8 +87,12 @@ impl Population {
 
     /// `env add` for this environment.
     pub(crate) async fn add(fleet: &Fleet, index: usize) -> CliOutput {
+        Self::add_with(fleet, index, &[]).await
+    }
+
+    async fn add_with(fleet: &Fleet, index: usize, more: &[&str]) -> CliOutput {
         let (name, prefix, key) = (Self::name(index), Self::prefix(index), Self::key(index));
-        fleet.add_environment(&name, &prefix, &key, &[]).await.unwrap()
+        fleet.add_environment(&name, &prefix, &key, more).await.unwrap()
     }
 
     /// Sends the probe in this version, to every environment.
@@ -161,18 +170,25 @@ impl Population {
         self.indices().map(|index| fleet.simulator.counters(&Self::key(index)).stream_connections).collect()
     }
 
-    /// Asserts that control, the workers and Redis agree on one owner for each environment.
+    /// Waits until nothing moves, and asserts that control, the workers and Redis agree on one owner for each
+    /// environment.
     pub(crate) async fn assert_owned_once(self, fleet: &Fleet) {
-        let owners = owners(fleet).await;
+        let (owners, workers, fences) = wait_until("nothing moves", BOUND, async || {
+            let before = owners(fleet).await;
+            let seen = (workers(fleet).await, self.fences(fleet).await);
+            let moves = seen.0.iter().any(|worker| worker.standby > 0) || owners(fleet).await != before;
+            if moves { Err(format!("{before:?}")) } else { Ok((before, seen.0, seen.1)) }
+        })
+        .await;
         assert_eq!(owners.len(), self.count);
         let mut held = BTreeMap::new();
-        for worker in workers(fleet).await {
+        for worker in workers {
             for environment in worker.environment_names {
                 let before = held.insert(environment.clone(), worker.name.clone());
                 assert_eq!(before, None, "{environment} is owned twice");
             }
         }
-        for (index, fence) in self.fences(fleet).await.iter().enumerate() {
+        for (index, fence) in fences.iter().enumerate() {
             let fence = Fence::parse(fence).unwrap();
             let (worker, epoch) = &owners[&Self::name(index)];
             assert_eq!(held.get(&Self::name(index)), Some(worker));
@@ -191,6 +207,11 @@ pub(crate) fn probe(version: u64) -> Item {
 /// A client of the environments' service that finds control again after a restart.
 pub(crate) fn environments_api(fleet: &Fleet) -> EnvironmentServiceClient<Channel> {
     EnvironmentServiceClient::new(channel(fleet))
+}
+
+/// A client of the fleet's service that finds control again after a restart.
+pub(crate) fn fleet_api(fleet: &Fleet) -> FleetServiceClient<Channel> {
+    FleetServiceClient::new(channel(fleet))
 }
 
 /// The channel to control, connected when it is used.
@@ -227,8 +248,8 @@ pub(crate) async fn workers(fleet: &Fleet) -> Vec<Worker> {
     find_workers(fleet).await.unwrap()
 }
 
-async fn find_workers(fleet: &Fleet) -> Result<Vec<Worker>, String> {
-    let mut api = FleetServiceClient::new(channel(fleet));
+pub(crate) async fn find_workers(fleet: &Fleet) -> Result<Vec<Worker>, String> {
+    let mut api = fleet_api(fleet);
     let request = ListWorkersRequest { page_size: 500, ..ListWorkersRequest::default() };
     let listed = api.list_workers(request).await.map_err(|status| status.to_string())?.into_inner().workers;
     let mut workers = Vec::new();
@@ -258,7 +279,7 @@ fn not_current(found: &[Environment]) -> Option<String> {
     found.iter().find(|one| status(one).initialization() != Initialization::Current).map(describe)
 }
 
-fn describe(environment: &Environment) -> String {
+pub(crate) fn describe(environment: &Environment) -> String {
     let EnvironmentStatus { worker, epoch, conditions, last_error, .. } = status(environment);
     let failing: Vec<String> =
         conditions.iter().map(|one| format!("{}={:?}: {}", one.r#type, one.status(), one.message)).collect();

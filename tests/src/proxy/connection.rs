@@ -1,0 +1,217 @@
+//! One connection. Of each direction everything is taken in at once, and goes on as the rule of the moment wants it.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+
+use super::State;
+use super::rule::{Flow, Opened, Rule};
+
+/// The largest piece that is taken in at once.
+const PIECE: usize = 64 * 1024;
+/// How many pieces of one direction may wait.
+const PIECES: usize = 1024;
+/// Between two slices.
+const SLICE_PAUSE: Duration = Duration::from_micros(200);
+
+/// A connection whose client was accepted.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) state: watch::Receiver<State>,
+    pub(super) opened: Opened,
+}
+
+/// What was taken in.
+#[derive(Debug)]
+enum Piece {
+    Bytes(Vec<u8>),
+    /// The proper end.
+    End,
+    /// The connection broke there.
+    Break,
+}
+
+/// The connection is to be reset at both ends.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+/// One direction.
+#[derive(Debug)]
+struct Direction {
+    connection: Connection,
+    flow: fn(Rule) -> Flow,
+    /// The other direction's: by it the sender learns that the receiver is gone.
+    back: fn(Rule) -> Flow,
+    last: Flow,
+    /// Bytes that went on under the present rule.
+    passed: usize,
+    /// Something was lost.
+    lossy: bool,
+}
+
+impl Connection {
+    fn rule(&mut self) -> Rule {
+        self.state.borrow_and_update().rules.of(self.opened)
+    }
+
+    /// Waits until rules have changed.
+    async fn changed(&mut self) -> Result<(), Broken> {
+        self.state.changed().await.map_err(|_| Broken)
+    }
+
+    pub(super) fn is_refused(&mut self) -> bool {
+        self.rule().refuse
+    }
+
+    async fn refused(mut self) {
+        while !self.is_refused() {
+            if self.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Carries bytes in both directions until both have ended.
+    pub(super) async fn carry(self, mut client: TcpStream, mut server: TcpStream) -> Result<(), Broken> {
+        for stream in [&client, &server] {
+            // What comes in small pieces goes on in small pieces.
+            let _ = stream.set_nodelay(true);
+        }
+        let outcome = {
+            let (from_client, to_client) = client.split();
+            let (from_server, to_server) = server.split();
+            let mut up = Direction::new(self.clone(), |rule| rule.up, |rule| rule.down);
+            let mut down = Direction::new(self.clone(), |rule| rule.down, |rule| rule.up);
+            let both =
+                async { tokio::try_join!(up.carry(from_client, to_server), down.carry(from_server, to_client)) };
+            tokio::select! {
+                outcome = both => outcome.map(|((), ())| ()),
+                () = self.clone().refused() => Err(Broken),
+            }
+        };
+        if outcome.is_err() {
+            for stream in [&client, &server] {
+                let _ = stream.set_zero_linger();
+            }
+        }
+        outcome
+    }
+}
+
+impl Direction {
+    fn new(connection: Connection, flow: fn(Rule) -> Flow, back: fn(Rule) -> Flow) -> Self {
+        Self { connection, flow, back, last: Flow::Pass, passed: 0, lossy: false }
+    }
+
+    async fn carry(&mut self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> Result<(), Broken> {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let taking = async {
+            take_in(from, sender).await;
+            Ok(())
+        };
+        tokio::try_join!(taking, self.give_out(receiver, to)).map(|((), ())| ())
+    }
+
+    async fn give_out(
+        &mut self,
+        mut pieces: mpsc::Receiver<(Instant, Piece)>,
+        mut to: WriteHalf<'_>,
+    ) -> Result<(), Broken> {
+        loop {
+            let next = tokio::select! {
+                next = pieces.recv() => next,
+                outcome = lifted(self.connection.clone(), self.flow), if self.lossy => return outcome,
+            };
+            let Some((arrived, piece)) = next else {
+                return if self.lossy { lifted(self.connection.clone(), self.flow).await } else { Ok(()) };
+            };
+            let flow = self.until_due(arrived).await?;
+            let delivered = match (flow, piece) {
+                (Flow::BlackHole, _) => {
+                    self.lossy = true;
+                    true
+                }
+                (_, Piece::Break) => return Err(Broken),
+                (_, Piece::End) => to.shutdown().await.is_ok(),
+                (flow, Piece::Bytes(bytes)) => self.write(flow, &bytes, &mut to).await?,
+            };
+            if !delivered {
+                return lifted(self.connection.clone(), self.back).await;
+            }
+        }
+    }
+
+    /// Waits as long as the rule wants it, and returns what is to happen then.
+    async fn until_due(&mut self, arrived: Instant) -> Result<Flow, Broken> {
+        loop {
+            let flow = (self.flow)(self.connection.rule());
+            if flow != self.last {
+                (self.last, self.passed) = (flow, 0);
+            }
+            match flow {
+                Flow::BlackHole => return Ok(flow),
+                _ if self.lossy => return Err(Broken),
+                Flow::Hold => self.connection.changed().await?,
+                Flow::Delay(delay) if arrived.elapsed() < delay => tokio::select! {
+                    () = tokio::time::sleep(delay.saturating_sub(arrived.elapsed())) => {}
+                    outcome = self.connection.changed() => outcome?,
+                },
+                Flow::Delay(_) | Flow::Pass | Flow::Slice(_) | Flow::CutAfter(_) => return Ok(flow),
+            }
+        }
+    }
+
+    /// Whether the receiver took it.
+    async fn write(&mut self, flow: Flow, bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<bool, Broken> {
+        match flow {
+            Flow::Slice(size) => {
+                for slice in bytes.chunks(size.max(1)) {
+                    if to.write_all(slice).await.is_err() {
+                        return Ok(false);
+                    }
+                    tokio::time::sleep(SLICE_PAUSE).await;
+                }
+                Ok(true)
+            }
+            Flow::CutAfter(limit) => {
+                let left = limit - self.passed;
+                let part = &bytes[..left.min(bytes.len())];
+                self.passed += part.len();
+                let delivered = to.write_all(part).await.is_ok();
+                if self.passed == limit { Err(Broken) } else { Ok(delivered) }
+            }
+            Flow::Pass | Flow::Delay(_) | Flow::Hold | Flow::BlackHole => Ok(to.write_all(bytes).await.is_ok()),
+        }
+    }
+}
+
+/// Waits until a direction lets news through again; by then the connection is broken.
+async fn lifted(mut connection: Connection, flow: fn(Rule) -> Flow) -> Result<(), Broken> {
+    while matches!(flow(connection.rule()), Flow::BlackHole | Flow::Hold) {
+        connection.changed().await?;
+    }
+    Err(Broken)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a delay counts from the arrival")]
+async fn take_in(mut from: ReadHalf<'_>, pieces: mpsc::Sender<(Instant, Piece)>) {
+    loop {
+        let mut bytes = vec![0; PIECE];
+        let piece = match from.read(&mut bytes).await {
+            Ok(0) => Piece::End,
+            Ok(length) => {
+                bytes.truncate(length);
+                bytes.shrink_to_fit();
+                Piece::Bytes(bytes)
+            }
+            Err(_) => Piece::Break,
+        };
+        let is_last = matches!(piece, Piece::End | Piece::Break);
+        if pieces.send((Instant::now(), piece)).await.is_err() || is_last {
+            return;
+        }
+    }
+}
