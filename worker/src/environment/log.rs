@@ -10,6 +10,8 @@ pub(super) fn log_changes(before: Option<&EnvironmentReport>, after: &Environmen
     if before.map(state) != Some(state(after)) {
         match after.grant_state {
             GrantState::Pending => {}
+            // Behind for a moment, as when the store was away: that is told below.
+            GrantState::Established if before.map(state) == Some((epoch, GrantState::Synchronized)) => {}
             GrantState::Established => match after.grant.intent {
                 Intent::Warm | Intent::Serve => tracing::info!(%environment, %epoch, "the prefix is held"),
                 Intent::Release | Intent::Purge => tracing::info!(%environment, %epoch, "the prefix is given up"),
