@@ -223,12 +223,14 @@ impl Environment {
         self.report_under(granted)
     }
 
-    /// What the status is made of: the report of the highest grant that has reported serving. Until a new owner has, it
-    /// is the last owner's, which was in line when the new one took over.
+    /// What the status is made of: the report of the highest grant that has reported. Until a new owner serves it is the
+    /// last owner's, which was in line when the new one took over; and what a worker said under a grant stands until it
+    /// has reported under its next one.
     pub(super) fn standing_report(&self) -> Option<&EnvironmentReport> {
-        self.holder.as_ref()?;
+        let holder = self.holder.as_ref()?;
         let last = || self.record.predecessor.as_ref().and_then(|last| self.report_under(last));
-        self.report_of_grant().or_else(last)
+        let own = || self.observed.as_ref().filter(|observed| observed.worker == *holder).map(|one| &one.report);
+        self.report_of_grant().or_else(last).or_else(own)
     }
 
     fn report_under(&self, granted: &GrantRecord) -> Option<&EnvironmentReport> {

@@ -121,6 +121,7 @@ fn a_promotion_that_is_not_reported_is_undone() {
     world.advance(PROMOTION);
     assert_eq!((world.owner("a").as_str(), world.epoch("a")), ("w1", 4));
     assert_eq!((intent(&world, "w1"), intent(&world, "w2")), (Some((Intent::Serve, 4)), None));
+    assert!(is_current(&world), "it served all the time");
     world.report("w1", "a", |_| {});
     assert!(is_current(&world));
     let moves = world.fleet.counts().moves;
@@ -144,6 +145,7 @@ fn when_the_new_owner_is_lost_the_last_one_goes_on() {
     world.cut("w2");
     world.advance(GRACE + Duration::from_secs(1));
     assert_eq!((world.owner("a").as_str(), intent(&world, "w1")), ("w1", Some((Intent::Serve, 4))));
+    assert!(is_current(&world), "it served all the time");
 }
 
 #[test]
