@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use flotilla_proto::process::{Clock, install_tls_provider};
+use flotilla_proto::process::{Chance, Clock, install_tls_provider};
 use flotilla_proto::{FleetId, StoreName, Term};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
@@ -19,7 +19,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Settings;
-use crate::driver::{DriverHandle, driver};
+use crate::driver::{Commits, Driver, DriverHandle, driver};
 use crate::fleet::{Change, Fleet, FleetSettings, GrantIds};
 use crate::store::{Loaded, SqliteStore, Store};
 use crate::{grpc, http};
@@ -79,9 +79,9 @@ impl App {
         .context("opening the store did not end")??;
         let (fleet_id, term) = (loaded.fleet.clone(), loaded.term);
         let clock = Clock::start();
-        let events = loaded.remembered.events.clone();
-        let fleet = Fleet::new(fleet_settings(&settings, &loaded), loaded.remembered, clock.now());
-        let (driver_task, driver) = driver(fleet, events, Box::new(store), clock);
+        let chance = Chance::system();
+        let store = (Box::new(store) as Box<dyn Store>, Commits::OnThread);
+        let (driver_task, driver) = start_driver(&settings, loaded, store, clock, &chance);
 
         let stopping = CancellationToken::new();
         let health = HealthReporter::new();
@@ -89,7 +89,7 @@ impl App {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { driver_task.run().await.context("the store failed") });
         let streams = TaskTracker::new();
-        let api = grpc::Api::new(driver.clone(), streams.clone(), stopping.clone());
+        let api = grpc::Api::new(driver.clone(), streams.clone(), stopping.clone(), chance);
         let stopped = stopping.clone();
         tasks.spawn(grpc::serve(grpc_listener, api, health.clone(), async move {
             stopped.cancelled().await;
@@ -199,8 +199,25 @@ fn open_store(settings: &Settings) -> anyhow::Result<(SqliteStore, Loaded)> {
     Ok((store, loaded))
 }
 
+/// The driver of a fleet that has just been loaded.
+pub(crate) fn start_driver(
+    settings: &Settings,
+    loaded: Loaded,
+    store: (Box<dyn Store>, Commits),
+    clock: Clock,
+    chance: &Chance,
+) -> (Driver, DriverHandle) {
+    let events = loaded.remembered.events.clone();
+    let fleet = Fleet::new(fleet_settings(settings, &loaded, chance), loaded.remembered, clock.now());
+    driver(fleet, events, store, clock)
+}
+
 /// Puts `--redis-url` in force as the store `default`, unless that would lead environments elsewhere unasked.
-fn settle_default_store(settings: &Settings, store: &mut SqliteStore, loaded: &mut Loaded) -> anyhow::Result<()> {
+pub(crate) fn settle_default_store(
+    settings: &Settings,
+    store: &mut dyn Store,
+    loaded: &mut Loaded,
+) -> anyhow::Result<()> {
     let name = StoreName::default_store();
     let remembered = &mut loaded.remembered;
     let before = remembered.stores.iter().position(|(store, _)| *store == name);
@@ -229,7 +246,7 @@ fn settle_default_store(settings: &Settings, store: &mut SqliteStore, loaded: &m
     Ok(())
 }
 
-fn fleet_settings(settings: &Settings, loaded: &Loaded) -> FleetSettings {
+fn fleet_settings(settings: &Settings, loaded: &Loaded, chance: &Chance) -> FleetSettings {
     FleetSettings {
         fleet: loaded.fleet.clone(),
         term: loaded.term,
@@ -242,6 +259,6 @@ fn fleet_settings(settings: &Settings, loaded: &Loaded) -> FleetSettings {
         application_id: settings.application_id.clone(),
         application_version: settings.application_version.clone(),
         max_handovers: settings.max_handovers,
-        grant_ids: GrantIds { start: uuid::Uuid::new_v4().simple().to_string(), last: 0 },
+        grant_ids: GrantIds { start: chance.uuid().simple().to_string(), last: 0 },
     }
 }

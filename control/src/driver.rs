@@ -96,11 +96,22 @@ enum Message {
     Stop,
 }
 
+/// Where commits are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commits {
+    /// Where blocking is allowed.
+    OnThread,
+    /// In the driver itself, after this long: in a simulation, which has no threads.
+    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "simulations only"))]
+    Inline(Duration),
+}
+
 /// The task's state.
 #[derive(Debug)]
 pub(crate) struct Driver {
     fleet: Fleet,
     store: Option<Box<dyn Store>>,
+    commits: Commits,
     clock: Clock,
     messages: mpsc::Receiver<Message>,
     history: History<Environments>,
@@ -124,7 +135,7 @@ impl fmt::Debug for Message {
 pub(crate) fn driver(
     fleet: Fleet,
     events: Vec<EventRecord>,
-    store: Box<dyn Store>,
+    (store, commits): (Box<dyn Store>, Commits),
     clock: Clock,
 ) -> (Driver, DriverHandle) {
     let (sender, messages) = mpsc::channel(QUEUE);
@@ -146,6 +157,7 @@ pub(crate) fn driver(
     let driver = Driver {
         fleet,
         store: Some(store),
+        commits,
         clock,
         messages,
         history,
@@ -177,6 +189,7 @@ impl Driver {
         loop {
             if self.follow_up.is_empty() {
                 tokio::select! {
+                    biased;
                     count = self.messages.recv_many(&mut waiting, BATCH) => {
                         if count == 0 {
                             return Ok(());
@@ -285,11 +298,18 @@ impl Driver {
         let events: Vec<_> = changes.iter().filter_map(event_of).cloned().collect();
         let mut store = self.store.take().expect("it is put back after every commit");
         self.committing_since.store(self.clock.now().0.max(1), Ordering::Relaxed);
-        let done = tokio::task::spawn_blocking(move || {
+        let commit = move || {
             let result = store.commit(&changes);
             (store, result)
-        });
-        let result = match done.await {
+        };
+        let done = match self.commits {
+            Commits::OnThread => tokio::task::spawn_blocking(commit).await,
+            Commits::Inline(duration) => {
+                tokio::time::sleep(duration).await;
+                Ok(commit())
+            }
+        };
+        let result = match done {
             Ok((store, result)) => {
                 self.store = Some(store);
                 result

@@ -61,6 +61,8 @@ pub(crate) use boundary::{
 };
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;
+#[cfg(feature = "simulation")]
+pub use placement::LargePlacement;
 pub(crate) use view::Glance;
 
 use ended::Ended;
@@ -143,7 +145,9 @@ pub(crate) struct Fleet {
     handovers: BTreeSet<EnvironmentName>,
     /// Orphans wait for more workers to join.
     gathering: Option<Gathering>,
-    /// When to see again whether a worker has more than its share.
+    /// Since when a worker has more than its share.
+    uneven_since: Option<Timestamp>,
+    /// When to see again whether one has.
     look_again_at: Option<Timestamp>,
     /// The number of the last event.
     last_event: u64,
@@ -220,6 +224,7 @@ impl Fleet {
             to_leave: BTreeMap::new(),
             handovers: BTreeSet::new(),
             gathering: None,
+            uneven_since: None,
             look_again_at: None,
             last_event: remembered.events.last().map_or(0, |event| event.number),
             moves: BTreeMap::new(),

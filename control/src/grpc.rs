@@ -25,12 +25,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use flotilla_proto::process::Chance;
 use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, WorkerName, v1};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -64,17 +67,34 @@ pub(crate) struct Api {
     tasks: TaskTracker,
     /// Cancelled when control stops: streams that would go on for ever end.
     stopping: CancellationToken,
+    /// Makes the ids of environments.
+    chance: Chance,
 }
 
 impl Api {
-    pub(crate) fn new(driver: DriverHandle, tasks: TaskTracker, stopping: CancellationToken) -> Self {
-        Self { driver, tasks, stopping }
+    pub(crate) fn new(
+        driver: DriverHandle,
+        tasks: TaskTracker,
+        stopping: CancellationToken,
+        chance: Chance,
+    ) -> Self {
+        Self { driver, tasks, stopping, chance }
     }
 }
 
-/// Serves the API until `shutdown` resolves and the calls under way have ended.
+/// Serves the API on a listener until `shutdown` resolves and the calls under way have ended.
 pub(crate) async fn serve(
     listener: TcpListener,
+    api: Api,
+    health: HealthReporter,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    serve_connections(TcpIncoming::from(listener).with_nodelay(Some(true)), api, health, shutdown).await
+}
+
+/// As [`serve`], on connections from anywhere.
+pub(crate) async fn serve_connections<C: Connection>(
+    incoming: impl Stream<Item = std::io::Result<C>>,
     api: Api,
     health: HealthReporter,
     shutdown: impl Future<Output = ()>,
@@ -109,10 +129,15 @@ pub(crate) async fn serve(
         .add_service(fleet)
         .add_service(data)
         .add_service(worker)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
+        .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .context("the gRPC server failed")
 }
+
+/// What carries a call.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {}
+
+impl<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static> Connection for C {}
 
 /// Says of every service whether it serves.
 pub(crate) async fn report_health(health: &HealthReporter, status: ServingStatus) {

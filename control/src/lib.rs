@@ -24,6 +24,9 @@ mod http;
 mod config;
 // All of it together, as a program or inside another one.
 mod app;
+// All of it together, in a simulated world.
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 pub use app::{App, Running, run};
 pub use config::{Options, Settings};

@@ -4,16 +4,20 @@
 mod layered;
 // What Prometheus wants to know of every process.
 mod metrics;
+// Random numbers.
+mod chance;
 
+pub use chance::Chance;
 pub use layered::{parse_arguments, parse_duration};
 pub use metrics::register_process_metrics;
 
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
 use crate::time::Timestamp;
@@ -112,7 +116,13 @@ impl Clock {
     /// Starts the clock.
     #[expect(clippy::disallowed_methods, reason = "the one place where a process reads its clocks")]
     pub fn start() -> Self {
-        Self { wall: SystemTime::now().into(), started: Instant::now() }
+        Self::at(SystemTime::now().into())
+    }
+
+    /// A clock that shows `wall` now: for a simulation, whose time is not the system's.
+    #[expect(clippy::disallowed_methods, reason = "the one place where a process reads its clocks")]
+    pub fn at(wall: Timestamp) -> Self {
+        Self { wall, started: Instant::now() }
     }
 
     /// Now. Never goes back.

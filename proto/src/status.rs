@@ -200,6 +200,12 @@ pub struct EnvironmentReport {
 }
 
 impl EnvironmentReport {
+    /// Whether nothing differs but times, and counters of which nothing follows.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let counters = |report: &Self| (report.bytes, report.repairs, report.fenced_writes);
+        counters(self) == counters(other) && !self.differs_beyond_counters(other)
+    }
+
     /// Whether more than counters and times differ. Fields are named one by one, so that a new one is a decision.
     pub fn differs_beyond_counters(&self, other: &Self) -> bool {
         let Self {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::process::Clock;
+use flotilla_proto::process::{Chance, Clock};
 use flotilla_proto::{FleetId, Incarnation};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -23,12 +23,12 @@ use crate::environment::{EnvironmentContext, EnvironmentHandle};
 use crate::http;
 use crate::identity::StateDirectory;
 pub use crate::identity::StateDirectoryError;
-use crate::launchdarkly::{SharedSources, SourceTimeouts};
+use crate::launchdarkly::{SharedSources, SourceTimeouts, Sources};
 use crate::link;
 use crate::metrics::Metrics;
 pub use crate::session::Ended;
 use crate::session::{FileSources, Profile, Session};
-use crate::store::{StoreError, Stores};
+use crate::store::{OpenStore, StoreError, Stores};
 use crate::supervisor::{Channels, Environments, Progress, Start, Supervisor};
 
 /// How long the cache's last write and HTTP requests under way may take at the end.
@@ -105,13 +105,23 @@ impl App {
         let name = settings.name.clone();
         let session = Session::new(profile, memory, clock.now());
         let drain_timeout = settings.drain_timeout;
-        let environments = FromLaunchDarkly::new(clock, incarnation, Arc::clone(&metrics), settings);
+        let chance = Chance::system();
+        let environments = Surroundings {
+            clock,
+            chance: chance.clone(),
+            incarnation,
+            stores: Arc::new(Stores::default()),
+            sources: SharedSources::new(settings.max_connecting, SourceTimeouts::default()),
+            metrics: Arc::clone(&metrics),
+            file_source_dir: settings.file_source_dir,
+            context: None,
+        };
         let channels = Channels { link, memory: memory_sender, progress, leave: leave.clone() };
 
         let mut supervisor = JoinSet::new();
         supervisor.spawn(Supervisor::new(clock, session, environments, channels, drain_timeout).run());
         let mut others = JoinSet::new();
-        others.spawn(link::run(control, link_events));
+        others.spawn(link::run(control, link::tcp(), chance, link_events));
         others.spawn(assignment_cache::keep(cache_file, memories));
         let mut http = JoinSet::new();
         let sources = http::Sources { metrics, progress: progress_seen };
@@ -192,35 +202,27 @@ async fn serve_http(listener: TcpListener, sources: http::Sources, end: Cancella
 
 /// Environments as they are outside of tests.
 #[derive(Debug)]
-struct FromLaunchDarkly {
-    clock: Clock,
-    incarnation: Incarnation,
-    metrics: Arc<Metrics>,
-    sources: Arc<SharedSources>,
-    file_source_dir: Option<PathBuf>,
+pub(crate) struct Surroundings {
+    pub(crate) clock: Clock,
+    pub(crate) chance: Chance,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) stores: Arc<dyn OpenStore>,
+    pub(crate) sources: Arc<dyn Sources>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) file_source_dir: Option<PathBuf>,
     /// Made with the first environment, for the fleet is not known before.
-    context: Option<Arc<EnvironmentContext>>,
+    pub(crate) context: Option<Arc<EnvironmentContext>>,
 }
 
-impl FromLaunchDarkly {
-    fn new(clock: Clock, incarnation: Incarnation, metrics: Arc<Metrics>, settings: Settings) -> Self {
-        Self {
-            clock,
-            incarnation,
-            metrics,
-            sources: SharedSources::new(settings.max_connecting, SourceTimeouts::default()),
-            file_source_dir: settings.file_source_dir,
-            context: None,
-        }
-    }
-
+impl Surroundings {
     fn context(&mut self, fleet: FleetId) -> Arc<EnvironmentContext> {
         let context = self.context.get_or_insert_with(|| {
             Arc::new(EnvironmentContext {
                 clock: self.clock,
+                chance: self.chance.clone(),
                 fleet,
                 incarnation: self.incarnation.clone(),
-                stores: Stores::default(),
+                stores: Arc::clone(&self.stores),
                 sources: Arc::clone(&self.sources),
                 metrics: Arc::clone(&self.metrics),
                 file_source_dir: self.file_source_dir.clone(),
@@ -230,7 +232,7 @@ impl FromLaunchDarkly {
     }
 }
 
-impl Environments for FromLaunchDarkly {
+impl Environments for Surroundings {
     type Running = EnvironmentHandle;
 
     fn start(&mut self, start: Start) -> Result<EnvironmentHandle, StoreError> {

@@ -22,29 +22,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::process::Clock;
+use flotilla_proto::process::{Chance, Clock};
 use flotilla_proto::session::{Answer, Assignment, Question};
 use flotilla_proto::{EnvironmentName, EnvironmentReport, FleetId, HeldGrant, Incarnation, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::launchdarkly::SharedSources;
+use crate::launchdarkly::Sources;
 use crate::metrics::Metrics;
-use crate::store::{StoreError, Stores};
+use crate::store::{OpenStore, StoreError};
 
 /// What all environments of a worker share.
 #[derive(Debug)]
 pub struct EnvironmentContext {
     /// The clock of the process.
     pub clock: Clock,
+    /// Its random numbers.
+    pub chance: Chance,
     /// The fleet, known since the first welcome or from the cache.
     pub fleet: FleetId,
     /// This run of the worker.
     pub incarnation: Incarnation,
-    /// Connections to the stores, one set per store URL.
-    pub stores: Stores,
-    /// What all sources share: HTTP client and connect limiter.
-    pub sources: Arc<SharedSources>,
+    /// Where stores come from.
+    pub stores: Arc<dyn OpenStore>,
+    /// Where sources come from.
+    pub sources: Arc<dyn Sources>,
     /// Where file sources may read; `None`: nowhere.
     pub file_source_dir: Option<PathBuf>,
     /// Counters and histograms.

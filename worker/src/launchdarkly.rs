@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::SdkKey;
+use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 use uuid::Uuid;
@@ -109,6 +110,21 @@ impl Default for SourceTimeouts {
     }
 }
 
+/// Where the sources of environments come from.
+pub trait Sources: fmt::Debug + Send + Sync {
+    /// Starts an environment's source. It tells `events` what it sees until the handle is dropped or nobody listens.
+    fn start(self: Arc<Self>, settings: SourceSettings, events: SourceEvents) -> SourceHandle;
+
+    /// Proves a key: one connection that must deliver a full payload within `deadline`, and is then closed. The answer is
+    /// LaunchDarkly's id of the environment, where it was sent. Waiting for a connect permit counts. An error is whatever
+    /// kept the payload from arriving; nothing is tried again.
+    fn prove_key(
+        self: Arc<Self>,
+        settings: LaunchDarklySettings,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>>;
+}
+
 /// What all sources of a process share: the HTTP client with its TLS configuration, and the limits.
 pub struct SharedSources {
     client: HttpClient,
@@ -144,41 +160,38 @@ impl fmt::Debug for SharedSources {
     }
 }
 
-/// Starts an environment's source. It tells `events` what it sees until the handle is dropped or nobody listens.
-#[expect(clippy::disallowed_methods, reason = "the handle owns the task and ends it")]
-pub fn start(settings: SourceSettings, shared: &Arc<SharedSources>, events: SourceEvents) -> SourceHandle {
-    let shared = Arc::clone(shared);
-    SourceHandle::new(match settings {
-        SourceSettings::LaunchDarkly(settings) => match settings.delivery {
-            Delivery::Stream => tokio::spawn(stream::run(settings, shared, events)),
-            Delivery::Poll => tokio::spawn(poll::run(settings, shared, events)),
-        },
-        SourceSettings::File { path } => {
-            tokio::spawn(crate::file_source::run(path, shared.max_payload_bytes, events))
-        }
-    })
-}
+impl Sources for SharedSources {
+    #[expect(clippy::disallowed_methods, reason = "the handle owns the task and ends it")]
+    fn start(self: Arc<Self>, settings: SourceSettings, events: SourceEvents) -> SourceHandle {
+        SourceHandle::new(match settings {
+            SourceSettings::LaunchDarkly(settings) => match settings.delivery {
+                Delivery::Stream => tokio::spawn(stream::run(settings, self, events)),
+                Delivery::Poll => tokio::spawn(poll::run(settings, self, events)),
+            },
+            SourceSettings::File { path } => {
+                tokio::spawn(crate::file_source::run(path, self.max_payload_bytes, events))
+            }
+        })
+    }
 
-/// Proves a key: one connection that must deliver a full payload within `deadline`, and is then closed. The answer is
-/// LaunchDarkly's id of the environment, where it was sent. Waiting for a connect permit counts.
-///
-/// # Errors
-/// Whatever kept the payload from arriving; nothing is tried again.
-pub async fn prove_key(
-    settings: &LaunchDarklySettings,
-    shared: &SharedSources,
-    deadline: Duration,
-) -> Result<Option<Box<str>>, SourceFailure> {
-    let proof = async {
-        let _permit = shared.connect_permit().await;
-        match settings.delivery {
-            Delivery::Stream => stream::prove(settings, shared).await,
-            Delivery::Poll => poll::prove(settings, shared).await,
-        }
-    };
-    tokio::time::timeout(deadline, proof).await.unwrap_or_else(|_| {
-        Err(SourceFailure::Network { message: format!("no full payload arrived within {deadline:?}") })
-    })
+    fn prove_key(
+        self: Arc<Self>,
+        settings: LaunchDarklySettings,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>> {
+        let proof = async move {
+            let _permit = self.connect_permit().await;
+            match settings.delivery {
+                Delivery::Stream => stream::prove(&settings, &self).await,
+                Delivery::Poll => poll::prove(&settings, &self).await,
+            }
+        };
+        Box::pin(async move {
+            tokio::time::timeout(deadline, proof).await.unwrap_or_else(|_| {
+                Err(SourceFailure::Network { message: format!("no full payload arrived within {deadline:?}") })
+            })
+        })
+    }
 }
 
 /// Chance for the back-off. Without it delays are merely less spread.

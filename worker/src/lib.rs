@@ -8,6 +8,9 @@
 
 // Options, checked.
 pub mod config;
+// A whole worker in a simulated world.
+#[cfg(feature = "simulation")]
+pub mod simulation;
 // A whole worker.
 pub mod app;
 // The state directory, and the identity of every start.

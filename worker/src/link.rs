@@ -1,10 +1,13 @@
 //! The stream to control: connects, connects again, and carries messages. What they mean is the session's business.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_proto::process::Chance;
 use flotilla_proto::session::{ControlMessage, WorkerMessage};
 use flotilla_proto::v1::worker_service_client::WorkerServiceClient;
 use flotilla_proto::{Reason, Refusal, v1};
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt as _;
@@ -98,8 +101,22 @@ enum LinkError {
     },
 }
 
+/// Makes a connection to an endpoint.
+pub(crate) type Connector =
+    Arc<dyn Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync>;
+
+/// Connects over TCP.
+pub(crate) fn tcp() -> Connector {
+    Arc::new(|endpoint| Box::pin(async move { endpoint.connect().await }))
+}
+
 /// Keeps a stream to one of the addresses, tried in turn, until nobody takes the events.
-pub(crate) async fn run(addresses: Vec<Url>, events: mpsc::Sender<LinkEvent>) {
+pub(crate) async fn run(
+    addresses: Vec<Url>,
+    connector: Connector,
+    chance: Chance,
+    events: mpsc::Sender<LinkEvent>,
+) {
     let mut attempt: u32 = 0;
     let mut next_address = 0;
     let mut last_logged = String::new();
@@ -107,7 +124,8 @@ pub(crate) async fn run(addresses: Vec<Url>, events: mpsc::Sender<LinkEvent>) {
         let address = &addresses[next_address % addresses.len()];
         let mut heard = Heard::Nothing;
         let error = tokio::select! {
-            error = follow(address, &events, &mut heard) => error,
+            biased;
+            error = follow(address, &connector, &events, &mut heard) => error,
             () = events.closed() => return,
         };
         match heard {
@@ -126,7 +144,8 @@ pub(crate) async fn run(addresses: Vec<Url>, events: mpsc::Sender<LinkEvent>) {
             last_logged = text;
         }
         tokio::select! {
-            () = sleep(retry_delay(attempt, getrandom::u32().unwrap_or(u32::MAX / 2))) => {}
+            biased;
+            () = sleep(retry_delay(attempt, chance.u32())) => {}
             () = events.closed() => return,
         }
         attempt = attempt.saturating_add(1);
@@ -140,8 +159,13 @@ enum Heard {
 }
 
 /// One connection, from its making to its end.
-async fn follow(address: &Url, events: &mpsc::Sender<LinkEvent>, heard: &mut Heard) -> LinkError {
-    let channel = match connect(address).await {
+async fn follow(
+    address: &Url,
+    connector: &Connector,
+    events: &mpsc::Sender<LinkEvent>,
+    heard: &mut Heard,
+) -> LinkError {
+    let channel = match connect(address, connector).await {
         Ok(channel) => channel,
         Err(error) => return error,
     };
@@ -153,6 +177,7 @@ async fn follow(address: &Url, events: &mpsc::Sender<LinkEvent>, heard: &mut Hea
         return LinkError::EndedHere;
     }
     let error = tokio::select! {
+        biased;
         error = carry(channel, messages, events, heard) => error,
         () = abort.cancelled() => LinkError::EndedHere,
     };
@@ -178,17 +203,15 @@ async fn follow(address: &Url, events: &mpsc::Sender<LinkEvent>, heard: &mut Hea
     error
 }
 
-async fn connect(address: &Url) -> Result<Channel, LinkError> {
-    Endpoint::from_shared(address.to_string())
+async fn connect(address: &Url, connector: &Connector) -> Result<Channel, LinkError> {
+    let endpoint = Endpoint::from_shared(address.to_string())
         .map_err(|source| LinkError::Address { address: address.clone(), source })?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(LinkError::Connect)
+        .keep_alive_while_idle(true);
+    connector(endpoint).await.map_err(LinkError::Connect)
 }
 
 /// Carries messages both ways until the stream ends.

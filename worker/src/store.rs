@@ -169,6 +169,12 @@ pub trait FlagStore: fmt::Debug + Send + Sync {
     fn news(&self, prefix: &Prefix) -> watch::Receiver<StoreNews>;
 }
 
+/// Where stores come from.
+pub trait OpenStore: fmt::Debug + Send + Sync {
+    /// The store behind a URL. It does not wait for a connection. An error names what is wrong with the URL.
+    fn open(&self, url: &StoreUrl) -> Result<Arc<dyn FlagStore>, StoreError>;
+}
+
 /// The stores of a worker, one per URL, shared by its environments. A store lives for as long as one of them holds it.
 #[derive(Default)]
 pub struct Stores {
@@ -176,9 +182,9 @@ pub struct Stores {
     open: Mutex<HashMap<String, Weak<dyn FlagStore>>>,
 }
 
-impl Stores {
-    /// The store behind a URL; connects in the background when it is new. An error names what is wrong with the URL.
-    pub fn open(&self, url: &StoreUrl) -> Result<Arc<dyn FlagStore>, StoreError> {
+impl OpenStore for Stores {
+    /// Connects in the background when the store is new.
+    fn open(&self, url: &StoreUrl) -> Result<Arc<dyn FlagStore>, StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, store| store.strong_count() > 0);
         if let Some(store) = open.get(url.expose()).and_then(Weak::upgrade) {

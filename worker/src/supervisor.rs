@@ -175,8 +175,9 @@ impl<E: Environments> Supervisor<E> {
         let leave = self.channels.leave.clone();
         while self.ended.is_none() && !leave.is_cancelled() {
             tokio::select! {
-                () = self.work() => {}
+                biased;
                 () = leave.cancelled() => {}
+                () = self.work() => {}
             }
         }
         if self.ended.is_none() {
@@ -194,13 +195,7 @@ impl<E: Environments> Supervisor<E> {
         let now = self.clock.now();
         let wait = self.session.next_deadline().map(|deadline| deadline.since(now));
         tokio::select! {
-            event = self.channels.link.recv() => match event {
-                Some(event) => self.link_event(event),
-                None => {
-                    self.ended = Some(Ended::Failed { message: "the link to control is gone".to_owned() });
-                }
-            },
-            Some((environment, update)) = self.updates.recv() => self.updated(&environment, update),
+            biased;
             Some(errand) = self.errands.join_next() => match errand {
                 Ok(errand) => self.errand_done(errand),
                 Err(error) => tracing::error!(%error, "a delivery to an environment failed"),
@@ -213,6 +208,13 @@ impl<E: Environments> Supervisor<E> {
                 Ok((asked_by, id, answer)) => self.step(Input::Answered { asked_by, id, answer }),
                 Err(error) => tracing::error!(%error, "a question to an environment failed"),
             },
+            event = self.channels.link.recv() => match event {
+                Some(event) => self.link_event(event),
+                None => {
+                    self.ended = Some(Ended::Failed { message: "the link to control is gone".to_owned() });
+                }
+            },
+            Some((environment, update)) = self.updates.recv() => self.updated(&environment, update),
             () = sleep(wait.unwrap_or(Duration::from_hours(1))) => self.step(Input::TimePassed),
         }
     }

@@ -6,6 +6,8 @@ mod environments;
 mod watching;
 // Workers' sessions.
 mod sessions;
+// Cordon, drain, forget, and events.
+mod members;
 // What is around the API: probes, metrics, starting and stopping.
 mod operation;
 

@@ -54,8 +54,12 @@ fn make() -> (Driver, DriverHandle, Arc<AtomicBool>) {
     let remembered = Remembered { stores: vec![(StoreName::default_store(), url)], ..Default::default() };
     let store = Fickle::default();
     let fails = Arc::clone(&store.fails);
-    let (driver, handle) =
-        driver(Fleet::new(settings, remembered, clock.now()), Vec::new(), Box::new(store), clock);
+    let (driver, handle) = driver(
+        Fleet::new(settings, remembered, clock.now()),
+        Vec::new(),
+        (Box::new(store), Commits::OnThread),
+        clock,
+    );
     (driver, handle, fails)
 }
 

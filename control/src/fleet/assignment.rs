@@ -102,7 +102,9 @@ impl Fleet {
     /// Brings the workers' loads in line with where an environment is, and with what it weighs.
     pub(super) fn account(&mut self, name: &EnvironmentName) {
         let Some(environment) = self.environments.get_mut(name) else { return };
-        let counted = environment.place().cloned().map(|worker| (worker, environment.weight));
+        // What a worker cannot carry out is no load.
+        let place = environment.place().filter(|worker| !environment.is_parked(worker, Intent::Serve));
+        let counted = place.cloned().map(|worker| (worker, environment.weight));
         self.gathered.touched.insert(name.clone());
         if environment.counted == counted {
             return;
@@ -340,7 +342,7 @@ impl Fleet {
         let note =
             Note::Rejected { environment: key.0.clone(), worker: name.clone(), message: rejection.message.clone() };
         self.gathered.effects.push(Effect::Note(note));
-        self.gathered.touched.insert(key.0.clone());
+        self.account(&key.0);
         self.gathered.to_plan.insert(key.0.clone());
     }
 }

@@ -374,6 +374,11 @@ pub(crate) struct GrantIds {
 }
 
 impl GrantIds {
+    /// Whether it was this start of control that gave an id.
+    pub(crate) fn gave(&self, id: &GrantId) -> bool {
+        id.as_str().strip_prefix(&self.start).is_some_and(|rest| rest.starts_with('-'))
+    }
+
     /// The next id.
     pub(crate) fn next_id(&mut self) -> GrantId {
         self.last += 1;

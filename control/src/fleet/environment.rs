@@ -10,7 +10,7 @@ use flotilla_proto::{
 };
 
 use super::backoff::Backoff;
-use super::boundary::{EnvironmentRecord, GrantRecord, RemovalKind};
+use super::boundary::{EnvironmentRecord, GrantIds, GrantRecord, RemovalKind};
 use super::handover::{Handover, Shunned};
 use super::placement::Weight;
 use super::rotation::Rotation;
@@ -238,15 +238,15 @@ impl Environment {
     }
 
     /// Whether its holder is known to have no data yet, so that nothing would be missed if another got it at once.
-    /// `start` names this start of control: what an earlier one granted may serve without having reported since.
-    pub(super) fn is_empty_handed(&self, start: &str) -> bool {
+    /// `ids` are those of this start of control: what an earlier one granted may serve without having reported since.
+    pub(super) fn is_empty_handed(&self, ids: &GrantIds) -> bool {
         let reported = self.observed.as_ref().filter(|observed| self.holder.as_ref() == Some(&observed.worker));
         match reported.map(|observed| &observed.report) {
             Some(report) => match report.source_state {
                 Some(SourceState::Connected | SourceState::Interrupted) => false,
                 Some(SourceState::Connecting) | None => report.flags + report.segments == 0,
             },
-            None => self.record.grant.as_ref().is_some_and(|granted| granted.grant.id.as_str().starts_with(start)),
+            None => self.record.grant.as_ref().is_some_and(|granted| ids.gave(&granted.grant.id)),
         }
     }
 

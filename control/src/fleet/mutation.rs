@@ -358,9 +358,9 @@ impl Fleet {
                 environment.record = record;
             }
         }
+        self.account(&name);
         self.gathered.unsaved.insert(name.clone());
         self.gathered.to_plan.insert(name.clone());
-        self.gathered.touched.insert(name.clone());
         self.tell_all(&name);
     }
 }

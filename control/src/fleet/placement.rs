@@ -11,6 +11,9 @@ use flotilla_proto::{EnvironmentName, Labels, WorkerName};
 
 use super::worker::carries;
 
+#[cfg(feature = "simulation")]
+pub use scale::LargePlacement;
+
 /// What an environment costs its worker: 1 and one more for every 4 MiB of data.
 pub(super) type Weight = u64;
 
@@ -204,5 +207,8 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+// A large fleet, for benchmarks.
+#[cfg(feature = "simulation")]
+mod scale;
 #[cfg(test)]
 mod tests;

@@ -19,9 +19,10 @@ use flotilla_proto::session::ControlMessage;
 const MANY_ORPHANS: usize = 50;
 /// How long after the last one has joined they wait, and how long at most.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_JOIN_PAUSE: Duration = Duration::from_secs(3);
-/// When to look again at a worker above its share of whose environments none may move yet.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LONGEST_JOIN_PAUSE: Duration = Duration::from_secs(5);
+/// For how long a worker must be above its share before anything moves for that, and when to look again if none may move
+/// yet.
+const UNEVEN: Duration = Duration::from_secs(1);
 
 /// Whether an environment is where it should be.
 enum Standing {
@@ -236,7 +237,7 @@ impl Fleet {
     /// Hands an environment over if that is not too much at once, or moves it right away if there is nothing to hand over.
     fn move_to(&mut self, name: &EnvironmentName, worker: &WorkerName, reason: MoveReason) {
         let Some(environment) = self.environments.get(name) else { return };
-        if environment.is_empty_handed(&self.settings.grant_ids.start) {
+        if environment.is_empty_handed(&self.settings.grant_ids) {
             self.set_moving(name, reason);
             self.grant(name, worker, Intent::Serve);
         } else if self.free_handovers() > 0 {
@@ -260,9 +261,14 @@ impl Fleet {
             .collect();
         let moves =
             excess(&candidates, &above.iter().map(|(worker, movable)| (*worker, movable.clone())).collect());
-        if !above.is_empty() {
-            // Some may have moved too lately to move again.
-            self.look_again_at = Some(self.now.after(LOOK_AGAIN));
+        if above.is_empty() {
+            self.uneven_since = None;
+            return;
+        }
+        // It may pass, and some may have moved too lately to move again.
+        self.look_again_at = Some(self.now.after(UNEVEN));
+        if self.now.since(*self.uneven_since.get_or_insert(self.now)) < UNEVEN {
+            return;
         }
         for (name, worker) in moves {
             self.move_to(&name, &worker, MoveReason::Rebalanced);

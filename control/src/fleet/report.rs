@@ -27,8 +27,11 @@ impl Fleet {
             return;
         }
         let name = report.environment.clone();
-        self.note_refused_writes(worker, &report);
-        match role(self.environments.get(&name), worker, &report) {
+        let role = role(self.environments.get(&name), worker, &report);
+        if role != Role::LastOwner {
+            self.note_refused_writes(worker, &report);
+        }
+        match role {
             Role::None => {}
             Role::Standby => self.warm_reported(&name, &report),
             Role::Owner => self.observe(&name, worker, report),
@@ -42,7 +45,7 @@ impl Fleet {
                 }
             },
             Role::LastOwner => match report.grant_state {
-                // That is how it learns of the new owner.
+                // That is how it learns of the new owner, from a refused write or a look.
                 GrantState::Fenced => {}
                 GrantState::Pending | GrantState::Established | GrantState::Synchronized | GrantState::Conflict => {
                     self.observe(&name, worker, report);
@@ -52,6 +55,13 @@ impl Fleet {
     }
 
     fn observe(&mut self, name: &EnvironmentName, worker: &WorkerName, report: EnvironmentReport) {
+        let Some(environment) = self.environments.get_mut(name) else { return };
+        let before = environment.observed.as_mut().filter(|before| before.worker == *worker);
+        if let Some(before) = before.filter(|before| before.report.says_the_same(&report)) {
+            // Most reports are of this kind, and nothing follows from them.
+            before.report = report;
+            return;
+        }
         self.observe_fence(name, &report);
         self.note_repairs(worker, &report);
         let Some(environment) = self.environments.get_mut(name) else { return };
@@ -82,7 +92,12 @@ impl Fleet {
         let Some(environment) = self.environments.get_mut(&report.environment) else { return };
         let told = Some((report.grant.id.clone(), report.fenced_writes));
         if report.fenced_writes > 0 && environment.refused_writes != told {
+            // What happened before control started has been noted then.
+            let is_news = environment.refused_writes.is_some() || self.settings.grant_ids.gave(&report.grant.id);
             environment.refused_writes = told;
+            if !is_news {
+                return;
+            }
             let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
             self.gathered.effects.push(Effect::Note(Note::WriteFenced { environment, worker, epoch }));
         }
@@ -91,7 +106,9 @@ impl Fleet {
     fn note_repairs(&mut self, worker: &WorkerName, report: &EnvironmentReport) {
         let Some(environment) = self.environments.get(&report.environment) else { return };
         let before = environment.observed.as_ref().filter(|before| before.report.grant.id == report.grant.id);
-        if report.repairs > before.map_or(0, |before| before.report.repairs) {
+        // What happened before control started has been noted then.
+        let is_known = before.is_some() || self.settings.grant_ids.gave(&report.grant.id);
+        if is_known && report.repairs > before.map_or(0, |before| before.report.repairs) {
             let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
             self.gathered.effects.push(Effect::Note(Note::Repaired { environment, worker, epoch }));
         }

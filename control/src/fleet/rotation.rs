@@ -138,6 +138,7 @@ impl Fleet {
         environment.record.pending_key = None;
         environment.record.generation = environment.record.generation.next();
         environment.parked.clear();
+        self.account(name);
         self.set_rotation(name, Rotation::Replaced);
         self.gathered.unsaved.insert(name.clone());
         self.tell_all(name);

@@ -236,7 +236,7 @@ impl Fleet {
             {
                 environment.regrant_at = Some(self.now);
             }
-            self.gathered.touched.insert(held.clone());
+            self.account(&held);
             self.gathered.to_plan.insert(held);
         }
     }

@@ -77,7 +77,7 @@ impl Handler {
         let (Some(spec), true) = (spec, violations.is_empty()) else {
             return Err(Refusal::fields(violations));
         };
-        let uid: Uid = uuid::Uuid::new_v4().to_string().parse().expect("a UUID is a valid uid");
+        let uid: Uid = self.0.chance.uuid().to_string().parse().expect("a UUID is a valid uid");
         let action = Action::Create { uid, spec, sdk_key, claim: claim(request.take_over) };
         self.mutate(&request.name, action, terms).await
     }

@@ -80,6 +80,7 @@ async fn pump(
 ) -> String {
     loop {
         let message = tokio::select! {
+            biased;
             () = ended.cancelled() => return "control ended it".to_owned(),
             message = incoming.message() => message,
         };

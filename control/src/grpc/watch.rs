@@ -46,6 +46,7 @@ pub(super) fn spawn<T: Send + 'static, F: Future<Output = End> + Send + 'static>
     let stopping = api.stopping.clone();
     api.tasks.spawn(async move {
         let end = tokio::select! {
+            biased;
             () = stopping.cancelled() => End::Refused(Refusal::new(Reason::ShuttingDown, "control is stopping")),
             () = sink.closed() => End::Left,
             end = watch(sink.clone()) => end,

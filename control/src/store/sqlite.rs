@@ -33,8 +33,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct SqliteStore {
     connection: Connection,
-    // Held as long as the store: the lock goes with the file.
-    _lock: File,
+    // Held as long as the store: the lock goes with the file. None has a store that is in no file.
+    _lock: Option<File>,
 }
 
 impl SqliteStore {
@@ -51,7 +51,18 @@ impl SqliteStore {
         // The entries of new files are part of what a power cut must not take.
         File::open(directory).and_then(|entry| entry.sync_all()).map_err(unusable(directory))?;
         let connection = connect(&path)?;
-        Ok(Self { connection, _lock: lock })
+        Ok(Self { connection, _lock: Some(lock) })
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl SqliteStore {
+    /// A store in memory, for a fleet of that id.
+    pub(crate) fn in_memory(fleet: &str) -> Result<Self, StoreError> {
+        let mut connection = Connection::open_in_memory()?;
+        schema::migrate(&mut connection, Path::new(":memory:"))?;
+        connection.execute("INSERT INTO fleet (only, id, term) VALUES (1, ?1, 0)", params![fleet])?;
+        Ok(Self { connection, _lock: None })
     }
 }
 

@@ -71,6 +71,8 @@ async fn a_worker_that_stood_still_writes_nothing_and_becomes_a_member_again() {
     population.patch(&fleet, 3);
     population.wait_until_stored(&fleet, BOUND).await;
     let fences = population.fences(&fleet).await;
+    // So that it gets nothing new while it is looked at.
+    fleet.cli(&["worker", "cordon", "w1"]).await.unwrap().expect_success();
     fleet.worker(0).cont();
 
     wait_until_connected(&fleet, 2).await;
@@ -92,12 +94,13 @@ async fn a_worker_that_stood_still_writes_nothing_and_becomes_a_member_again() {
     assert_moved(&before, &owners(&fleet).await, "w1", "w2");
     population.assert_owned_once(&fleet).await;
 
-    // A member like any other: what comes next is its, for it has the least.
-    Population::add_to_simulator(&fleet, 20);
-    Population::add(&fleet, 20).await.expect_success();
-    let population = Population { count: 21 };
-    population.wait_until_current(&fleet, BOUND).await;
-    assert_eq!(owners(&fleet).await[&Population::name(20)].0, "w1");
+    // A member like any other: it gets its share.
+    fleet.cli(&["worker", "uncordon", "w1"]).await.unwrap().expect_success();
+    wait_until("w1 has its share", BOUND, async || {
+        let shares: Vec<_> = workers(&fleet).await.iter().map(|one| (one.environments, one.standby)).collect();
+        if shares == [(10, 0), (10, 0)] { Ok(()) } else { Err(format!("{shares:?}")) }
+    })
+    .await;
     population.patch(&fleet, 4);
     population.wait_until_stored(&fleet, BOUND).await;
     population.assert_owned_once(&fleet).await;

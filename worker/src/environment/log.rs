@@ -15,7 +15,8 @@ pub(super) fn log_changes(before: Option<&EnvironmentReport>, after: &Environmen
                 Intent::Release | Intent::Purge => tracing::info!(%environment, %epoch, "the prefix is given up"),
             },
             GrantState::Synchronized => tracing::info!(%environment, %epoch, "the store is in line"),
-            GrantState::Fenced => tracing::warn!(%environment, %epoch, "a later owner's fence stands in the store"),
+            // As it is meant to be when another worker takes over.
+            GrantState::Fenced => tracing::info!(%environment, %epoch, "a later owner's fence stands in the store"),
             GrantState::Conflict => {
                 tracing::warn!(%environment, %epoch, "somebody else's fence stands in the store");
             }

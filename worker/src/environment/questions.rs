@@ -8,7 +8,7 @@ use flotilla_proto::v1::RequestFailure;
 use flotilla_proto::{Prefix, Reason, v1};
 
 use crate::dataset::ItemId;
-use crate::launchdarkly::{LaunchDarklySettings, SharedSources, prove_key};
+use crate::launchdarkly::{LaunchDarklySettings, Sources};
 use crate::source::{Kind, SourceFailure};
 use crate::store::{FlagStore, Op, Outcome, StoredItem};
 
@@ -20,7 +20,7 @@ const PAGE: (u32, u32) = (1000, 10_000);
 pub(super) struct Subject {
     pub(super) store: Arc<dyn FlagStore>,
     pub(super) prefix: Prefix,
-    pub(super) sources: Arc<SharedSources>,
+    pub(super) sources: Arc<dyn Sources>,
     /// How the environment is reached; `None` for a file source.
     pub(super) settings: Option<LaunchDarklySettings>,
     pub(super) environment_id: Option<String>,
@@ -103,7 +103,7 @@ async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer
     };
     settings.key = flotilla_proto::SdkKey::parse("sdk_key", key)
         .map_err(|violation| RequestFailure::new(Reason::InvalidField, violation.description))?;
-    match prove_key(&settings, &subject.sources, deadline).await {
+    match subject.sources.prove_key(settings, deadline).await {
         Ok(environment_id) => Ok(Answer::KeyProved(v1::KeyProved {
             environment_id: environment_id.map(String::from).unwrap_or_default(),
             present_environment_id: subject.environment_id.unwrap_or_default(),

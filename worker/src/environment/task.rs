@@ -72,7 +72,7 @@ pub(super) fn prepare(
     let identity = (context.fleet.clone(), context.incarnation.clone());
     let name = assignment.environment.clone();
     let (machine, actions) = Machine::new(now, identity, assignment, control, first_write_number);
-    let instance_id = Uuid::new_v4();
+    let instance_id = context.chance.uuid();
     let spread = CHECK.mul_f64(f64::from(instance_id.as_bytes()[0]) / 512.0);
     let task = Task {
         name,
@@ -152,14 +152,16 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
+        // The source comes last: however much it says, nothing else waits for it.
         tokio::select! {
+            biased;
             outcome = operation => Happened::Operation(outcome),
             input = inputs.recv() => Happened::Input(input),
-            event = source => Happened::Source(event),
-            event = second_source => Happened::SecondSource(event),
             Ok(()) = self.news.changed() => Happened::News,
             Some(()) = self.questions.next() => Happened::Question,
             () = tokio::time::sleep(due.since(now)) => Happened::Time,
+            event = second_source => Happened::SecondSource(event),
+            event = source => Happened::Source(event),
         }
     }
 
@@ -308,7 +310,7 @@ impl Task {
         let (effect, actions) = self.machine.store_outcome(self.now(), outcome);
         if effect.fenced {
             metrics.fenced_write();
-            tracing::warn!(environment = %self.name, "the store refused a write: its fence is not ours");
+            tracing::info!(environment = %self.name, "the store refused a write: its fence is not ours");
         }
         if effect.repair {
             metrics.store_repair("differs");
@@ -367,7 +369,7 @@ impl Task {
                 .map(|settings| SourceSettings::LaunchDarkly(Box::new(settings))),
         };
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        Some((launchdarkly::start(settings?, &self.context.sources, sender), events))
+        Some((Arc::clone(&self.context.sources).start(settings?, sender), events))
     }
 
     /// Tells the status if it is worth telling now, or notes when it will be.

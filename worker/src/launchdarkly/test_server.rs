@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use url::Url;
 use uuid::Uuid;
 
-use super::{Delivery, LaunchDarklySettings, SharedSources, SourceSettings, SourceTimeouts, start};
+use super::{Delivery, LaunchDarklySettings, SharedSources, SourceSettings, SourceTimeouts, Sources as _};
 use crate::source::{EVENT_QUEUE, SourceEvent, SourceHandle};
 
 /// Far above what anything takes; a test that waits longer has failed.
@@ -161,7 +161,7 @@ pub(crate) struct TestSource {
 impl TestSource {
     pub(crate) fn start(settings: SourceSettings, shared: &Arc<SharedSources>) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        Self { events, _handle: start(settings, shared, sender) }
+        Self { events, _handle: Arc::clone(shared).start(settings, sender) }
     }
 
     pub(crate) async fn event(&mut self) -> SourceEvent {

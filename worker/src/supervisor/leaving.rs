@@ -49,6 +49,7 @@ impl<E: Environments> Supervisor<E> {
     /// As [`Self::work`], but nothing new begins.
     async fn work_on_errands(&mut self) {
         tokio::select! {
+            biased;
             Some(errand) = self.errands.join_next() => match errand {
                 Ok(errand) => self.errand_done(errand),
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! Moves without a gap: who holds which grant at each stage, and what follows when somebody fails.
 
-use flotilla_proto::Generation;
+use flotilla_proto::{Generation, Grant, GrantId};
 
 use super::*;
 
@@ -49,7 +49,12 @@ fn the_last_owner_stops_when_the_new_one_serves_and_it_is_current_all_the_time()
     assert_eq!((world.owner("a").as_str(), world.epoch("a")), ("w2", 3));
     assert!(is_current(&world), "the last owner was in line when the new one took over");
     // It is fenced by the claim, and the new owner compares.
-    world.report("w1", "a", |report| report.grant_state = GrantState::Fenced);
+    world.effects.clear();
+    world.report("w1", "a", |report| {
+        report.grant_state = GrantState::Fenced;
+        report.fenced_writes = 1;
+    });
+    assert_eq!(world.notes(), [], "a refused write is how it learns of the new owner");
     world.report("w2", "a", |report| report.grant_state = GrantState::Established);
     assert!(is_current(&world));
     assert_eq!(intent(&world, "w1"), Some((Intent::Serve, 1)), "it keeps stream and data");
@@ -441,4 +446,22 @@ fn what_nobody_has_yet_moves_at_once() {
     world.connect("w2");
     world.say("w1", WorkerMessage::Draining { deadline: LEASE });
     assert_eq!((intent(&world, "w1"), intent(&world, "w2")), (None, Some((Intent::Serve, 2))));
+}
+
+#[test]
+fn a_refused_write_of_somebody_else_is_noted_once() {
+    let mut world = warming();
+    world.say("w1", WorkerMessage::Goodbye);
+    world.report("w2", "a", |_| {});
+    world.players.get_mut(&w("w1")).unwrap().starts += 1;
+    world.connect("w1");
+    world.effects.clear();
+    let mut zombie = world.report_of("w2", "a");
+    zombie.grant = Grant { epoch: Epoch(1), id: GrantId::parse("t1-1").unwrap(), intent: Intent::Serve };
+    (zombie.grant_state, zombie.fenced_writes) = (GrantState::Fenced, 1);
+    for _ in 0..2 {
+        world.say("w1", WorkerMessage::Report(vec![zombie.clone()]));
+    }
+    let (environment, worker) = (env("a"), w("w1"));
+    assert_eq!(world.notes(), [Note::WriteFenced { environment, worker, epoch: Epoch(1) }]);
 }

@@ -197,7 +197,8 @@ fn check(world: &World) {
 fn check_loads(world: &World) {
     let mut loads: BTreeMap<WorkerName, (usize, u64)> = BTreeMap::new();
     for environment in world.fleet.environments.values() {
-        if let Some(place) = environment.place().filter(|place| world.fleet.workers.contains_key(*place)) {
+        let place = environment.place().filter(|place| !environment.is_parked(place, Intent::Serve));
+        if let Some(place) = place.filter(|place| world.fleet.workers.contains_key(*place)) {
             let (count, load) = loads.entry(place.clone()).or_default();
             *count += 1;
             *load += environment.weight;

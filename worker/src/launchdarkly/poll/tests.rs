@@ -4,7 +4,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::super::test_server::{KEY, TestServer, TestSource, shared};
-use super::super::{Delivery, SourceSettings, SourceTimeouts, prove_key};
+use super::super::{Delivery, SourceSettings, SourceTimeouts, Sources as _};
 use super::*;
 
 const BODY: &str = r#"{"flags":{"a":{"key":"a","version":1}},"segments":{}}"#;
@@ -118,7 +118,8 @@ async fn the_permit_is_free_between_polls() {
     let serve = async {
         server.request().await.answer(200, &[("x-ld-envid", "e1")], BODY).await;
     };
-    let (proof, ()) = tokio::join!(prove_key(&settings, &shared, Duration::from_secs(20)), serve);
+    let (proof, ()) =
+        tokio::join!(Arc::clone(&shared).prove_key((*settings).clone(), Duration::from_secs(20)), serve);
     assert_eq!(proof, Ok(Some("e1".into())));
 }
 

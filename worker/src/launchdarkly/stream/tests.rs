@@ -1,5 +1,5 @@
 use super::super::test_server::{KEY, TestServer, TestSource, shared};
-use super::super::{Delivery, SourceSettings, prove_key};
+use super::super::{Delivery, SourceSettings, Sources as _};
 use super::*;
 use crate::source::Kind;
 
@@ -297,18 +297,21 @@ async fn a_key_is_proved_by_a_payload_and_by_nothing_less() {
         body.write(PUT).await;
         body.closed().await;
     };
-    let (proof, ()) = tokio::join!(prove_key(&settings, &shared, Duration::from_secs(20)), serve);
+    let (proof, ()) =
+        tokio::join!(Arc::clone(&shared).prove_key((*settings).clone(), Duration::from_secs(20)), serve);
     assert_eq!(proof, Ok(Some("env-1".into())));
     assert_eq!(shared.connecting.available_permits(), 1);
 
-    let (proof, ()) = tokio::join!(prove_key(&settings, &shared, Duration::from_secs(20)), async {
-        server.request().await.answer(401, &[], "").await;
-    });
+    let (proof, ()) =
+        tokio::join!(Arc::clone(&shared).prove_key((*settings).clone(), Duration::from_secs(20)), async {
+            server.request().await.answer(401, &[], "").await;
+        });
     assert_eq!(proof, Err(SourceFailure::Auth { status: 401 }));
 
-    let (proof, _body) = tokio::join!(prove_key(&settings, &shared, Duration::from_millis(200)), async {
-        server.request().await.open_stream()
-    });
+    let (proof, _body) =
+        tokio::join!(Arc::clone(&shared).prove_key((*settings).clone(), Duration::from_millis(200)), async {
+            server.request().await.open_stream()
+        });
     assert!(proof.unwrap_err().to_string().contains("within 200ms"));
 }
 

@@ -1,23 +1,13 @@
-//! Measures one worker with many environments: cold start, memory, CPU, reconnect, and the way of a patch into Redis.
-//!
-//! Starts its own Redis, simulator, control and worker. Figures are of the machine it runs on; take ratios.
-
-#![expect(clippy::print_stdout, reason = "the figures are its output")]
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "the figures are small"
-)]
+//! One worker with many environments: cold start, memory, CPU, reconnect, and the way of a patch into Redis.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::Args;
 use flotilla_proto::v1::environment_service_client::EnvironmentServiceClient;
 use flotilla_proto::v1::{CreateEnvironmentRequest, EnvironmentSpec};
 use flotilla_tests::harness::{Fleet, wait_until};
@@ -26,12 +16,11 @@ use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
 use tonic::transport::Endpoint;
 
-/// Measures one worker with many environments.
-#[derive(Debug, Parser)]
-struct Options {
-    /// Where flotilla, flotilla-control and flotilla-worker are; a release build is meant
-    #[arg(long)]
-    binaries: PathBuf,
+use crate::figures::{cpu, memory, print_times, started};
+
+/// What is measured.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// Environments
     #[arg(long, default_value_t = 500)]
     environments: usize,
@@ -53,10 +42,9 @@ const BOUND: Duration = Duration::from_mins(5);
 /// Time in which nothing happens before memory is read.
 const REST: Duration = Duration::from_secs(10);
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
-    let mut fleet = Fleet::builder().workers(0).binaries(&options.binaries).start().await?;
+/// Measures, and prints what was found.
+pub(crate) async fn run(binaries: &Path, options: Options) -> anyhow::Result<()> {
+    let mut fleet = Fleet::builder().workers(0).binaries(binaries).start().await?;
     create_environments(&fleet, &options).await?;
     let mut redis = fleet.redis.connection().await?;
     let prefixes: Vec<String> = (0..options.environments).map(prefix).collect();
@@ -109,11 +97,6 @@ fn key(number: usize) -> String {
     format!("sdk-{number:08x}-0000-4000-8000-000000000000")
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures")]
-fn started() -> Instant {
-    Instant::now()
-}
-
 async fn create_environments(fleet: &Fleet, options: &Options) -> anyhow::Result<()> {
     let data = Arc::new(generated_flags(options.flags, options.flag_bytes, 1));
     let mut client = EnvironmentServiceClient::new(Endpoint::from_shared(fleet.control_url())?.connect().await?);
@@ -149,20 +132,6 @@ async fn report(when: &str, control: u32, worker: u32) -> anyhow::Result<()> {
         println!("{when}: {name:8} {:>8.1} MB  {:>7.2} s CPU", memory(process)?, cpu(process)?);
     }
     Ok(())
-}
-
-fn memory(process: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
-    Ok(kilobytes * 1024.0 / 1e6)
-}
-
-fn cpu(process: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().context("no fields")?.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    Ok(ticks / 100.0)
 }
 
 async fn redis_input(redis: &mut redis::aio::MultiplexedConnection) -> anyhow::Result<u64> {
@@ -229,9 +198,4 @@ async fn bare_round_trips(fleet: &Fleet) -> anyhow::Result<()> {
     times.sort_unstable();
     print_times("a bare HSET, for comparison", &times);
     Ok(())
-}
-
-fn print_times(what: &str, times: &[Duration]) {
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
-    println!("{what}: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
 }

@@ -1,0 +1,234 @@
+//! What goes wrong, by seed, and how it ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use turmoil::Sim;
+
+use crate::dice::Dice;
+use crate::hosts::worker_name;
+use crate::source::{EDGES, Environment};
+use crate::store::{Keys, Link};
+use crate::user::{Act, Acts};
+use crate::world::{Shared, Wanted};
+
+/// Chaos over a world and its processes.
+pub(crate) struct Chaos {
+    world: Shared,
+    acts: Acts,
+    dice: Dice,
+    workers: usize,
+    names: usize,
+    next: u64,
+    /// What ends when.
+    ends: Vec<(u64, End)>,
+    snapshot: BTreeMap<String, Keys>,
+}
+
+/// The end of something that goes wrong.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    ControlLink(usize),
+    Store(usize),
+    Source(usize),
+    Pause(usize),
+    Worker(usize),
+    Control,
+    Slow,
+    Edge(usize),
+}
+
+impl Chaos {
+    pub(crate) fn new(world: &Shared, acts: &Acts, workers: usize, names: usize) -> Self {
+        let seed = world.lock().unwrap().dice.next();
+        let (world, acts) = (Arc::clone(world), Arc::clone(acts));
+        let dice = Dice::new(seed);
+        Self { world, acts, dice, workers, names, next: 0, ends: Vec::new(), snapshot: BTreeMap::new() }
+    }
+
+    /// Ends what is over, and begins something new if it is time.
+    pub(crate) fn step(&mut self, sim: &mut Sim<'_>) {
+        let now = self.world.lock().unwrap().now;
+        let over: Vec<_> = self.ends.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, end) in over {
+            self.end(sim, end);
+        }
+        if self.next <= now {
+            self.next = now + self.dice.of(150..1500);
+            self.something(sim, now);
+        }
+    }
+
+    /// Ends everything: whatever went wrong is well again.
+    pub(crate) fn heal(&mut self, sim: &mut Sim<'_>) {
+        for (_, end) in std::mem::take(&mut self.ends) {
+            self.end(sim, end);
+        }
+        for worker in 0..self.workers {
+            self.end(sim, End::Pause(worker));
+            self.acts.lock().unwrap().push_back(Act::Uncordon(worker));
+        }
+        self.end(sim, End::Slow);
+        for edge in 0..EDGES {
+            self.end(sim, End::Edge(edge));
+        }
+        self.end(sim, End::Control);
+        for worker in 0..self.workers {
+            self.end(sim, End::Worker(worker));
+        }
+        self.world.lock().unwrap().note("healed");
+    }
+
+    fn note(&self, what: &str) {
+        self.world.lock().unwrap().note(what);
+    }
+
+    fn worker(&mut self) -> usize {
+        usize::try_from(self.dice.of(0..self.workers as u64)).unwrap()
+    }
+
+    fn something(&mut self, sim: &mut Sim<'_>, now: u64) {
+        let until = now + self.dice.of(300..9000);
+        let worker = self.worker();
+        let name = worker_name(worker);
+        match self.dice.of(0..24) {
+            0 => {
+                self.note(&format!("{name} and control cannot connect"));
+                sim.partition(name, "control");
+                self.ends.push((until, End::ControlLink(worker)));
+            }
+            1 => {
+                self.note(&format!("between {name} and control everything is held"));
+                sim.hold(name, "control");
+                self.ends.push((until, End::ControlLink(worker)));
+            }
+            2 | 3 => {
+                let link = *self.dice.pick(&[Link::Refused, Link::Mute, Link::Deaf, Link::Held]);
+                self.note(&format!("{name} and the store: {link:?}"));
+                self.world.lock().unwrap().set_store_link(worker, link);
+                self.ends.push((until, End::Store(worker)));
+            }
+            4 => {
+                let link = *self.dice.pick(&[Link::Refused, Link::Mute]);
+                self.note(&format!("{name} and LaunchDarkly: {link:?}"));
+                self.world.lock().unwrap().links[worker].source = link;
+                self.ends.push((until, End::Source(worker)));
+            }
+            5 | 6 => {
+                self.note(&format!("{name} crashes"));
+                sim.crash(name);
+                self.ends.push((until, End::Worker(worker)));
+            }
+            7 => {
+                self.note("control crashes");
+                sim.crash("control");
+                self.ends.push((now + self.dice.of(100..4000), End::Control));
+            }
+            8 | 9 => {
+                self.note(&format!("{name} stands still for all others"));
+                sim.hold(name, "control");
+                let mut world = self.world.lock().unwrap();
+                world.set_store_link(worker, Link::Held);
+                world.links[worker].source = Link::Held;
+                drop(world);
+                self.ends.push((now + self.dice.of(300..25_000), End::Pause(worker)));
+            }
+            10 => {
+                self.note(&format!("{name} is asked to leave"));
+                self.world.lock().unwrap().disks[worker].leave.cancel();
+                self.ends.push((until + 11_000, End::Worker(worker)));
+            }
+            11 => {
+                self.note("the store is slow");
+                self.world.lock().unwrap().store_is_slow = true;
+                self.ends.push((until, End::Slow));
+            }
+            12 => self.lose_data(),
+            13 | 14 => {
+                let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
+                self.note(&format!("edge {edge} falls behind"));
+                self.world.lock().unwrap().behind[edge] = true;
+                self.ends.push((until, End::Edge(edge)));
+            }
+            15 => {
+                self.note(&format!("the streams of {name} are cut"));
+                self.world.lock().unwrap().links[worker].cuts += 1;
+            }
+            16 => self.acts.lock().unwrap().push_back(Act::Drain(worker)),
+            17 => self.acts.lock().unwrap().push_back(Act::Cordon(worker)),
+            18 | 19 => self.acts.lock().unwrap().push_back(Act::Uncordon(worker)),
+            _ => self.act_on_environment(),
+        }
+    }
+
+    fn lose_data(&mut self) {
+        let mut world = self.world.lock().unwrap();
+        if self.dice.one_in(2) {
+            self.snapshot = world.store.clone();
+            world.note("a snapshot of the store is taken");
+            return;
+        }
+        let (what, store) = if self.dice.one_in(2) {
+            ("the store is flushed", BTreeMap::new())
+        } else {
+            ("the store goes back to the snapshot", self.snapshot.clone())
+        };
+        world.note(what);
+        let now = world.now;
+        world.losses.push(now);
+        world.replace_store(store);
+    }
+
+    fn act_on_environment(&mut self) {
+        let number = self.dice.of(0..self.names as u64);
+        let name = format!("e{number}");
+        let wanted = self.world.lock().unwrap().named.get(&name).map_or(Wanted::Gone, |named| named.wanted);
+        let act = match (wanted, self.dice.of(0..3)) {
+            (Wanted::Gone, _) => self.create(number),
+            (Wanted::Paused, 0 | 1) => Act::Resume(name),
+            (Wanted::Served, 0) => Act::Pause(name),
+            (Wanted::Served | Wanted::Paused, _) => Act::Remove { name, purge: self.dice.one_in(2) },
+        };
+        self.acts.lock().unwrap().push_back(act);
+    }
+
+    /// The prefix is always the same; the LaunchDarkly environment is another each time.
+    pub(crate) fn create(&mut self, number: u64) -> Act {
+        let mut world = self.world.lock().unwrap();
+        let count = world.environments.len();
+        let key = format!("sdk-{count}");
+        let environment = Environment::new(count, &mut self.dice);
+        world.environments.insert(key.clone(), environment);
+        Act::Create { name: format!("e{number}"), prefix: format!("p{number}"), key }
+    }
+
+    fn end(&mut self, sim: &mut Sim<'_>, end: End) {
+        match end {
+            End::ControlLink(worker) => {
+                sim.release(worker_name(worker), "control");
+                sim.repair(worker_name(worker), "control");
+            }
+            End::Store(worker) => self.world.lock().unwrap().set_store_link(worker, Link::Up),
+            End::Source(worker) => self.world.lock().unwrap().links[worker].source = Link::Up,
+            End::Pause(worker) => {
+                for end in [End::ControlLink(worker), End::Store(worker), End::Source(worker)] {
+                    self.end(sim, end);
+                }
+            }
+            End::Worker(worker) => {
+                if !sim.is_host_running(worker_name(worker)) {
+                    self.note(&format!("{} starts", worker_name(worker)));
+                    sim.bounce(worker_name(worker));
+                }
+            }
+            End::Control => {
+                if !sim.is_host_running("control") {
+                    self.note("control starts");
+                    sim.bounce("control");
+                }
+            }
+            End::Slow => self.world.lock().unwrap().store_is_slow = false,
+            End::Edge(edge) => self.world.lock().unwrap().behind[edge] = false,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One seed from beginning to end: a calm start, chaos, healing, rest.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use flotilla_control::simulation::Disk;
+use flotilla_proto::process::Chance;
+use turmoil::{Builder, Sim};
+
+use crate::chaos::Chaos;
+use crate::checker::{at_rest, check_history};
+use crate::hosts::{control, worker, worker_name};
+use crate::user::{self, Act, Acts};
+use crate::world::{Shared, World};
+
+/// Milliseconds between two looks at the world.
+const TICK: u64 = 5;
+/// When chaos begins, and when everything is healed.
+const CALM: u64 = 4_000;
+const HEALED: u64 = 60_000;
+/// How long it may take to come to rest: fenced grants and those that did not manage pause for up to a minute.
+const REST: u64 = 240_000;
+/// For how long it is watched that it stays at rest, control restarted meanwhile.
+const STILL: u64 = 20_000;
+
+/// What came of a seed.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) digest: u64,
+    rest: u64,
+    writes: usize,
+    refused: usize,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { digest, rest, writes, refused } = self;
+        write!(f, "at rest after {rest} ms, {writes} writes, {refused} refused, digest {digest:016x}")
+    }
+}
+
+struct Run<'a> {
+    sim: Sim<'a>,
+    world: Shared,
+    acts: Acts,
+    chaos: Chaos,
+}
+
+/// Runs a seed; the error says which property does not hold, and what happened.
+pub(crate) fn run(seed: u64) -> Result<Done, String> {
+    let workers = usize::try_from(3 + seed % 3).unwrap();
+    let names = usize::try_from(4 + seed % 4).unwrap();
+    let world: Shared = Arc::new(Mutex::new(World::new(seed, workers)));
+    let acts: Acts = Arc::new(Mutex::new(VecDeque::new()));
+    let sim = build(seed, workers, &world, &acts);
+    let chaos = Chaos::new(&world, &acts, workers, names);
+    let mut run = Run { sim, world, acts: Arc::clone(&acts), chaos };
+    for number in 0..names as u64 {
+        let act = run.chaos.create(number);
+        acts.lock().unwrap().push_back(act);
+    }
+    acts.lock().unwrap().push_back(Act::CreatePoison);
+    run.until(CALM, |_| {})?;
+    run.until(HEALED, |run| run.chaos.step(&mut run.sim))?;
+    run.chaos.heal(&mut run.sim);
+    let rest = run.rest(HEALED + REST)?;
+    run.stays_at_rest(rest)?;
+    let world = run.world.lock().unwrap();
+    check_history(&world)?;
+    let refused = world.records.iter().filter(|record| !record.accepted).count();
+    Ok(Done { digest: world.digest(), rest: rest - HEALED, writes: world.records.len(), refused })
+}
+
+fn build<'a>(seed: u64, workers: usize, world: &Shared, acts: &Acts) -> Sim<'a> {
+    let mut sim = Builder::new()
+        .rng_seed(seed)
+        .epoch(UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+        .simulation_duration(Duration::from_hours(1))
+        .tick_duration(Duration::from_millis(TICK))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(20))
+        .tcp_capacity(100_000)
+        .build();
+    let dice = Mutex::new(world.lock().unwrap().dice.clone());
+    let disk = Disk::new(&Chance::from_fn(move || dice.lock().unwrap().next())).unwrap();
+    let of_control = Arc::clone(world);
+    sim.host("control", move || control(Arc::clone(&of_control), disk.clone()));
+    for number in 0..workers {
+        let of_worker = Arc::clone(world);
+        sim.host(worker_name(number), move || worker(Arc::clone(&of_worker), number));
+    }
+    sim.client("user", user::run(Arc::clone(world), Arc::clone(acts)));
+    sim
+}
+
+impl Run<'_> {
+    fn step(&mut self) -> Result<(), String> {
+        self.sim.step().map_err(|error| format!("a process failed: {error}"))?;
+        let mut world = self.world.lock().unwrap();
+        world.now += TICK;
+        world.deliver();
+        let behind = world.behind;
+        let changes = world.now < HEALED && world.now > 1_000 && world.dice.one_in(30);
+        if changes && !world.environments.is_empty() {
+            let World { environments, dice, .. } = &mut *world;
+            let keys: Vec<_> = environments.keys().cloned().collect();
+            if let Some(environment) = environments.get_mut(dice.pick(&keys)) {
+                environment.change(dice);
+            }
+        }
+        for environment in world.environments.values_mut() {
+            environment.catch_up(&behind);
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        self.world.lock().unwrap().now
+    }
+
+    fn until(&mut self, end: u64, mut each: impl FnMut(&mut Self)) -> Result<(), String> {
+        while self.now() < end {
+            self.step()?;
+            each(self);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything has come to rest; returns when that was.
+    fn rest(&mut self, bound: u64) -> Result<u64, String> {
+        loop {
+            let now = self.now();
+            self.until(now + 500, |_| {})?;
+            self.take_over_conflicts();
+            let world = self.world.lock().unwrap();
+            let seen_lately = world.now - world.listed.0 < 1_000 && self.acts.lock().unwrap().is_empty();
+            match at_rest(&world) {
+                Ok(()) if seen_lately => return Ok(world.now),
+                Err(why) if world.now >= bound => return Err(format!("not at rest: {why}\n{}", world.told())),
+                Ok(()) if world.now >= bound => return Err("the user is not done".to_owned()),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// A store that went back in time may hold the fence of an environment that has ended since: a user has to say that it
+    /// may be overwritten.
+    fn take_over_conflicts(&self) {
+        let mut acts = self.acts.lock().unwrap();
+        if acts.is_empty() {
+            let world = self.world.lock().unwrap();
+            let conflicts = world.listed.1.iter().filter(|shown| {
+                let status = shown.status.as_ref();
+                status.is_some_and(|status| status.conditions.iter().any(|one| one.r#type == "Conflict"))
+            });
+            acts.extend(conflicts.map(|shown| Act::TakeOver(shown.name.clone())));
+        }
+    }
+
+    /// A restart of control moves nothing, and nothing else does.
+    fn stays_at_rest(&mut self, since: u64) -> Result<(), String> {
+        let owners = |world: &World| {
+            let owner = |shown: &flotilla_proto::v1::Environment| {
+                let status = shown.status.clone().unwrap_or_default();
+                (shown.name.clone(), status.worker, status.epoch)
+            };
+            world.listed.1.iter().filter(|shown| shown.name != "poison").map(owner).collect::<Vec<_>>()
+        };
+        let before = owners(&self.world.lock().unwrap());
+        self.sim.crash("control");
+        self.sim.bounce("control");
+        self.until(since + STILL, |_| {})?;
+        let bound = self.now() + STILL;
+        self.rest(bound)?;
+        let mut world = self.world.lock().unwrap();
+        let after = owners(&world);
+        world.is_over = true;
+        if before == after {
+            Ok(())
+        } else {
+            Err(format!("it did not stay at rest: {before:?}, then {after:?}\n{}", world.told()))
+        }
+    }
+}

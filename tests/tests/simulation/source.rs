@@ -1,0 +1,293 @@
+//! A scripted LaunchDarkly: what is true, the edges that serve it, some of them behind, and the streams of the workers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_worker::dataset::ItemId;
+use flotilla_worker::launchdarkly::{LaunchDarklySettings, SourceSettings, Sources};
+use flotilla_worker::source::{
+    FullPayload, ItemSpan, Kind, SourceEvent, SourceEvents, SourceFailure, SourceHandle,
+};
+use futures_util::future::BoxFuture;
+
+use crate::dice::Dice;
+use crate::store::Link;
+use crate::world::{Shared, World};
+
+/// Edges of LaunchDarkly.
+pub(crate) const EDGES: usize = 3;
+/// How often a stream looks for news, and a worker whose connect hangs gives up.
+const LOOK: Duration = Duration::from_millis(10);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The items of an environment: version and text.
+pub(crate) type Items = BTreeMap<ItemId, (u64, Arc<[u8]>)>;
+
+/// One LaunchDarkly environment.
+#[derive(Debug, Clone)]
+pub(crate) struct Environment {
+    id: String,
+    log: Vec<Change>,
+    versions: BTreeMap<ItemId, u64>,
+    /// How much of the log each edge has.
+    edges: [usize; EDGES],
+}
+
+#[derive(Debug, Clone)]
+struct Change {
+    item: ItemId,
+    version: u64,
+    /// `None`: it was deleted.
+    body: Option<Arc<[u8]>>,
+}
+
+/// A payload that was handed to a worker.
+#[derive(Debug, Clone, Hash)]
+pub(crate) struct Delivered {
+    pub(crate) at: u64,
+    pub(crate) worker: usize,
+    /// The SDK key.
+    pub(crate) key: String,
+    /// How much of the log it was.
+    pub(crate) position: usize,
+}
+
+impl Environment {
+    pub(crate) fn new(number: usize, dice: &mut Dice) -> Self {
+        let mut environment =
+            Self { id: format!("{number:024x}"), log: Vec::new(), versions: BTreeMap::new(), edges: [0; EDGES] };
+        for flag in 0..dice.of(2..6) {
+            environment.put(Kind::Flag, &format!("flag-{flag}"));
+        }
+        environment.put(Kind::Segment, "segment-0");
+        environment.edges = [environment.log.len(); EDGES];
+        environment
+    }
+
+    fn put(&mut self, kind: Kind, key: &str) {
+        let item = ItemId { kind, key: key.into() };
+        let version = self.versions.entry(item.clone()).or_default();
+        *version += 1;
+        let body = format!(r#"{{"key":"{key}","version":{version},"of":"{}"}}"#, self.id);
+        self.log.push(Change { item, version: *version, body: Some(body.into_bytes().into()) });
+    }
+
+    fn delete(&mut self, item: ItemId) {
+        let version = self.versions.entry(item.clone()).or_default();
+        *version += 1;
+        self.log.push(Change { item, version: *version, body: None });
+    }
+
+    /// Something changes: an item is patched, added or deleted. The first flag is never deleted.
+    pub(crate) fn change(&mut self, dice: &mut Dice) {
+        let items = self.state(self.log.len());
+        let kind = if dice.one_in(4) { Kind::Segment } else { Kind::Flag };
+        match dice.of(0..6) {
+            0 => self.put(kind, &format!("new-{}", dice.of(0..6))),
+            1 => {
+                let gone = items.keys().filter(|item| &*item.key != "flag-0").nth(1).cloned();
+                if let Some(item) = gone {
+                    self.delete(item);
+                }
+            }
+            _ => {
+                let items: Vec<_> = items.into_keys().collect();
+                let item = dice.pick(&items).clone();
+                self.put(item.kind, &item.key);
+            }
+        }
+    }
+
+    /// What an edge that has so much of the log serves.
+    pub(crate) fn state(&self, position: usize) -> Items {
+        let mut items = Items::new();
+        for change in &self.log[..position] {
+            match &change.body {
+                Some(body) => {
+                    items.insert(change.item.clone(), (change.version, Arc::clone(body)));
+                }
+                None => {
+                    items.remove(&change.item);
+                }
+            }
+        }
+        items
+    }
+
+    /// What is true.
+    pub(crate) fn truth(&self) -> Items {
+        self.state(self.log.len())
+    }
+
+    /// Whether the log, up to there, says that an item had that version, or was not there.
+    pub(crate) fn said(&self, position: usize, item: &ItemId, version: Option<u64>) -> bool {
+        self.state(position).get(item).map(|(version, _)| *version) == version
+    }
+
+    /// Whether an item was deleted at all.
+    pub(crate) fn was_deleted(&self, item: &ItemId) -> bool {
+        self.log.iter().any(|change| change.item == *item && change.body.is_none())
+    }
+
+    /// Edges that are not behind by the script have everything.
+    pub(crate) fn catch_up(&mut self, behind: &[bool; EDGES]) {
+        for (edge, behind) in self.edges.iter_mut().zip(behind) {
+            if !behind {
+                *edge = self.log.len();
+            }
+        }
+    }
+}
+
+fn payload(items: &Items) -> FullPayload {
+    let mut text = Vec::new();
+    let mut spans = Vec::new();
+    for (item, (version, body)) in items {
+        let start = text.len();
+        text.extend_from_slice(body);
+        spans.push(ItemSpan {
+            kind: item.kind,
+            key: (&*item.key).into(),
+            body: start..text.len(),
+            version: *version,
+            deleted: false,
+        });
+    }
+    FullPayload::new(text.into(), spans, Vec::new())
+}
+
+/// LaunchDarkly, as one worker reaches it.
+pub(crate) struct WorkerSources {
+    pub(crate) world: Shared,
+    pub(crate) worker: usize,
+}
+
+impl fmt::Debug for WorkerSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerSources").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+impl Sources for WorkerSources {
+    #[expect(clippy::disallowed_methods, reason = "the handle owns the task and ends it")]
+    fn start(self: Arc<Self>, settings: SourceSettings, events: SourceEvents) -> SourceHandle {
+        let key = match settings {
+            SourceSettings::LaunchDarkly(settings) => settings.key.expose().to_owned(),
+            SourceSettings::File { .. } => unreachable!("simulated workers have no files"),
+        };
+        SourceHandle::new(tokio::spawn(async move {
+            // An error means that nobody listens.
+            let _ = run(&self, &key, &events).await;
+        }))
+    }
+
+    fn prove_key(
+        self: Arc<Self>,
+        _settings: LaunchDarklySettings,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>> {
+        Box::pin(async { Err(SourceFailure::Network { message: "not simulated".to_owned() }) })
+    }
+}
+
+type Gone = tokio::sync::mpsc::error::SendError<SourceEvent>;
+
+async fn run(here: &WorkerSources, key: &str, events: &SourceEvents) -> Result<(), Gone> {
+    let mut delay = 200;
+    loop {
+        if let Some((edge, position, cut)) = connect(here, key, events, &mut delay).await? {
+            follow(here, key, events, (edge, position, cut)).await?;
+        }
+        let retry_in = Duration::from_millis(delay);
+        let failure = SourceFailure::Network { message: "the stream is gone".to_owned() };
+        events.send(SourceEvent::Interrupted { failure, retry_in }).await?;
+        tokio::time::sleep(retry_in).await;
+        delay = (delay * 2).min(2000);
+    }
+}
+
+/// Connects to an edge, and hands its payload over. Returns the edge, its position, and how often streams were cut.
+async fn connect(
+    here: &WorkerSources,
+    key: &str,
+    events: &SourceEvents,
+    delay: &mut u64,
+) -> Result<Option<(usize, usize, u64)>, Gone> {
+    let latency = here.world.lock().unwrap().dice.of(2..40);
+    tokio::time::sleep(Duration::from_millis(latency)).await;
+    let link = here.world.lock().unwrap().links[here.worker].source;
+    match link {
+        Link::Up => {}
+        Link::Refused => return Ok(None),
+        Link::Mute | Link::Deaf | Link::Held => {
+            tokio::time::sleep(CONNECT).await;
+            return Ok(None);
+        }
+    }
+    let found = here.world.lock().unwrap().open_stream(here.worker, key);
+    let Some((edge, position, cut, id, items)) = found else {
+        let failure = SourceFailure::Auth { status: 401 };
+        events.send(SourceEvent::Interrupted { failure, retry_in: CONNECT }).await?;
+        tokio::time::sleep(CONNECT).await;
+        return Ok(None);
+    };
+    *delay = 200;
+    events.send(SourceEvent::Connected { environment_id: Some(id.into()) }).await?;
+    events.send(SourceEvent::Payload(payload(&items))).await?;
+    Ok(Some((edge, position, cut)))
+}
+
+/// Tells of everything that the edge learns, until the stream is cut.
+async fn follow(
+    here: &WorkerSources,
+    key: &str,
+    events: &SourceEvents,
+    (edge, mut position, cut): (usize, usize, u64),
+) -> Result<(), Gone> {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let news = {
+            let world = here.world.lock().unwrap();
+            let links = &world.links[here.worker];
+            if links.cuts != cut || links.source == Link::Refused {
+                return Ok(());
+            }
+            if links.source != Link::Up {
+                continue;
+            }
+            let Some(environment) = world.environments.get(key) else { return Ok(()) };
+            let news = environment.log[position..environment.edges[edge].max(position)].to_vec();
+            position += news.len();
+            news
+        };
+        for Change { item: ItemId { kind, key }, version, body } in news {
+            let key = (&*key).into();
+            events
+                .send(match body {
+                    Some(body) => SourceEvent::Patch {
+                        kind,
+                        key,
+                        body: Bytes::copy_from_slice(&body),
+                        version,
+                        deleted: false,
+                    },
+                    None => SourceEvent::Delete { kind, key, version },
+                })
+                .await?;
+        }
+    }
+}
+
+impl World {
+    fn open_stream(&mut self, worker: usize, key: &str) -> Option<(usize, usize, u64, String, Items)> {
+        let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
+        let environment = self.environments.get(key)?;
+        let position = environment.edges[edge];
+        self.delivered.push(Delivered { at: self.now, worker, key: key.to_owned(), position });
+        let cuts = self.links[worker].cuts;
+        Some((edge, position, cuts, environment.id.clone(), environment.state(position)))
+    }
+}
