@@ -302,10 +302,20 @@ impl Fleet {
 
     /// How a worker of this fleet is started: for one that is not to become a member.
     pub fn worker_command(&self, name: &str, state_directory: &Path) -> anyhow::Result<Command> {
-        let mut command = self.builder.command("flotilla-worker")?;
         let control = self.links.as_ref().map_or_else(|| self.control_url(), Links::control_url);
+        self.worker_command_towards(&control, name, state_directory)
+    }
+
+    /// As [`Fleet::worker_command`], for a worker of another control.
+    pub fn worker_command_towards(
+        &self,
+        control: &str,
+        name: &str,
+        state_directory: &Path,
+    ) -> anyhow::Result<Command> {
+        let mut command = self.builder.command("flotilla-worker")?;
         command
-            .args(["--control", &control, "--name", name])
+            .args(["--control", control, "--name", name])
             .args(["--http-listen", "127.0.0.1:0", "--log-format", "json"])
             .arg("--state-dir")
             .arg(state_directory)

@@ -41,9 +41,10 @@ async fn wait_until_logged(fleet: &mut Fleet, worker: usize, words: &str) {
     .await;
 }
 
-async fn wait_until_released(fleet: &Fleet, population: Population) {
+/// Waits until this environment's fence is one that a later grant may claim over.
+pub(crate) async fn wait_until_released(fleet: &Fleet, population: Population, index: usize) {
     wait_until("the fence is released", BOUND, async || {
-        let fence = population.fences(fleet).await.remove(0);
+        let fence = population.fences(fleet).await.remove(index);
         if Fence::parse(&fence).unwrap().kind == FenceKind::Released { Ok(()) } else { Err(fence) }
     })
     .await;
@@ -88,7 +89,7 @@ async fn a_pause_does_not_wait_for_an_owner_that_is_cut_off_if_there_is_another_
     let reader = Reader::start(&fleet, population).await;
     cut(&mut fleet, Link::Control, zombie, Rule::both(Flow::BlackHole));
     say(&fleet, &["env", "pause", &name]).await;
-    wait_until_released(&fleet, population).await;
+    wait_until_released(&fleet, population, 0).await;
     population.patch(&fleet, 2);
     wait_until_logged(&mut fleet, zombie, "a later owner's fence stands in the store").await;
     let fences = population.fences(&fleet).await;
@@ -125,7 +126,7 @@ async fn a_pause_is_pending_until_its_only_worker_can_be_reached() {
     })
     .await;
     fleet.links().heal();
-    wait_until_released(&fleet, population).await;
+    wait_until_released(&fleet, population, 0).await;
     say(&fleet, &["env", "resume", &name]).await;
     assert_well(&fleet, population, 3).await;
 }
