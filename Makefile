@@ -21,7 +21,7 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # A Go of our own, where the system's is missing or too old, comes before it.
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: help setup demo test soak bench lint format clippy protos licences clean setup-demo setup-test setup-go
+.PHONY: help setup demo test soak lint format clippy protos licences clean setup-demo setup-test setup-go
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,9 +39,6 @@ SEEDS ?= 1000
 
 soak: setup-demo ## Run the simulation with many seeds: make soak SEEDS=1000
 	FLOTILLA_SEEDS=$(SEEDS) cargo test --locked --release --package flotilla-tests --test simulation histories -- --nocapture
-
-bench: setup-demo ## Benchmark placement at 10,000 environments on 200 workers
-	cargo bench --locked --package flotilla-control --features simulation --bench placement
 
 lint: format clippy protos licences ## Check format, lints, protos, licences and sources
 
