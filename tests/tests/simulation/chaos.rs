@@ -73,10 +73,15 @@ impl Chaos {
             self.end(sim, End::Edge(edge));
         }
         self.end(sim, End::Control);
+        self.start_all(sim);
+        self.note("healed");
+    }
+
+    /// Starts the workers that do not run.
+    pub(crate) fn start_all(&mut self, sim: &mut Sim<'_>) {
         for worker in 0..self.workers {
             self.end(sim, End::Worker(worker));
         }
-        self.world.lock().unwrap().note("healed");
     }
 
     fn note(&self, what: &str) {
