@@ -76,7 +76,7 @@ pub(crate) fn run(seed: u64) -> Result<Done, String> {
 fn build<'a>(seed: u64, workers: usize, world: &Shared, acts: &Acts) -> Sim<'a> {
     let mut sim = Builder::new()
         .rng_seed(seed)
-        .epoch(UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+        .epoch(UNIX_EPOCH + Duration::from_hours(500_000))
         .simulation_duration(Duration::from_hours(1))
         .tick_duration(Duration::from_millis(TICK))
         .min_message_latency(Duration::from_millis(1))
@@ -111,7 +111,7 @@ impl Run<'_> {
             }
         }
         for environment in world.environments.values_mut() {
-            environment.catch_up(&behind);
+            environment.catch_up(behind);
         }
         Ok(())
     }
