@@ -380,17 +380,17 @@ impl Fleet {
     fn show_environments(&mut self, touched: BTreeSet<EnvironmentName>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for name in touched {
-            let before = self.environments.get(&name).map(|environment| environment.initialization);
+            let Some(from) = self.environments.get(&name).map(|environment| environment.initialization) else {
+                continue;
+            };
             let changed = self.refresh(&name);
-            let after = self.environments.get(&name).map(|environment| environment.initialization);
-            let is_known = self.environments.get(&name).is_some_and(|environment| {
-                let granted = environment.record.grant.as_ref();
-                granted.is_some_and(|granted| !self.settings.grant_ids.gave(&granted.grant.id))
-            });
+            let Some(environment) = self.environments.get(&name) else { continue };
+            let to = environment.initialization;
+            let granted = environment.record.grant.as_ref();
+            let is_known = granted.is_some_and(|granted| !self.settings.grant_ids.gave(&granted.grant.id));
             // That what was current still is so is no news after a start of control.
-            let is_news =
-                |from, to| !(is_known && from == Initialization::Unknown && to == Initialization::Current);
-            if let Some((from, to)) = before.zip(after).filter(|(from, to)| from != to && is_news(*from, *to)) {
+            let is_news = !(is_known && from == Initialization::Unknown && to == Initialization::Current);
+            if from != to && is_news {
                 effects.push(Effect::Note(Note::InitializationChanged { environment: name.clone(), from, to }));
             }
             if changed {
@@ -424,18 +424,7 @@ impl Fleet {
 
     /// The events among the effects, numbered.
     fn number_events(&mut self, effects: &[Effect]) -> Vec<Change> {
-        let event_of = |effect: &Effect| match effect {
-            Effect::Note(note) => note.event(),
-            Effect::Persist(_)
-            | Effect::Reply { .. }
-            | Effect::Send { .. }
-            | Effect::Refuse { .. }
-            | Effect::Close { .. }
-            | Effect::EnvironmentChanged { .. }
-            | Effect::EnvironmentRemoved { .. }
-            | Effect::WorkerChanged { .. }
-            | Effect::WorkerRemoved { .. } => None,
-        };
+        let event_of = |effect: &Effect| if let Effect::Note(note) = effect { note.event() } else { None };
         let record = |event| {
             self.last_event += 1;
             let record = EventRecord { number: self.last_event, term: self.term, at: self.now, event };

@@ -55,12 +55,13 @@ impl Fleet {
             }
         };
         self.gathered.effects.push(Effect::Note(note));
-        if environment.holder.as_ref().is_some_and(|holder| holder != worker) {
+        // A new grant where it is does not change that it shall go.
+        if environment.holder.as_ref() != Some(worker) {
             self.let_go(name);
+            self.unplaced.remove(name);
+            self.to_leave.remove(name);
         }
         self.take_hold(name, worker);
-        self.unplaced.remove(name);
-        self.to_leave.remove(name);
         self.gathered.unsaved.insert(name.clone());
     }
 

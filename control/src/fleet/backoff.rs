@@ -21,12 +21,8 @@ impl Backoff {
 
     /// It shall happen: returns when it may. From then on the next pause runs.
     pub(super) fn schedule(&mut self, now: Timestamp) -> Timestamp {
-        if now.since(self.next) > self.longest {
-            self.pause = self.shortest;
-        }
         let at = self.next.max(now);
-        self.next = at.after(self.pause);
-        self.pause = (self.pause * 2).min(self.longest);
+        self.happened(at);
         at
     }
 

@@ -167,9 +167,10 @@ impl Fleet {
         let Some(Handover::Warming { to, reason, .. }) = environment.handover.take() else { return };
         // Durable, so that a restart of control in this moment forgets neither of the two.
         environment.record.predecessor = environment.record.grant.clone();
-        environment.handover = Some(Handover::promoted(self.now));
+        let promoted = Handover::promoted(self.now);
+        self.wakes.insert((promoted.deadline(), name.clone()));
+        environment.handover = Some(promoted);
         environment.moving = Some(reason);
-        self.wakes.insert((self.now.after(PROMOTION_TIMEOUT), name.clone()));
         self.part_with(name);
         self.grant(name, &to, Intent::Serve);
     }

@@ -5,7 +5,7 @@
 //! depends on names and loads only, and few move when workers come and go. [`excess`] names what a worker above the bound
 //! gives away, and to whom: just so much that nobody is above it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use flotilla_proto::{EnvironmentName, Labels, WorkerName};
 
@@ -95,11 +95,11 @@ pub(super) fn place(candidates: &[Candidate<'_>], seekers: &[Seeker<'_>]) -> Vec
     placed
 }
 
-/// What workers above the bound give away, and to whom; `placed` holds what each candidate has that may move. Those that
+/// What workers above the bound give away, and to whom; `movable` tells what such a worker has that may move. Those that
 /// suit their worker least go first. Nothing is moved that would not find a place within the bound.
-pub(super) fn excess(
+pub(super) fn excess<'a>(
     candidates: &[Candidate<'_>],
-    placed: &BTreeMap<&WorkerName, Vec<Seeker<'_>>>,
+    movable: impl Fn(&WorkerName) -> Vec<Seeker<'a>>,
 ) -> Vec<(EnvironmentName, WorkerName)> {
     let bound = bound(candidates, 0);
     let mut seats: Vec<_> = candidates.iter().map(Seat::new).collect();
@@ -108,16 +108,15 @@ pub(super) fn excess(
         if seats[giver].load <= bound {
             continue;
         }
-        let worker = seats[giver].candidate.worker;
-        let mut movable: Vec<_> = placed.get(worker).into_iter().flatten().collect();
-        movable.sort_by_cached_key(|seeker| {
+        let mut seekers = movable(seats[giver].candidate.worker);
+        seekers.sort_by_cached_key(|seeker| {
             (seats[giver].score(hash(seeker.environment.as_str())), seeker.environment)
         });
-        for seeker in movable {
+        for seeker in seekers {
             if seats[giver].load <= bound {
                 break;
             }
-            let Some(taker) = best(&seats, seeker, bound).filter(|taker| *taker != giver) else { continue };
+            let Some(taker) = best(&seats, &seeker, bound).filter(|taker| *taker != giver) else { continue };
             seats[giver].load -= seeker.weight;
             seats[giver].count -= 1;
             moves.push((seeker.environment.clone(), seats[taker].take(seeker.weight)));

@@ -102,8 +102,6 @@ impl Fleet {
             self.to_leave.remove(name);
             return true;
         };
-        let renew =
-            environment.regrant_at.is_some_and(|at| at <= self.now) || environment.granted_intent() != Some(intent);
         match self.standing(environment, &holder, intent) {
             Standing::GoAtOnce(reason) if !is_handed_over => {
                 self.set_moving(name, reason);
@@ -118,15 +116,19 @@ impl Fleet {
                 self.unplaced.remove(name);
             }
         }
-        if renew {
-            let leaves = self.to_leave.get(name).copied();
-            let waits = self.unplaced.contains(name);
-            self.grant(name, &holder, intent);
-            // A new grant where it is does not change that it shall go.
-            self.to_leave.extend(leaves.map(|reason| (name.clone(), reason)));
-            self.unplaced.extend(waits.then(|| name.clone()));
-        }
+        self.renew(name, &holder, intent);
         false
+    }
+
+    /// A new grant where it is, if one is due or something else is wanted. Whether it was.
+    fn renew(&mut self, name: &EnvironmentName, holder: &WorkerName, intent: Intent) -> bool {
+        let Some(environment) = self.environments.get(name) else { return false };
+        let is_due = environment.regrant_at.is_some_and(|at| at <= self.now);
+        let renew = is_due || environment.granted_intent() != Some(intent);
+        if renew {
+            self.grant(name, holder, intent);
+        }
+        renew
     }
 
     fn set_moving(&mut self, name: &EnvironmentName, reason: MoveReason) {
@@ -183,26 +185,20 @@ impl Fleet {
                 (Some(worker), _) => self.grant(&name, &worker, intent),
                 // It stays where it is for want of a better place, but learns of a new intent.
                 (None, Some(holder)) => {
-                    self.unplaced.insert(name.clone());
-                    self.renew_in_place(&name, &holder, intent);
+                    let reason = environment.moving;
+                    if self.renew(&name, &holder, intent) {
+                        // Its holder, who does nothing for it, hands nothing over; why it shall go stands.
+                        self.to_leave.remove(&name);
+                        if let Some(environment) = self.environments.get_mut(&name) {
+                            environment.moving = reason;
+                        }
+                    }
+                    self.unplaced.insert(name);
                 }
                 (None, None) => {
                     self.unplaced.insert(name.clone());
                     self.gathered.touched.insert(name);
                 }
-            }
-        }
-    }
-
-    fn renew_in_place(&mut self, name: &EnvironmentName, holder: &WorkerName, intent: Intent) {
-        let Some(environment) = self.environments.get(name) else { return };
-        let due = environment.regrant_at.is_some_and(|at| at <= self.now);
-        if due || environment.granted_intent() != Some(intent) {
-            let reason = environment.moving;
-            self.grant(name, holder, intent);
-            self.unplaced.insert(name.clone());
-            if let Some(environment) = self.environments.get_mut(name) {
-                environment.moving = reason;
             }
         }
     }
@@ -274,12 +270,7 @@ impl Fleet {
         if self.now.since(*self.uneven_since.get_or_insert(self.now)) < UNEVEN {
             return;
         }
-        let candidates = self.candidates();
-        let share = bound(&candidates, 0);
-        let above = candidates.iter().filter(|one| one.load > share);
-        let placed = above.map(|one| (one.worker, self.movable(one.worker))).collect();
-        let moves = excess(&candidates, &placed);
-        for (name, worker) in moves {
+        for (name, worker) in excess(&self.candidates(), |worker| self.movable(worker)) {
             self.move_to(&name, &worker, MoveReason::Rebalanced);
         }
     }
@@ -309,11 +300,10 @@ impl Fleet {
     fn tell_the_stuck(&mut self) {
         let (handovers, unplaced) = (&self.handovers, &self.unplaced);
         for worker in self.workers.values_mut() {
-            let holds = &worker.holds;
-            let is_stuck =
-                !holds.is_empty() && holds.iter().all(|name| unplaced.contains(name) && !handovers.contains(name));
             let Link::Connected(session) = &worker.link else { continue };
-            if worker.leaving == Leaving::Waits && is_stuck {
+            let holds = &worker.holds;
+            let is_stuck = |name| unplaced.contains(name) && !handovers.contains(name);
+            if worker.leaving == Leaving::Waits && !holds.is_empty() && holds.iter().all(is_stuck) {
                 worker.leaving = Leaving::Stuck;
                 let send = Effect::Send { session: session.id, message: ControlMessage::NothingMoves };
                 self.gathered.effects.push(send);

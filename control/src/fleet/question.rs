@@ -94,9 +94,7 @@ impl Fleet {
 
     fn server_of(&self, name: &EnvironmentName) -> Result<WorkerName, Refusal> {
         let environment = self.existing(name)?;
-        let connected =
-            |worker: &&WorkerName| self.workers.get(worker).is_some_and(|worker| worker.session().is_some());
-        let holder = environment.holder.as_ref().filter(connected);
+        let holder = environment.holder.as_ref().filter(|worker| self.is_connected(worker));
         match (holder, environment.granted_intent()) {
             (Some(worker), Some(Intent::Serve)) => Ok(worker.clone()),
             (Some(_) | None, Some(_) | None) => refuse(

@@ -7,7 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::filter::Filter;
-use super::page::{PAGE_BYTES, Page, hex};
+use super::page::{Page, hex};
 use super::{Api, environment_name, unfit_reply, update, watch};
 use crate::driver::View;
 use crate::fleet::{
@@ -92,32 +92,23 @@ impl Handler {
 }
 
 fn list_page(view: &View<'_>, page: &Page, filter: &Filter) -> v1::ListEnvironmentsResponse {
-    let mut answer =
-        v1::ListEnvironmentsResponse { revision: view.history.newest().to_string(), ..Default::default() };
     // An empty text is no name: this is the first page.
     let after: Option<EnvironmentName> = page.after.parse().ok();
-    let mut bytes = 0;
-    for found in view.fleet.glances_after(after.as_ref()).filter(|one| filter.matches(*one)) {
-        let environment = found.show();
-        bytes += environment.encoded_len();
-        if let Some(last) = answer.environments.last()
-            && (answer.environments.len() == page.size || bytes > PAGE_BYTES)
-        {
-            answer.next_page_token = page.next_token(&last.name);
-            break;
-        }
-        answer.environments.push(environment);
-    }
+    let matching = |after| view.fleet.glances_after(after).filter(|one| filter.matches(*one));
+    let (environments, next_page_token) =
+        page.fill(matching(after.as_ref()).map(|found| (found.name().to_string(), found.show())));
     // Whoever turns the pages knows it from the first one.
-    if after.is_none() {
-        let matching = if filter.is_empty() {
-            view.fleet.environment_count()
-        } else {
-            view.fleet.glances_after(None).filter(|one| filter.matches(*one)).count()
-        };
-        answer.total_size = u64::try_from(matching).unwrap_or(u64::MAX);
+    let total = match after {
+        Some(_) => 0,
+        None if filter.is_empty() => view.fleet.environment_count(),
+        None => matching(None).count(),
+    };
+    v1::ListEnvironmentsResponse {
+        environments,
+        next_page_token,
+        total_size: u64::try_from(total).unwrap_or(u64::MAX),
+        revision: view.history.newest().to_string(),
     }
-    answer
 }
 
 fn claim(take_over: bool) -> Claim {

@@ -1,11 +1,10 @@
 //! What happened: lists of it, and following it.
 
 use flotilla_proto::{EnvironmentName, FieldViolation, Refusal, Timestamp, WorkerName, v1};
-use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::page::{PAGE_BYTES, Page};
+use super::page::Page;
 use super::watch::{End, Sink, Watch, follow, lost, resume_from, spawn};
 use super::{Api, environment_name, worker_name};
 use crate::driver::{DriverHandle, Events, Lost, Revision, View};
@@ -77,24 +76,10 @@ pub(super) async fn list(api: &Api, request: v1::ListEventsRequest) -> Result<v1
 }
 
 fn list_page(view: &View<'_>, page: &Page, before: Option<u64>, filter: &Filter) -> v1::ListEventsResponse {
-    let mut answer = v1::ListEventsResponse {
-        revision: view.events.newest().map(|newest| newest.to_string()).unwrap_or_default(),
-        ..Default::default()
-    };
-    let (mut bytes, mut last) = (0, None);
-    for record in view.events.before(before).filter(|record| filter.matches(record)) {
-        let event = show(record);
-        bytes += event.encoded_len();
-        if let Some(last) = last
-            && (answer.events.len() == page.size || bytes > PAGE_BYTES)
-        {
-            answer.next_page_token = page.next_token(&u64::to_string(last));
-            break;
-        }
-        answer.events.push(event);
-        last = Some(&record.number);
-    }
-    answer
+    let matching = view.events.before(before).filter(|record| filter.matches(record));
+    let (events, next_page_token) = page.fill(matching.map(|record| (record.number.to_string(), show(record))));
+    let revision = view.events.newest().map(|newest| newest.to_string()).unwrap_or_default();
+    v1::ListEventsResponse { events, next_page_token, revision }
 }
 
 /// Starts to follow what happens. It ends when the caller leaves, its revision is lost, or control stops.

@@ -1,11 +1,10 @@
 //! Workers, and the fleet as a whole.
 
 use flotilla_proto::{Refusal, v1};
-use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::page::{PAGE_BYTES, Page};
+use super::page::Page;
 use super::{Api, events, unfit_reply, watch_workers, worker_name};
 use crate::driver::View;
 use crate::fleet::{Command, Reply, Scheduling, WorkerAction, WorkerCommand, no_such_worker};
@@ -15,19 +14,9 @@ use crate::fleet::{Command, Reply, Scheduling, WorkerAction, WorkerCommand, no_s
 pub(super) struct Handler(pub(super) Api);
 
 fn list_page(view: &View<'_>, page: &Page) -> v1::ListWorkersResponse {
-    let mut answer = v1::ListWorkersResponse::default();
-    let mut bytes = 0;
-    for worker in view.fleet.workers().filter(|worker| worker.name > page.after) {
-        bytes += worker.encoded_len();
-        if let Some(last) = answer.workers.last()
-            && (answer.workers.len() == page.size || bytes > PAGE_BYTES)
-        {
-            answer.next_page_token = page.next_token(&last.name);
-            break;
-        }
-        answer.workers.push(worker);
-    }
-    answer
+    let workers = view.fleet.workers().filter(|worker| worker.name > page.after);
+    let (workers, next_page_token) = page.fill(workers.map(|worker| (worker.name.clone(), worker)));
+    v1::ListWorkersResponse { workers, next_page_token }
 }
 
 impl Handler {

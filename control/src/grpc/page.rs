@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use flotilla_proto::{FieldViolation, Reason, Refusal};
+use prost::Message;
 use sha2::{Digest as _, Sha256};
 
 /// How many bytes of messages a page holds at most; it ends early rather than being too large to receive.
-pub(super) const PAGE_BYTES: usize = 3 << 20;
+const PAGE_BYTES: usize = 3 << 20;
 
 /// Where a page begins, and how long it may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub(super) struct Page {
     /// Only what comes after this name; empty: from the start.
     pub(super) after: String,
     /// Entries at most.
-    pub(super) size: usize,
+    size: usize,
     listing: String,
 }
 
@@ -47,8 +48,25 @@ impl Page {
         Ok(Self { after, size: usize::try_from(size).unwrap_or(usize::MAX), listing })
     }
 
+    /// Fills the page, in the order of the listing, with messages and what each goes on after. Returns them, and the token
+    /// of the next page: empty, if this is the last one.
+    pub(super) fn fill<T: Message>(&self, entries: impl Iterator<Item = (String, T)>) -> (Vec<T>, String) {
+        let (mut page, mut bytes, mut last) = (Vec::new(), 0, None::<String>);
+        for (place, entry) in entries {
+            bytes += entry.encoded_len();
+            if let Some(last) = &last
+                && (page.len() == self.size || bytes > PAGE_BYTES)
+            {
+                return (page, self.next_token(last));
+            }
+            page.push(entry);
+            last = Some(place);
+        }
+        (page, String::new())
+    }
+
     /// The token of the page after the one that ends with `last`.
-    pub(super) fn next_token(&self, last: &str) -> String {
+    fn next_token(&self, last: &str) -> String {
         format!("{}-{}", self.listing, hex(last.as_bytes()))
     }
 }

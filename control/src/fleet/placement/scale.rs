@@ -36,12 +36,15 @@ impl LargePlacement {
     /// The environments are spread evenly over all workers but the last, which has just joined. Returns how many move.
     pub fn rebalance_after_a_join(&self) -> usize {
         let full = self.workers.len() - 1;
-        let of = |at: usize| self.environments.iter().skip(at).step_by(full);
-        let placed: BTreeMap<_, Vec<_>> =
-            (0..full).map(|at| (&self.workers[at], of(at).map(|name| self.seeker(name)).collect())).collect();
-        let count = |worker| placed.get(worker).map_or(0, Vec::len);
-        let candidates: Vec<_> = self.workers.iter().map(|worker| self.candidate(worker, count(worker))).collect();
-        excess(&candidates, &placed).len()
+        let placed: BTreeMap<_, Vec<_>> = self.workers[..full]
+            .iter()
+            .enumerate()
+            .map(|(at, worker)| (worker, self.environments.iter().skip(at).step_by(full).collect()))
+            .collect();
+        let of = |worker: &WorkerName| placed.get(worker).into_iter().flatten().copied();
+        let candidate = |worker| self.candidate(worker, of(worker).count());
+        let candidates: Vec<_> = self.workers.iter().map(candidate).collect();
+        excess(&candidates, |worker| of(worker).map(|name| self.seeker(name)).collect()).len()
     }
 
     fn candidate<'a>(&'a self, worker: &'a WorkerName, count: usize) -> Candidate<'a> {

@@ -48,9 +48,8 @@ impl Case {
     }
 
     fn excess(&self) -> Vec<(EnvironmentName, WorkerName)> {
-        let workers = self.workers.iter().enumerate();
-        let placed = workers.map(|(at, (worker, ..))| (worker, self.seekers(Some(at)))).collect();
-        excess(&self.candidates(), &placed)
+        let at = |worker: &WorkerName| self.workers.iter().position(|(name, ..)| name == worker);
+        excess(&self.candidates(), |worker| self.seekers(at(worker)))
     }
 
     /// As it is when everything has gone where it was to go.

@@ -241,7 +241,6 @@ fn grant(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<GrantRecord>, S
         return Ok(None);
     }
     let what = format!("the grant of environment {name}");
-    let id: String = row.get("grant_id")?;
     let intent: i32 = row.get("grant_intent")?;
     let intent = match v1::Intent::try_from(intent) {
         Ok(v1::Intent::Warm) => Intent::Warm,
@@ -252,21 +251,23 @@ fn grant(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<GrantRecord>, S
     };
     Ok(Some(GrantRecord {
         worker: parse(row, "grant_worker")?,
-        grant: Grant {
-            epoch: Epoch(number(row, "grant_epoch")?),
-            id: GrantId::parse(&id).ok_or_else(|| corrupt(&what, &"its id"))?,
-            intent,
-        },
+        grant: Grant { epoch: Epoch(number(row, "grant_epoch")?), id: grant_id(row, "grant_id", &what)?, intent },
     }))
 }
 
 fn predecessor(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<GrantRecord>, StoreError> {
-    let Some(id) = row.get::<_, Option<String>>("predecessor_id")? else { return Ok(None) };
-    let id =
-        GrantId::parse(&id).ok_or_else(|| corrupt(&format!("the last grant of environment {name}"), &"its id"))?;
+    if row.get::<_, Option<String>>("predecessor_worker")?.is_none() {
+        return Ok(None);
+    }
+    let id = grant_id(row, "predecessor_id", &format!("the last grant of environment {name}"))?;
     let epoch = Epoch(number(row, "predecessor_epoch")?);
     let grant = Grant { epoch, id, intent: Intent::Serve };
     Ok(Some(GrantRecord { worker: parse(row, "predecessor_worker")?, grant }))
+}
+
+fn grant_id(row: &Row<'_>, column: &str, what: &str) -> Result<GrantId, StoreError> {
+    let id: String = row.get(column)?;
+    GrantId::parse(&id).ok_or_else(|| corrupt(what, &"its id"))
 }
 
 pub(super) fn number(row: &Row<'_>, column: &str) -> Result<u64, StoreError> {
