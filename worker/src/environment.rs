@@ -9,9 +9,6 @@ mod machine;
 mod writer;
 // Answers control's questions about one environment.
 mod questions;
-// What Redis would hold, and would answer.
-#[cfg(test)]
-mod model_store;
 // Does: the task that drives the machine.
 mod task;
 // What the log is told of an environment.

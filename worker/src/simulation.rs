@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use flotilla_proto::process::{Chance, Clock};
 use flotilla_proto::{Incarnation, Labels, WorkerName};
-use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
 use url::Url;
 
 use crate::app::Surroundings;
@@ -23,8 +21,7 @@ use crate::store::OpenStore;
 use crate::supervisor::{Channels, Progress, Supervisor};
 
 /// Makes a connection to control.
-pub type Connector =
-    Arc<dyn Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync>;
+pub type Connector = link::Connector;
 
 /// What a run leaves on its disk for the next one.
 #[derive(Debug, Clone, Default)]

@@ -5,6 +5,9 @@
 
 // Redis, alone or through a Unix socket.
 pub mod redis;
+// What stands in for it.
+#[cfg(any(test, feature = "simulation"))]
+pub mod model;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use flotilla_worker::store::model::Model;
 use turmoil::Sim;
 
 use crate::dice::Dice;
 use crate::hosts::worker_name;
 use crate::source::{EDGES, Environment};
-use crate::store::{Keys, Link};
+use crate::store::Link;
 use crate::user::{Act, Acts};
 use crate::world::{Shared, Wanted};
 
@@ -22,7 +23,7 @@ pub(crate) struct Chaos {
     next: u64,
     /// What ends when.
     ends: Vec<(u64, End)>,
-    snapshot: BTreeMap<String, Keys>,
+    snapshot: BTreeMap<String, Model>,
 }
 
 /// The end of something that goes wrong.

@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use flotilla_worker::fence::FenceKind;
 use flotilla_worker::store::Op;
+use flotilla_worker::store::model::Model;
 
-use crate::store::Keys;
 use crate::world::World;
 
 /// One operation that reached the store and may have changed it.
@@ -16,8 +16,8 @@ pub(crate) struct Record {
     pub(crate) prefix: String,
     pub(crate) what: What,
     pub(crate) accepted: bool,
-    pub(crate) before: Keys,
-    pub(crate) after: Keys,
+    pub(crate) before: Model,
+    pub(crate) after: Model,
 }
 
 /// What an operation would change.

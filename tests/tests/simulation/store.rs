@@ -9,25 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::{Prefix, StoreUrl};
-use flotilla_worker::dataset::{Comparison, ItemId};
-use flotilla_worker::fence::Found;
-use flotilla_worker::source::Kind;
-use flotilla_worker::store::{
-    FenceStep, FlagStore, Look, Op, OpenStore, Outcome, StoreError, StoreNews, StoredItem,
-};
+use flotilla_worker::store::model::Model;
+use flotilla_worker::store::{FlagStore, Op, OpenStore, Outcome, StoreError, StoreNews};
 use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use crate::history::{Record, What};
 use crate::world::{Shared, World};
-
-/// The keys of one prefix.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Keys {
-    pub(crate) fence: Option<String>,
-    pub(crate) marker: bool,
-    pub(crate) items: BTreeMap<ItemId, Arc<[u8]>>,
-}
 
 /// How a worker reaches something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,61 +43,6 @@ pub(crate) struct Delivery {
 const CALL: Duration = Duration::from_secs(3);
 const BULK_CALL: Duration = Duration::from_secs(10);
 
-impl Keys {
-    fn counts(&self) -> [u64; 2] {
-        [Kind::Flag, Kind::Segment].map(|kind| self.items.keys().filter(|id| id.kind == kind).count() as u64)
-    }
-
-    fn found(&self) -> Found {
-        self.fence.clone().map_or(Found::Absent, Found::Value)
-    }
-
-    fn execute(&mut self, op: &Op) -> Outcome {
-        match op {
-            Op::Look => {
-                let [flags, segments] = self.counts();
-                Outcome::Looked(Look { found: self.found(), marker: self.marker, flags, segments })
-            }
-            Op::Write(write) => self.step(&write.step, |keys| {
-                keys.items.extend(write.set.iter().cloned());
-                keys.items.retain(|id, _| !write.remove.contains(id));
-                keys.marker |= write.marker;
-            }),
-            Op::Load { step, snapshot } => self.step(step, |keys| {
-                let of = |kind| snapshot.of(kind).iter().map(move |(key, body)| (id(kind, key), Arc::clone(body)));
-                keys.items = of(Kind::Flag).chain(of(Kind::Segment)).collect();
-                keys.marker = true;
-            }),
-            Op::Purge(step) => self.step(step, |keys| (keys.items, keys.marker) = (BTreeMap::new(), false)),
-            Op::Compare { snapshot, urgency: _, evidence } => {
-                let mut comparison = Comparison::new(snapshot, *evidence);
-                for (id, body) in &self.items {
-                    comparison.found(id.kind, id.key.as_bytes(), body);
-                }
-                Outcome::Compared(comparison.differences())
-            }
-            Op::List => {
-                Outcome::Listed(self.items.iter().map(|(id, body)| StoredItem::of(id.clone(), body)).collect())
-            }
-            Op::Read(id) => Outcome::Read(self.items.get(id).map(|body| body.to_vec())),
-        }
-    }
-
-    fn step(&mut self, step: &FenceStep, change: impl FnOnce(&mut Self)) -> Outcome {
-        if self.fence != step.expected {
-            return Outcome::Refused(self.found());
-        }
-        change(self);
-        self.fence = Some(step.next.clone());
-        let [flags, segments] = self.counts();
-        Outcome::Done { flags, segments }
-    }
-}
-
-fn id(kind: Kind, key: &Arc<str>) -> ItemId {
-    ItemId { kind, key: Arc::clone(key) }
-}
-
 impl World {
     /// Delivers to the store what has arrived by now.
     pub(crate) fn deliver(&mut self) {
@@ -123,9 +56,10 @@ impl World {
         let Delivery { worker, prefix, op, answer } = delivery;
         let keys = self.store.entry(prefix.to_string()).or_default();
         let before = keys.clone();
-        let outcome = keys.execute(&op);
+        let what = What::of(&op);
+        let outcome = keys.execute(op);
         let after = keys.clone();
-        if let Some(what) = What::of(&op) {
+        if let Some(what) = what {
             let accepted = matches!(outcome, Outcome::Done { .. });
             self.records.push(Record {
                 at: self.now,
@@ -156,7 +90,7 @@ impl World {
     }
 
     /// The store loses everything, or goes back to an earlier state.
-    pub(crate) fn replace_store(&mut self, with: BTreeMap<String, Keys>) {
+    pub(crate) fn replace_store(&mut self, with: BTreeMap<String, Model>) {
         self.store = with;
         self.store_lives += 1;
         let prefixes: Vec<String> = self.news.keys().map(|(_, prefix)| prefix.clone()).collect();

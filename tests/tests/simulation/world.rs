@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use flotilla_proto::v1;
 use flotilla_worker::simulation::Memory;
 use flotilla_worker::store::StoreNews;
+use flotilla_worker::store::model::Model;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
 use crate::history::Record;
 use crate::source::{Delivered, EDGES, Environment};
-use crate::store::{Delivery, Keys, Link};
+use crate::store::{Delivery, Link};
 
 /// A world, as its processes share it.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -55,7 +56,7 @@ pub(crate) struct World {
     /// Milliseconds since the beginning.
     pub(crate) now: u64,
     pub(crate) dice: Dice,
-    pub(crate) store: BTreeMap<String, Keys>,
+    pub(crate) store: BTreeMap<String, Model>,
     /// How often the store has lost data.
     pub(crate) store_lives: u64,
     pub(crate) store_is_slow: bool,

@@ -37,8 +37,12 @@ impl Notes {
     }
 
     async fn wait_for(&self, environment: &str, what: &str) {
+        self.wait_for_times(1, environment, what).await;
+    }
+
+    async fn wait_for_times(&self, times: usize, environment: &str, what: &str) {
         let waiting = async {
-            while !self.of(environment).iter().any(|told| told == what) {
+            while self.of(environment).iter().filter(|told| *told == what).count() < times {
                 sleep(Duration::from_millis(5)).await;
             }
         };
@@ -240,12 +244,7 @@ async fn assignments_come_change_and_go() {
     // The write numbers of this name, and thus maybe of this prefix, never repeat.
     bench.notes.wait_for("a", "started u2 as 2").await;
     control.update(4, vec![], vec![removal(&second)]).await;
-    let waiting = async {
-        while bench.notes.of("a").iter().filter(|told| *told == "stopped").count() < 2 {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(BOUND, waiting).await.unwrap();
+    bench.notes.wait_for_times(2, "a", "stopped").await;
     assert!(bench.memories.borrow().as_ref().unwrap().assignments.is_empty());
 }
 
@@ -327,9 +326,7 @@ async fn one_that_failed_and_is_taken_away_is_not_waited_for() {
     for run in 1..4 {
         bench.notes.wait_for("a", &format!("started u1 as {run}")).await;
         drop(bench.notes.alive.lock().unwrap().remove("a"));
-        while bench.notes.of("a").iter().filter(|told| *told == "stopped").count() < run {
-            sleep(Duration::from_millis(5)).await;
-        }
+        bench.notes.wait_for_times(run, "a", "stopped").await;
     }
     // It would be started again after 4 s.
     control.update(2, vec![second], vec![removal(&first)]).await;

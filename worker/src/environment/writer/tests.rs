@@ -6,8 +6,8 @@ mod faults;
 mod zombies;
 use flotilla_proto::{Epoch, GrantId, GrantState};
 
-use super::super::model_store::{Model, items};
 use super::*;
+use crate::store::model::{Model, items};
 use crate::store::{Outcome, StoreError};
 
 fn me(epoch: u64, grant: &str, intent: Intent) -> Identity {
@@ -253,7 +253,7 @@ fn a_foreign_change_is_repaired_minimally() {
     let (mut writer, mut model, data) =
         (Writer::new(me(1, "g1", Intent::Serve), 1), Model::default(), data(&[("a", 1), ("b", 1)]));
     settle(&mut writer, &mut model, Some(&data), NOW);
-    model.items.insert(ItemId { kind: Kind::Flag, key: "a".into() }, b"foreign".to_vec());
+    model.items.insert(ItemId { kind: Kind::Flag, key: "a".into() }, (*b"foreign").into());
     writer.distrust(NOW);
     let ops = settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(2)));
     assert!(
@@ -270,7 +270,7 @@ fn a_foreign_write_during_our_own_is_found() {
     settle(&mut writer, &mut model, Some(&data), NOW);
     writer.changed(data.patch(Kind::Flag, "a", 2, b"two", NOW));
     let Decision::Run(op) = writer.decide(NOW, Some(&data), ONLINE) else { panic!() };
-    model.items.insert(ItemId { kind: Kind::Flag, key: "b".into() }, b"foreign".to_vec());
+    model.items.insert(ItemId { kind: Kind::Flag, key: "b".into() }, (*b"foreign").into());
     writer.distrust(NOW);
     writer.outcome(NOW, model.execute(op));
     settle(&mut writer, &mut model, Some(&data), NOW.after(Duration::from_secs(2)));
@@ -435,7 +435,7 @@ fn a_busy_foreign_writer_is_answered_at_a_distance() {
         let now = NOW.after(Duration::from_millis(10 * step));
         model
             .items
-            .insert(ItemId { kind: Kind::Flag, key: format!("foreign-{step}").as_str().into() }, b"x".to_vec());
+            .insert(ItemId { kind: Kind::Flag, key: format!("foreign-{step}").as_str().into() }, (*b"x").into());
         writer.distrust(now);
         for op in settle(&mut writer, &mut model, Some(&data), now) {
             looks += u32::from(matches!(op, Op::Look));

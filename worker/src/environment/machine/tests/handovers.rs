@@ -2,8 +2,8 @@ use flotilla_proto::Incarnation;
 
 use super::world::{Worker, delete, granted, patch, payload, store_of, stored};
 use super::*;
-use crate::environment::model_store::Model;
 use crate::fence::{Fence, FenceKind};
+use crate::store::model::Model;
 
 const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,6 @@
 use super::world::{Worker, delete, granted, patch, payload, store_of, stored};
 use super::*;
-use crate::environment::model_store::Model;
+use crate::store::model::Model;
 
 const LONG: Duration = Duration::from_mins(10);
 const HALF_A_MINUTE: Duration = Duration::from_secs(30);

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use flotilla_proto::{Epoch, Grant, GrantId, Incarnation};
 
-use super::super::super::model_store::Model;
 use super::*;
 use crate::launchdarkly::event::{live_version, parse_poll};
 use crate::source::Kind;
+use crate::store::model::Model;
 
 /// Items as tests write them: flags and their versions.
 pub(super) type Flags<'a> = &'a [(&'a str, u64)];
@@ -60,7 +60,8 @@ pub(super) fn stored(store: &Model) -> Vec<(&str, u64)> {
 
 /// A store that holds this, without a fence.
 pub(super) fn store_of(flags: Flags<'_>) -> Model {
-    let item = |key: &str, version| (ItemId { kind: Kind::Flag, key: key.into() }, text(key, version).into_bytes());
+    let item =
+        |key: &str, version| (ItemId { kind: Kind::Flag, key: key.into() }, text(key, version).into_bytes().into());
     let items = flags.iter().map(|(key, version)| item(key, *version)).collect();
     Model { fence: None, marker: true, items }
 }

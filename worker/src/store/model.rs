@@ -1,19 +1,22 @@
-//! A model of the store, for tests.
+//! A model of the store, for tests and simulations: it does what the scripts do on Redis.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::{FenceStep, Look, Op, Outcome, StoredItem};
 use crate::dataset::{Comparison, ItemId, Snapshot};
 use crate::fence::Found;
 use crate::source::Kind;
-use crate::store::{FenceStep, Look, Op, Outcome};
 
-/// What Redis would hold, and would answer.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Model {
-    pub(super) fence: Option<String>,
-    pub(super) marker: bool,
-    pub(super) items: BTreeMap<ItemId, Vec<u8>>,
+/// The keys of one prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
+    /// The fence.
+    pub fence: Option<String>,
+    /// Whether the marker is there.
+    pub marker: bool,
+    /// Items and their JSON text.
+    pub items: BTreeMap<ItemId, Arc<[u8]>>,
 }
 
 impl Model {
@@ -25,14 +28,15 @@ impl Model {
         self.fence.clone().map_or(Found::Absent, Found::Value)
     }
 
-    pub(super) fn execute(&mut self, op: Op) -> Outcome {
+    /// Carries out an operation.
+    pub fn execute(&mut self, op: Op) -> Outcome {
         match op {
             Op::Look => {
                 let [flags, segments] = self.counts();
                 Outcome::Looked(Look { found: self.found(), marker: self.marker, flags, segments })
             }
             Op::Write(write) => self.step(&write.step, |model| {
-                model.items.extend(write.set.iter().map(|(id, body)| (id.clone(), body.to_vec())));
+                model.items.extend(write.set.iter().cloned());
                 model.items.retain(|id, _| !write.remove.contains(id));
                 model.marker |= write.marker;
             }),
@@ -48,7 +52,10 @@ impl Model {
                 }
                 Outcome::Compared(comparison.differences())
             }
-            Op::List | Op::Read(_) => unreachable!("the writer does not ask this"),
+            Op::List => {
+                Outcome::Listed(self.items.iter().map(|(id, body)| StoredItem::of(id.clone(), body)).collect())
+            }
+            Op::Read(id) => Outcome::Read(self.items.get(&id).map(|body| body.to_vec())),
         }
     }
 
@@ -63,11 +70,11 @@ impl Model {
     }
 }
 
-pub(super) fn items(snapshot: &Snapshot) -> BTreeMap<ItemId, Vec<u8>> {
-    [Kind::Flag, Kind::Segment]
-        .into_iter()
-        .flat_map(|kind| {
-            snapshot.of(kind).iter().map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, body.to_vec()))
-        })
-        .collect()
+/// A snapshot's items, as a store holds them.
+pub(crate) fn items(snapshot: &Snapshot) -> BTreeMap<ItemId, Arc<[u8]>> {
+    let of = |kind| {
+        let items = snapshot.of(kind).iter();
+        items.map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, Arc::clone(body)))
+    };
+    of(Kind::Flag).chain(of(Kind::Segment)).collect()
 }
