@@ -1,11 +1,9 @@
 //! `flotilla events`.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use flotilla_proto::v1::watch_events_response::Event as Message;
 use flotilla_proto::v1::{Event, EventFilter, EventType, ListEventsRequest, WatchEventsRequest};
-use tonic::{Code, Status, Streaming};
 
 use crate::arguments::{Events, OutputFormat};
 use crate::client::Client;
@@ -14,11 +12,9 @@ use crate::output::document::{EventDocument, EventsDocument, event_type_text};
 use crate::output::text::{or_dash, printable, rfc3339};
 use crate::output::{Notation, Shown, write_streamed};
 use crate::session::Session;
-use crate::watch::is_transient;
+use crate::watch::{Broken, Messages};
 
 const PAGE_SIZE: u32 = 500;
-/// Pause before a watch that broke is opened again.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs `flotilla events`.
 pub(crate) async fn run(session: &mut Session, options: &Events) -> Result<(), Failure> {
@@ -64,20 +60,15 @@ async fn last(client: &Client, filter: &EventFilter, number: u32) -> Result<(Vec
 }
 
 async fn follow(session: &mut Session, filter: EventFilter, mut revision: String) -> Result<(), Failure> {
-    let mut stream = None;
+    let mut messages = Messages::after_an_answer(&session.client);
     loop {
-        let received = match &mut stream {
-            Some(stream) => Streaming::message(stream).await,
-            None => match open(&session.client, &filter, &revision).await {
-                Ok(opened) => {
-                    stream = Some(opened);
-                    continue;
-                }
-                Err(status) => Err(status),
-            },
+        let open = |client: &Client| {
+            let (filter, resume_from_revision) = (Some(filter.clone()), revision.clone());
+            let mut client = client.fleet();
+            async move { client.watch_events(WatchEventsRequest { resume_from_revision, filter }).await }
         };
-        match received {
-            Ok(Some(message)) => {
+        match messages.next(open).await {
+            Ok(message) => {
                 if !message.revision.is_empty() {
                     revision = message.revision;
                 }
@@ -86,31 +77,13 @@ async fn follow(session: &mut Session, filter: EventFilter, mut revision: String
                     Some(Message::Synced(_)) | None => {}
                 }
             }
-            Err(status) if status.code() == Code::OutOfRange => {
+            Err(Broken::Compacted) => {
                 session.note("what happened meanwhile is left out here; see it with `flotilla events`");
                 revision.clear();
-                stream = None;
             }
-            Err(status) if !is_transient(&status) => return Err(session.client.failure(&status)),
-            // Control ended the stream, as it does when it stops, or the connection broke.
-            Ok(None) | Err(_) => {
-                stream = None;
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(Broken::Failed(failure)) => return Err(failure),
         }
     }
-}
-
-async fn open(
-    client: &Client,
-    filter: &EventFilter,
-    revision: &str,
-) -> Result<Streaming<flotilla_proto::v1::WatchEventsResponse>, Status> {
-    let request = WatchEventsRequest { resume_from_revision: revision.to_owned(), filter: Some(filter.clone()) };
-    let mut fleet = client.fleet();
-    let answer = tokio::time::timeout(client.request_timeout(), fleet.watch_events(request));
-    let stream = answer.await.map_err(|_| Status::deadline_exceeded("the watch did not begin in time"))??;
-    Ok(stream.into_inner())
 }
 
 /// One event of a stream of them.

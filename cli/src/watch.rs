@@ -1,9 +1,9 @@
-//! Follows environments: a snapshot, then every change, across lost connections and restarts of control.
+//! Watches across lost connections and restarts of control; of environments: a snapshot, then every change.
 
 // What the messages of a watch mean: pure.
 mod cursor;
-// The stream itself.
+// The streams themselves.
 mod stream;
 
 pub(crate) use cursor::{Departure, Event};
-pub(crate) use stream::{EnvironmentWatch, is_transient};
+pub(crate) use stream::{Broken, EnvironmentWatch, Messages};

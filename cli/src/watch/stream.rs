@@ -1,10 +1,10 @@
-//! The stream of a watch, connected again when it breaks.
+//! The streams of watches, opened again when they break.
 
 use std::error::Error as _;
 use std::time::Duration;
 
 use flotilla_proto::v1::{EnvironmentFilter, WatchEnvironmentsRequest, WatchEnvironmentsResponse};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::cursor::{Cursor, Event};
 use crate::client::Client;
@@ -13,70 +13,72 @@ use crate::failure::Failure;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
-/// A watch of environments. The first connection must succeed; later ones are tried for as long as somebody listens.
+/// Messages of one watch after another: each is opened when the one before broke, for as long as somebody listens.
 #[derive(Debug)]
-pub(crate) struct EnvironmentWatch {
+pub(crate) struct Messages<M> {
     client: Client,
-    filter: EnvironmentFilter,
-    cursor: Cursor,
-    stream: Option<Streaming<WatchEnvironmentsResponse>>,
-    was_connected: bool,
+    stream: Option<Streaming<M>>,
+    was_answered: bool,
     delay: Duration,
 }
 
-impl EnvironmentWatch {
-    /// Prepares a watch of what matches `filter`.
-    pub(crate) fn new(client: &Client, filter: EnvironmentFilter) -> Self {
-        Self {
-            client: client.clone(),
-            filter,
-            cursor: Cursor::default(),
-            stream: None,
-            was_connected: false,
-            delay: FIRST_DELAY,
-        }
+/// Why there is no next message.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// Control does not know the revision to go on from any more.
+    Compacted,
+    /// It cannot be had.
+    Failed(Failure),
+}
+
+impl<M> Messages<M> {
+    /// The first watch must succeed.
+    pub(crate) fn new(client: &Client) -> Self {
+        Self { client: client.clone(), stream: None, was_answered: false, delay: FIRST_DELAY }
     }
 
-    /// The next event. The first is a snapshot.
-    pub(crate) async fn next(&mut self) -> Result<Event, Failure> {
+    /// Control has just answered something else: what keeps it from answering now passes.
+    pub(crate) fn after_an_answer(client: &Client) -> Self {
+        Self { was_answered: true, ..Self::new(client) }
+    }
+
+    /// The next message; `open` begins a watch.
+    pub(crate) async fn next<F>(&mut self, mut open: impl FnMut(&Client) -> F) -> Result<M, Broken>
+    where
+        F: Future<Output = Result<Response<Streaming<M>>, Status>>,
+    {
         loop {
             let received = match self.stream.as_mut() {
                 Some(stream) => stream.message().await,
-                None => match self.connect().await {
+                None => match self.begin(open(&self.client)).await {
                     Ok(()) => continue,
                     Err(status) => Err(status),
                 },
             };
             match received {
                 Ok(Some(message)) => {
-                    self.was_connected = true;
+                    self.was_answered = true;
                     self.delay = FIRST_DELAY;
-                    if let Some(event) = self.cursor.receive(message) {
-                        return Ok(event);
-                    }
+                    return Ok(message);
                 }
                 // Control ended the stream, as it does when it stops.
                 Ok(None) => self.pause().await,
-                Err(status) => {
-                    if status.code() == Code::OutOfRange {
-                        self.cursor.list_again();
-                    } else if !self.was_connected || !is_transient(&status) {
-                        return Err(self.client.failure(&status));
-                    }
+                Err(status) if status.code() == Code::OutOfRange => {
                     self.pause().await;
+                    return Err(Broken::Compacted);
                 }
+                Err(status) if self.was_answered && is_transient(&status) => self.pause().await,
+                Err(status) => return Err(Broken::Failed(self.client.failure(&status))),
             }
         }
     }
 
-    async fn connect(&mut self) -> Result<(), Status> {
-        let request = WatchEnvironmentsRequest {
-            filter: Some(self.filter.clone()),
-            resume_from_revision: self.cursor.connect(),
-        };
-        let mut client = self.client.environments();
-        // The stream itself has no deadline, but its beginning has.
-        let answer = tokio::time::timeout(self.client.request_timeout(), client.watch_environments(request));
+    /// The stream itself has no deadline, but its beginning has.
+    async fn begin(
+        &mut self,
+        answer: impl Future<Output = Result<Response<Streaming<M>>, Status>>,
+    ) -> Result<(), Status> {
+        let answer = tokio::time::timeout(self.client.request_timeout(), answer);
         let stream = answer.await.map_err(|_| Status::deadline_exceeded("the watch did not begin in time"))??;
         self.stream = Some(stream.into_inner());
         Ok(())
@@ -89,8 +91,44 @@ impl EnvironmentWatch {
     }
 }
 
+/// A watch of environments.
+#[derive(Debug)]
+pub(crate) struct EnvironmentWatch {
+    filter: EnvironmentFilter,
+    cursor: Cursor,
+    messages: Messages<WatchEnvironmentsResponse>,
+}
+
+impl EnvironmentWatch {
+    /// Prepares a watch of what matches `filter`.
+    pub(crate) fn new(client: &Client, filter: EnvironmentFilter) -> Self {
+        Self { filter, cursor: Cursor::default(), messages: Messages::new(client) }
+    }
+
+    /// The next event. The first is a snapshot.
+    pub(crate) async fn next(&mut self) -> Result<Event, Failure> {
+        loop {
+            let Self { filter, cursor, messages } = self;
+            let open = |client: &Client| {
+                let (filter, resume_from_revision) = (Some(filter.clone()), cursor.connect());
+                let mut client = client.environments();
+                async move { client.watch_environments(WatchEnvironmentsRequest { filter, resume_from_revision }).await }
+            };
+            match messages.next(open).await {
+                Ok(message) => {
+                    if let Some(event) = cursor.receive(message) {
+                        return Ok(event);
+                    }
+                }
+                Err(Broken::Compacted) => cursor.list_again(),
+                Err(Broken::Failed(failure)) => return Err(failure),
+            }
+        }
+    }
+}
+
 /// Whether the same watch may succeed later: the connection broke, or control is not there or too slow.
-pub(crate) fn is_transient(status: &Status) -> bool {
+fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
         Code::Unknown | Code::Internal => status.source().is_some(),

@@ -5,18 +5,15 @@ use std::time::Duration;
 use flotilla_proto::v1::watch_workers_response::Event;
 use flotilla_proto::v1::{WatchWorkersRequest, WatchWorkersResponse, Worker, WorkerScheduling};
 use tokio::time::Instant;
-use tonic::{Code, Status, Streaming};
 
 use crate::client::Client;
 use crate::failure::{ExitStatus, Failure};
 use crate::output::text::count;
 use crate::session::Session;
-use crate::watch::is_transient;
+use crate::watch::{Broken, Messages};
 
 /// The shortest time between two lines of progress.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause before a watch that broke is opened again.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a drain has come to.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +35,7 @@ pub(super) async fn until_drained(
     let name = worker.name.clone();
     let mut left = None;
     let follow = async {
-        let mut watch = Watch { client: session.client.clone(), name: name.clone(), stream: None };
+        let mut messages = Messages::after_an_answer(&session.client);
         let (mut seen, mut told_at) = (worker, None::<Instant>);
         loop {
             match outcome(&seen) {
@@ -55,7 +52,7 @@ pub(super) async fn until_drained(
                     }
                 }
             }
-            seen = watch.next().await?;
+            seen = next(&mut messages, &name).await?;
         }
     };
     match tokio::time::timeout(timeout, follow).await {
@@ -84,59 +81,26 @@ fn outcome(worker: &Worker) -> Outcome {
     }
 }
 
-/// A watch of one worker, opened again when it breaks.
-struct Watch {
-    client: Client,
-    name: String,
-    stream: Option<Streaming<WatchWorkersResponse>>,
-}
-
-impl Watch {
-    /// The worker as it is now, whenever it may have changed.
-    async fn next(&mut self) -> Result<Worker, Failure> {
-        loop {
-            let received = match &mut self.stream {
-                Some(stream) => stream.message().await,
-                None => match self.open().await {
-                    Ok(()) => continue,
-                    Err(status) => Err(status),
-                },
-            };
-            match received {
-                Ok(Some(WatchWorkersResponse { event: Some(Event::Changed(worker)), .. })) => {
-                    if worker.name == self.name {
-                        return Ok(worker);
-                    }
-                }
-                Ok(Some(WatchWorkersResponse { event: Some(Event::Removed(removed)), .. })) => {
-                    if removed.name == self.name {
-                        let message = format!("worker/{} was forgotten meanwhile", self.name);
-                        return Err(Failure::new(ExitStatus::NotFound, message));
-                    }
-                }
-                Ok(Some(WatchWorkersResponse { event: Some(Event::Synced(_)) | None, .. })) => {}
-                Ok(None) => self.pause().await,
-                Err(status) if status.code() == Code::OutOfRange || is_transient(&status) => self.pause().await,
-                Err(status) => return Err(self.client.failure(&status)),
+/// The worker as it is now, whenever it may have changed.
+async fn next(messages: &mut Messages<WatchWorkersResponse>, name: &str) -> Result<Worker, Failure> {
+    // Each watch begins with what there is: nothing is missed by not resuming.
+    let open = |client: &Client| {
+        let mut client = client.fleet();
+        async move { client.watch_workers(WatchWorkersRequest::default()).await }
+    };
+    loop {
+        match messages.next(open).await {
+            Ok(WatchWorkersResponse { event: Some(Event::Changed(worker)), .. }) if worker.name == name => {
+                return Ok(worker);
             }
+            Ok(WatchWorkersResponse { event: Some(Event::Removed(removed)), .. }) if removed.name == name => {
+                let message = format!("worker/{name} was forgotten meanwhile");
+                return Err(Failure::new(ExitStatus::NotFound, message));
+            }
+            // Of another worker, or of none.
+            Ok(WatchWorkersResponse { .. }) | Err(Broken::Compacted) => {}
+            Err(Broken::Failed(failure)) => return Err(failure),
         }
-    }
-
-    async fn open(&mut self) -> Result<(), Status> {
-        // Each begins with what there is: nothing is missed by not resuming.
-        let mut client = self.client.fleet();
-        let answer = tokio::time::timeout(
-            self.client.request_timeout(),
-            client.watch_workers(WatchWorkersRequest::default()),
-        );
-        let stream = answer.await.map_err(|_| Status::deadline_exceeded("the watch did not begin in time"))??;
-        self.stream = Some(stream.into_inner());
-        Ok(())
-    }
-
-    async fn pause(&mut self) {
-        self.stream = None;
-        tokio::time::sleep(PAUSE).await;
     }
 }
 
