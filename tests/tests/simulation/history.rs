@@ -8,19 +8,21 @@ use flotilla_worker::store::Op;
 use crate::store::Keys;
 use crate::world::World;
 
-/// One operation that reached the store and may have changed it.
+/// One operation that reached the store and may have changed it, or that compared everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) at: u64,
     pub(crate) worker: usize,
     pub(crate) prefix: String,
     pub(crate) what: What,
+    /// The fence that it would set; of a comparison, which sets none, nothing.
+    pub(crate) next: Option<String>,
     pub(crate) accepted: bool,
     pub(crate) before: Keys,
     pub(crate) after: Keys,
 }
 
-/// What an operation would change.
+/// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum What {
     Claim,
@@ -28,6 +30,8 @@ pub(crate) enum What {
     Load,
     Release,
     Purge,
+    /// It changes nothing and is always accepted.
+    Compare,
 }
 
 impl What {
@@ -40,8 +44,26 @@ impl What {
             Op::Write(_) => Some(Self::Write),
             Op::Load { .. } => Some(Self::Load),
             Op::Purge(_) => Some(Self::Purge),
-            Op::Look | Op::Compare { .. } | Op::List | Op::Read(_) => None,
+            Op::Compare { .. } => Some(Self::Compare),
+            Op::Look | Op::List | Op::Read(_) => None,
         }
+    }
+
+    /// Whether it brings data: what is written under a claim.
+    pub(crate) fn brings_data(self) -> bool {
+        match self {
+            Self::Write | Self::Load => true,
+            Self::Claim | Self::Release | Self::Purge | Self::Compare => false,
+        }
+    }
+}
+
+/// The fence that an operation would set.
+pub(crate) fn next_fence(op: &Op) -> Option<String> {
+    match op {
+        Op::Write(write) => Some(write.step.next.clone()),
+        Op::Load { step, .. } | Op::Purge(step) => Some(step.next.clone()),
+        Op::Look | Op::Compare { .. } | Op::List | Op::Read(_) => None,
     }
 }
 

@@ -10,8 +10,9 @@ use flotilla_proto::process::Chance;
 use turmoil::{Builder, Sim};
 
 use crate::chaos::Chaos;
-use crate::checker::{at_rest, check_history};
+use crate::checker::check_history;
 use crate::hosts::{control, worker, worker_name};
+use crate::rest::at_rest;
 use crate::user::{self, Act, Acts};
 use crate::world::{Shared, World};
 
@@ -32,12 +33,14 @@ pub(crate) struct Done {
     rest: u64,
     writes: usize,
     refused: usize,
+    /// For how long something unreadable was shown as current.
+    untrue: u64,
 }
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { digest, rest, writes, refused } = self;
-        write!(f, "at rest after {rest} ms, {writes} writes, {refused} refused, digest {digest:016x}")
+        let Self { digest, rest, writes, refused, untrue } = self;
+        write!(f, "at rest after {rest} ms, {writes} writes, {refused} refused, {untrue} ms untrue, digest {digest:016x}")
     }
 }
 
@@ -70,7 +73,7 @@ pub(crate) fn run(seed: u64) -> Result<Done, String> {
     let world = run.world.lock().unwrap();
     check_history(&world)?;
     let refused = world.records.iter().filter(|record| !record.accepted).count();
-    Ok(Done { digest: world.digest(), rest: rest - HEALED, writes: world.records.len(), refused })
+    Ok(Done { digest: world.digest(), rest: rest - HEALED, writes: world.records.len(), refused, untrue: world.longest_untrue })
 }
 
 fn build<'a>(seed: u64, workers: usize, world: &Shared, acts: &Acts) -> Sim<'a> {
@@ -101,6 +104,7 @@ impl Run<'_> {
         let mut world = self.world.lock().unwrap();
         world.now += TICK;
         world.deliver();
+        world.note_what_is_readable();
         let behind = world.behind;
         let changes = world.now < HEALED && world.now > 1_000 && world.dice.one_in(30);
         if changes && !world.environments.is_empty() {

@@ -44,15 +44,25 @@ struct Change {
     body: Option<Arc<[u8]>>,
 }
 
-/// A payload that was handed to a worker.
+/// What was handed to a worker.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Delivered {
     pub(crate) at: u64,
     pub(crate) worker: usize,
+    /// Which run of the worker.
+    pub(crate) run: u64,
     /// The SDK key.
     pub(crate) key: String,
-    /// How much of the log it was.
-    pub(crate) position: usize,
+    pub(crate) said: Said,
+}
+
+/// What LaunchDarkly said.
+#[derive(Debug, Clone, Hash)]
+pub(crate) enum Said {
+    /// Everything there is on an edge that has so much of the log.
+    Payload { position: usize },
+    /// One item.
+    Item { item: ItemId, version: u64, deleted: bool },
 }
 
 impl Environment {
@@ -122,14 +132,16 @@ impl Environment {
         self.state(self.log.len())
     }
 
-    /// Whether the log, up to there, says that an item had that version, or was not there.
-    pub(crate) fn said(&self, position: usize, item: &ItemId, version: Option<u64>) -> bool {
-        self.state(position).get(item).map(|(version, _)| *version) == version
+    /// The version of an item, if it is there, on an edge that has so much of the log.
+    pub(crate) fn version(&self, position: usize, item: &ItemId) -> Option<u64> {
+        let last = self.log[..position].iter().rev().find(|change| change.item == *item)?;
+        last.body.as_ref().map(|_| last.version)
     }
 
-    /// Whether an item was deleted at all.
-    pub(crate) fn was_deleted(&self, item: &ItemId) -> bool {
-        self.log.iter().any(|change| change.item == *item && change.body.is_none())
+    /// Whether the log, up to there, has a deletion of the item after this version of it.
+    pub(crate) fn deleted_after(&self, position: usize, item: &ItemId, version: u64) -> bool {
+        let of_item = |change: &&Change| change.item == *item && change.version > version;
+        self.log[..position].iter().filter(of_item).any(|change| change.body.is_none())
     }
 
     /// Edges that are not behind by the script have everything.
@@ -163,6 +175,8 @@ fn payload(items: &Items) -> FullPayload {
 pub(crate) struct WorkerSources {
     pub(crate) world: Shared,
     pub(crate) worker: usize,
+    /// Which run of the worker.
+    pub(crate) run: u64,
 }
 
 impl fmt::Debug for WorkerSources {
@@ -227,7 +241,7 @@ async fn connect(
             return Ok(None);
         }
     }
-    let found = here.world.lock().unwrap().open_stream(here.worker, key);
+    let found = here.world.lock().unwrap().open_stream(here, key);
     let Some((edge, position, cut, id, items)) = found else {
         let failure = SourceFailure::Auth { status: 401 };
         events.send(SourceEvent::Interrupted { failure, retry_in: CONNECT }).await?;
@@ -250,7 +264,7 @@ async fn follow(
     loop {
         tokio::time::sleep(LOOK).await;
         let news = {
-            let world = here.world.lock().unwrap();
+            let mut world = here.world.lock().unwrap();
             let links = &world.links[here.worker];
             if links.cuts != cut || links.source == Link::Refused {
                 return Ok(());
@@ -261,6 +275,7 @@ async fn follow(
             let Some(environment) = world.environments.get(key) else { return Ok(()) };
             let news = environment.log[position..environment.edges[edge].max(position)].to_vec();
             position += news.len();
+            world.tell(here, key, &news);
             news
         };
         for Change { item: ItemId { kind, key }, version, body } in news {
@@ -282,11 +297,21 @@ async fn follow(
 }
 
 impl World {
-    fn open_stream(&mut self, worker: usize, key: &str) -> Option<(usize, usize, u64, String, Items)> {
+    fn tell(&mut self, here: &WorkerSources, key: &str, news: &[Change]) {
+        let WorkerSources { worker, run, .. } = *here;
+        for Change { item, version, body } in news {
+            let said = Said::Item { item: item.clone(), version: *version, deleted: body.is_none() };
+            self.delivered.push(Delivered { at: self.now, worker, run, key: key.to_owned(), said });
+        }
+    }
+
+    fn open_stream(&mut self, here: &WorkerSources, key: &str) -> Option<(usize, usize, u64, String, Items)> {
+        let WorkerSources { worker, run, .. } = *here;
         let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
         let environment = self.environments.get(key)?;
         let position = environment.edges[edge];
-        self.delivered.push(Delivered { at: self.now, worker, key: key.to_owned(), position });
+        let said = Said::Payload { position };
+        self.delivered.push(Delivered { at: self.now, worker, run, key: key.to_owned(), said });
         let cuts = self.links[worker].cuts;
         Some((edge, position, cuts, environment.id.clone(), environment.state(position)))
     }

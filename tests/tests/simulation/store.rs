@@ -18,7 +18,7 @@ use flotilla_worker::store::{
 use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use crate::history::{Record, What};
+use crate::history::{Record, What, next_fence};
 use crate::world::{Shared, World};
 
 /// The keys of one prefix.
@@ -126,17 +126,18 @@ impl World {
         let outcome = keys.execute(&op);
         let after = keys.clone();
         if let Some(what) = What::of(&op) {
-            let accepted = matches!(outcome, Outcome::Done { .. });
+            let accepted = matches!(outcome, Outcome::Done { .. } | Outcome::Compared(_));
             self.records.push(Record {
                 at: self.now,
                 worker,
                 prefix: prefix.to_string(),
                 what,
+                next: next_fence(&op),
                 accepted,
                 before,
                 after,
             });
-            if accepted {
+            if accepted && what != What::Compare {
                 self.touched(&prefix, Some(worker));
             }
         }

@@ -43,6 +43,11 @@ pub(crate) enum Act {
 /// What the user has to do, oldest first.
 pub(crate) type Acts = Arc<std::sync::Mutex<VecDeque<Act>>>;
 
+/// The prefix of an environment of the script.
+pub(crate) fn prefix_of(name: &str) -> String {
+    format!("p{}", name.trim_start_matches('e'))
+}
+
 /// The user's process.
 pub(crate) async fn run(world: Shared, acts: Acts) -> turmoil::Result {
     let endpoint = Endpoint::from_shared(control_url())?
@@ -156,6 +161,11 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             set(&name, Wanted::Served);
         }
         Act::Remove { name, purge } => {
+            if purge {
+                let mut world = world.lock().unwrap();
+                let asked = (world.now, prefix_of(&name));
+                world.purges.push(asked);
+            }
             let request = v1::DeleteEnvironmentRequest { name: name.clone(), purge, ..Default::default() };
             set(&name, Wanted::Gone);
             environments.delete_environment(request).await?;
@@ -192,6 +202,7 @@ async fn list(world: &Shared, channel: &Channel) -> Result<(), tonic::Status> {
     world.listed = (world.now, environments.environments);
     world.events = events.into_iter().rev().collect();
     world.workers = workers.workers;
+    world.check_what_is_shown();
     Ok(())
 }
 
@@ -211,6 +222,7 @@ async fn watch(world: Shared, channel: Channel) {
                     Ok(Some(message)) => {
                         revision = message.revision;
                         let mut world = world.lock().unwrap();
+                        world.check_what_is_watched(message.event.as_ref());
                         match message.event {
                             Some(Event::Changed(environment)) => {
                                 world.watched.insert(environment.name.clone(), environment);

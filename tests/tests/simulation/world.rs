@@ -56,6 +56,10 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) dice: Dice,
     pub(crate) store: BTreeMap<String, Keys>,
+    /// When SDKs could last read the environment under a prefix: marker, a flag, and a serving fence.
+    pub(crate) readable: BTreeMap<String, u64>,
+    /// For how long at most something was shown as current that nobody could read.
+    pub(crate) longest_untrue: u64,
     /// How often the store has lost data.
     pub(crate) store_lives: u64,
     pub(crate) store_is_slow: bool,
@@ -77,8 +81,12 @@ pub(crate) struct World {
     pub(crate) events: Vec<v1::Event>,
     /// What the watch has shown last of each environment.
     pub(crate) watched: BTreeMap<String, v1::Environment>,
+    /// What was wrong with what control told.
+    pub(crate) untruths: Vec<String>,
     pub(crate) records: Vec<Record>,
     pub(crate) delivered: Vec<Delivered>,
+    /// When users asked first that an environment be purged, and its prefix.
+    pub(crate) purges: Vec<(u64, String)>,
     /// What was done to the world.
     pub(crate) faults: Vec<(u64, String)>,
     /// When the store lost data.
@@ -108,8 +116,12 @@ impl World {
             workers: Vec::new(),
             events: Vec::new(),
             watched: BTreeMap::new(),
+            untruths: Vec::new(),
+            readable: BTreeMap::new(),
+            longest_untrue: 0,
             records: Vec::new(),
             delivered: Vec::new(),
+            purges: Vec::new(),
             faults: Vec::new(),
             losses: Vec::new(),
             is_over: false,

@@ -1,0 +1,125 @@
+//! What must hold of the items' versions, and of how an owner begins.
+
+use std::collections::BTreeMap;
+
+use flotilla_proto::{Epoch, GrantId, Incarnation};
+use flotilla_worker::dataset::{ItemId, SECOND_OPINION_AFTER};
+
+use crate::checker::{origin, parsed};
+use crate::history::{Record, What, version};
+use crate::source::Said;
+use crate::world::World;
+
+/// Within a LaunchDarkly environment no item's version falls, and no item vanishes, across owners too, unless its writer
+/// was told of the deletion, or two payloads say so, the second of them late enough to decide a doubt.
+pub(crate) fn no_version_falls(world: &World, at: usize) -> Result<(), String> {
+    let record = &world.records[at];
+    if !record.accepted || record.what == What::Purge {
+        return Ok(());
+    }
+    let present = record.after.items.values().find_map(|body| origin(body));
+    for (item, body) in &record.before.items {
+        if present.is_some() && present != origin(body) {
+            // Of another LaunchDarkly environment: versions are not comparable.
+            continue;
+        }
+        let (old, new) = (version(body), record.after.items.get(item).map(|body| version(body)));
+        let is_allowed = match new {
+            Some(new) if new >= old => true,
+            Some(_) => was_said_twice(world, at, item, (old, new)),
+            None => was_deleted(world, record, item, old) || was_said_twice(world, at, item, (old, new)),
+        };
+        if !is_allowed {
+            return Err(format!("{}: {} fell from {old} to {new:?}", record.prefix, item.key));
+        }
+    }
+    Ok(())
+}
+
+/// What the run of the worker that wrote had been told of the environment by then.
+fn told<'a>(world: &'a World, record: &'a Record) -> impl Iterator<Item = (u64, &'a str, &'a Said)> {
+    let run = parsed(record.next.as_ref()).ok().flatten().map(|fence| fence.incarnation.start_counter);
+    let by_then = world.delivered.partition_point(|delivered| delivered.at <= record.at);
+    world.delivered[..by_then]
+        .iter()
+        .filter(move |delivered| delivered.worker == record.worker && Some(delivered.run) == run)
+        .map(|delivered| (delivered.at, &*delivered.key, &delivered.said))
+}
+
+/// Whether the writer was told that the item was deleted after this version.
+fn was_deleted(world: &World, record: &Record, item: &ItemId, old: u64) -> bool {
+    told(world, record).any(|(_, key, said)| match said {
+        Said::Payload { position } => {
+            world.environments.get(key).is_some_and(|one| one.deleted_after(*position, item, old))
+        }
+        Said::Item { item: told, version, deleted } => *deleted && told == item && *version > old,
+    })
+}
+
+/// Whether the writer was handed two payloads that say so of the item, the second at least as long after the version that
+/// falls could be known as a doubt takes to ripen.
+fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Option<u64>)) -> bool {
+    let record = &world.records[at];
+    let of = record.before.items.get(item).and_then(|body| origin(body));
+    let in_store = world.records[..=at].iter().find(|earlier| {
+        let held = earlier.after.items.get(item).or_else(|| earlier.before.items.get(item));
+        earlier.prefix == record.prefix && held.is_some_and(|body| version(body) >= old && origin(body) == of)
+    });
+    let told_of_it = told(world, record).find_map(|(at, key, said)| {
+        let is_known = match said {
+            Said::Payload { position } => world.environments.get(key)?.version(*position, item) >= Some(old),
+            Said::Item { item: told, version, deleted } => told == item && !deleted && *version >= old,
+        };
+        is_known.then_some(at)
+    });
+    let known = in_store.map(|earlier| earlier.at).into_iter().chain(told_of_it).min().unwrap_or(record.at);
+    let ripe = known + u64::try_from(SECOND_OPINION_AFTER.as_millis()).unwrap();
+    let payloads: Vec<u64> = told(world, record)
+        .filter(|(_, key, said)| match said {
+            Said::Payload { position } => {
+                world.environments.get(*key).is_some_and(|one| one.version(*position, item) == new)
+            }
+            Said::Item { .. } => false,
+        })
+        .map(|(at, ..)| at)
+        .collect();
+    payloads.len() >= 2 && payloads.last().is_some_and(|last| *last >= ripe)
+}
+
+/// The present writer of each prefix, and whether it has compared everything.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(BTreeMap<String, Claim>);
+
+#[derive(Debug)]
+struct Claim {
+    by: (Epoch, GrantId, Incarnation),
+    worker: usize,
+    compared: bool,
+}
+
+impl Claims {
+    /// A new grant, and a new run of its worker, compare everything before they bring data.
+    pub(crate) fn see(&mut self, record: &Record) -> Result<(), String> {
+        if record.what == What::Compare {
+            if let Some(claim) = self.0.get_mut(&record.prefix).filter(|claim| claim.worker == record.worker) {
+                claim.compared = true;
+            }
+            return Ok(());
+        }
+        let Some(fence) = parsed(record.next.as_ref())?.filter(|_| record.accepted) else { return Ok(()) };
+        let (by, worker) = ((fence.epoch, fence.grant, fence.incarnation), record.worker);
+        let claim = self
+            .0
+            .entry(record.prefix.clone())
+            .and_modify(|claim| {
+                if claim.by != by {
+                    *claim = Claim { by: by.clone(), worker, compared: false };
+                }
+            })
+            .or_insert(Claim { by: by.clone(), worker, compared: false });
+        if record.what.brings_data() && !claim.compared {
+            return Err(format!("{}: epoch {} wrote before it compared", record.prefix, fence.epoch));
+        }
+        Ok(())
+    }
+}
