@@ -72,11 +72,16 @@ impl Chaos {
         for edge in 0..EDGES {
             self.end(sim, End::Edge(edge));
         }
+        self.start_all(sim);
+        self.world.lock().unwrap().note("healed");
+    }
+
+    /// Starts the processes that do not run.
+    pub(crate) fn start_all(&self, sim: &mut Sim<'_>) {
         self.end(sim, End::Control);
         for worker in 0..self.workers {
             self.end(sim, End::Worker(worker));
         }
-        self.world.lock().unwrap().note("healed");
     }
 
     fn note(&self, what: &str) {
@@ -202,7 +207,7 @@ impl Chaos {
         Act::Create { name: format!("e{number}"), prefix: format!("p{number}"), key }
     }
 
-    fn end(&mut self, sim: &mut Sim<'_>, end: End) {
+    fn end(&self, sim: &mut Sim<'_>, end: End) {
         match end {
             End::ControlLink(worker) => {
                 sim.release(worker_name(worker), "control");

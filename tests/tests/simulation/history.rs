@@ -102,10 +102,7 @@ impl World {
             })
             .collect();
         let last = lines.len().saturating_sub(25);
-        let faults: Vec<_> =
-            self.faults.iter().filter(|(at, _)| *at <= until).map(|(at, what)| format!("{at:>7} {what}")).collect();
-        let first = faults.len().saturating_sub(40);
-        format!("{}\nwhat was done to the world:\n{}", lines[last..].join("\n"), faults[first..].join("\n"))
+        format!("{}\nwhat was done to the world:\n{}", lines[last..].join("\n"), self.done_to_it(until))
     }
 }
 

@@ -137,6 +137,8 @@ impl Run<'_> {
         loop {
             let now = self.now();
             self.until(now + 500, |_| {})?;
+            // One that was asked to leave may end only now.
+            self.chaos.start_all(&mut self.sim);
             self.take_over_conflicts();
             let world = self.world.lock().unwrap();
             let seen_lately = world.now - world.listed.0 < 1_000 && self.acts.lock().unwrap().is_empty();

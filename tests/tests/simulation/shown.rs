@@ -42,13 +42,14 @@ impl World {
                 untruths.push(format!("{now}: {} is current, and its stream silent", shown.name));
             }
             if !self.records.iter().any(|record| closes_comparison(record, &prefix, &shown.uid, status.epoch)) {
-                let epoch = status.epoch;
-                untruths.push(format!("{now}: {} is current, and nothing written in epoch {epoch}", shown.name));
+                let (epoch, story) = (status.epoch, self.story(&prefix, *now));
+                untruths.push(format!("{now}: {} is current, nothing written up to epoch {epoch}\n{story}", shown.name));
             }
             let unreadable = now - self.readable.get(&prefix).unwrap_or(&0);
             self.longest_untrue = self.longest_untrue.max(unreadable);
             if unreadable > LONGEST_UNTRUE {
-                untruths.push(format!("{now}: {} is current, unreadable for {unreadable} ms", shown.name));
+                let story = self.story(&prefix, *now);
+                untruths.push(format!("{now}: {} is current, unreadable for {unreadable} ms\n{story}", shown.name));
             }
         }
         self.untruths.extend(untruths);
@@ -65,12 +66,13 @@ impl World {
     }
 }
 
-/// Whether an operation left data and marker under this epoch of an environment.
+/// Whether an operation left data and marker under this epoch of an environment, or an earlier one: until an owner has
+/// reported under a new grant, what it or the last owner said stands.
 fn closes_comparison(record: &Record, prefix: &str, uid: &str, epoch: u64) -> bool {
     record.prefix == prefix
         && record.accepted
         && record.what.brings_data()
         && record.after.marker
         && parsed(record.next.as_ref())
-            .is_ok_and(|fence| fence.is_some_and(|fence| fence.uid.to_string() == uid && fence.epoch.0 == epoch))
+            .is_ok_and(|fence| fence.is_some_and(|fence| fence.uid.to_string() == uid && fence.epoch.0 <= epoch))
 }

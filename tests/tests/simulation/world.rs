@@ -140,7 +140,15 @@ impl World {
             let since = at.0.saturating_sub(1_800_000_000_000);
             format!("{since:>7} {} {} {}", event.environment, event.worker, event.message)
         };
-        self.events.iter().map(line).collect::<Vec<_>>().join("\n")
+        let told = self.events.iter().map(line).collect::<Vec<_>>().join("\n");
+        format!("{told}\nwhat was done to the world:\n{}", self.done_to_it(u64::MAX))
+    }
+
+    /// The last of what was done to the world, for people.
+    pub(crate) fn done_to_it(&self, until: u64) -> String {
+        let done: Vec<_> =
+            self.faults.iter().filter(|(at, _)| *at <= until).map(|(at, what)| format!("{at:>7} {what}")).collect();
+        done[done.len().saturating_sub(40)..].join("\n")
     }
 
     /// The wall clock of all processes.
