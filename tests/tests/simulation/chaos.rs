@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use flotilla_worker::dataset::ItemId;
+use flotilla_worker::source::Kind;
 use turmoil::Sim;
 
 use crate::dice::Dice;
@@ -36,6 +38,7 @@ enum End {
     Control,
     Slow,
     Edge(usize),
+    Refusal,
 }
 
 impl Chaos {
@@ -69,6 +72,7 @@ impl Chaos {
             self.acts.lock().unwrap().push_back(Act::Uncordon(worker));
         }
         self.end(sim, End::Slow);
+        self.end(sim, End::Refusal);
         for edge in 0..EDGES {
             self.end(sim, End::Edge(edge));
         }
@@ -96,7 +100,7 @@ impl Chaos {
         let until = now + self.dice.of(300..9000);
         let worker = self.worker();
         let name = worker_name(worker);
-        match self.dice.of(0..24) {
+        match self.dice.of(0..29) {
             0 => {
                 self.note(&format!("{name} and control cannot connect"));
                 sim.partition(name, "control");
@@ -153,6 +157,8 @@ impl Chaos {
                 let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
                 self.note(&format!("edge {edge} falls behind"));
                 self.world.lock().unwrap().behind[edge] = true;
+                // Some longer than a doubt takes to ripen.
+                let until = if self.dice.one_in(3) { now + self.dice.of(20_000..50_000) } else { until };
                 self.ends.push((until, End::Edge(edge)));
             }
             15 => {
@@ -162,8 +168,49 @@ impl Chaos {
             16 => self.acts.lock().unwrap().push_back(Act::Drain(worker)),
             17 => self.acts.lock().unwrap().push_back(Act::Cordon(worker)),
             18 | 19 => self.acts.lock().unwrap().push_back(Act::Uncordon(worker)),
+            20 => self.with_environment("LaunchDarkly refuses", |environment| environment.is_refused = true, until),
+            21 => self.with_environment("LaunchDarkly puts again", |environment| environment.puts += 1, until),
+            22 | 23 => self.write_as_another(),
             _ => self.act_on_environment(),
         }
+    }
+
+    /// Does something to one of LaunchDarkly's environments.
+    fn with_environment(&mut self, what: &str, change: impl FnOnce(&mut Environment), until: u64) {
+        let mut world = self.world.lock().unwrap();
+        let keys: Vec<_> = world.environments.keys().cloned().collect();
+        let key = self.dice.pick(&keys);
+        change(world.environments.get_mut(key).unwrap());
+        world.note(format!("{what} {key}"));
+        self.ends.push((until, End::Refusal));
+    }
+
+    /// Somebody else writes to the store, without a thought for the fence.
+    fn write_as_another(&mut self) {
+        let mut world = self.world.lock().unwrap();
+        let prefix = format!("p{}", self.dice.of(0..self.names as u64));
+        let Some(keys) = world.store.get_mut(&prefix) else { return };
+        match self.dice.of(0..5) {
+            0 => keys.marker = false,
+            1 => drop(keys.items.pop_last()),
+            2 => {
+                let item = ItemId { kind: Kind::Flag, key: "of-another".into() };
+                keys.items.insert(item, b"{}".to_vec().into());
+            }
+            3 => {
+                for body in keys.items.values_mut().take(1) {
+                    *body = b"nothing that LaunchDarkly would send".to_vec().into();
+                }
+            }
+            _ => {
+                for body in keys.items.values_mut().take(1) {
+                    let text = String::from_utf8_lossy(body);
+                    *body = text.replacen(r#""version":"#, r#""version":1"#, 1).into_bytes().into();
+                }
+            }
+        }
+        world.note(format!("somebody else writes to {prefix}"));
+        world.touched(&prefix.parse().unwrap(), None);
     }
 
     fn lose_data(&mut self) {
@@ -188,10 +235,12 @@ impl Chaos {
         let number = self.dice.of(0..self.names as u64);
         let name = format!("e{number}");
         let wanted = self.world.lock().unwrap().named.get(&name).map_or(Wanted::Gone, |named| named.wanted);
-        let act = match (wanted, self.dice.of(0..3)) {
+        let act = match (wanted, self.dice.of(0..6)) {
             (Wanted::Gone, _) => self.create(number),
-            (Wanted::Paused, 0 | 1) => Act::Resume(name),
-            (Wanted::Served, 0) => Act::Pause(name),
+            (Wanted::Paused, 0..4) => Act::Resume(name),
+            (Wanted::Served, 0) => Act::Resync(name),
+            (Wanted::Served, 1) => Act::Rotate { name, key: self.environment() },
+            (Wanted::Served, 2 | 3) => Act::Pause(name),
             (Wanted::Served | Wanted::Paused, _) => Act::Remove { name, purge: self.dice.one_in(2) },
         };
         self.acts.lock().unwrap().push_back(act);
@@ -199,12 +248,16 @@ impl Chaos {
 
     /// The prefix is always the same; the LaunchDarkly environment is another each time.
     pub(crate) fn create(&mut self, number: u64) -> Act {
+        Act::Create { name: format!("e{number}"), prefix: format!("p{number}"), key: self.environment() }
+    }
+
+    /// The key of a new LaunchDarkly environment.
+    fn environment(&mut self) -> String {
         let mut world = self.world.lock().unwrap();
         let count = world.environments.len();
         let key = format!("sdk-{count}");
-        let environment = Environment::new(count, &mut self.dice);
-        world.environments.insert(key.clone(), environment);
-        Act::Create { name: format!("e{number}"), prefix: format!("p{number}"), key }
+        world.environments.insert(key.clone(), Environment::new(count, &mut self.dice));
+        key
     }
 
     fn end(&self, sim: &mut Sim<'_>, end: End) {
@@ -234,6 +287,11 @@ impl Chaos {
             }
             End::Slow => self.world.lock().unwrap().store_is_slow = false,
             End::Edge(edge) => self.world.lock().unwrap().behind[edge] = false,
+            End::Refusal => {
+                for environment in self.world.lock().unwrap().environments.values_mut() {
+                    environment.is_refused = false;
+                }
+            }
         }
     }
 }

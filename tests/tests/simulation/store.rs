@@ -148,7 +148,7 @@ impl World {
     }
 
     /// Tells the workers whose connection is up that somebody else changed the keys of a prefix.
-    fn touched(&mut self, prefix: &Prefix, by: Option<usize>) {
+    pub(crate) fn touched(&mut self, prefix: &Prefix, by: Option<usize>) {
         for ((worker, of), news) in &self.news {
             if of == prefix.as_str() && by != Some(*worker) && self.links[*worker].store == Link::Up {
                 news.send_modify(|news| news.touched += 1);

@@ -33,6 +33,12 @@ pub(crate) enum Act {
         name: String,
         purge: bool,
     },
+    Resync(String),
+    /// To the key of another LaunchDarkly environment.
+    Rotate {
+        name: String,
+        key: String,
+    },
     /// The conflict that is shown is taken over.
     TakeOver(String),
     Drain(usize),
@@ -169,6 +175,22 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             let request = v1::DeleteEnvironmentRequest { name: name.clone(), purge, ..Default::default() };
             set(&name, Wanted::Gone);
             environments.delete_environment(request).await?;
+        }
+        Act::Resync(name) => {
+            let request = v1::ResyncEnvironmentRequest { name, ..Default::default() };
+            environments.resync_environment(request).await?;
+        }
+        Act::Rotate { name, key } => {
+            let request = v1::RotateSdkKeyRequest {
+                name: name.clone(),
+                sdk_key: key.clone(),
+                force: true,
+                ..Default::default()
+            };
+            environments.rotate_sdk_key(request).await?;
+            if let Some(named) = world.lock().unwrap().named.get_mut(&name) {
+                named.key = key;
+            }
         }
         Act::TakeOver(name) => {
             let request = v1::ResyncEnvironmentRequest { name, take_over: true, ..Default::default() };
