@@ -87,7 +87,7 @@ async fn follow(session: &mut Session, filter: EventFilter, mut revision: String
                 }
             }
             Err(status) if status.code() == Code::OutOfRange => {
-                session.note("some events are no longer kept and are left out here");
+                session.note("what happened meanwhile is left out here; see it with `flotilla events`");
                 revision.clear();
                 stream = None;
             }

@@ -49,8 +49,8 @@ use std::time::Duration;
 
 use flotilla_proto::secret::StoreEndpoint;
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, Epoch, FleetId, Prefix, Reason, Refusal, StoreName, StoreUrl, Term,
-    Timestamp, Uid, WorkerName,
+    EnvironmentName, EnvironmentSpec, Epoch, FleetId, Initialization, Prefix, Reason, Refusal, StoreName, StoreUrl,
+    Term, Timestamp, Uid, WorkerName,
 };
 use url::Url;
 
@@ -383,7 +383,14 @@ impl Fleet {
             let before = self.environments.get(&name).map(|environment| environment.initialization);
             let changed = self.refresh(&name);
             let after = self.environments.get(&name).map(|environment| environment.initialization);
-            if let Some((from, to)) = before.zip(after).filter(|(before, after)| before != after) {
+            let is_known = self.environments.get(&name).is_some_and(|environment| {
+                let granted = environment.record.grant.as_ref();
+                granted.is_some_and(|granted| !self.settings.grant_ids.gave(&granted.grant.id))
+            });
+            // That what was current still is so is no news after a start of control.
+            let is_news =
+                |from, to| !(is_known && from == Initialization::Unknown && to == Initialization::Current);
+            if let Some((from, to)) = before.zip(after).filter(|(from, to)| from != to && is_news(*from, *to)) {
                 effects.push(Effect::Note(Note::InitializationChanged { environment: name.clone(), from, to }));
             }
             if changed {
@@ -397,6 +404,14 @@ impl Fleet {
     fn show_workers(&mut self, touched: BTreeSet<WorkerName>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for name in touched {
+            let is_drained = self.workers.get(&name).is_some_and(|worker| self.is_drained(&name, worker));
+            if let Some(worker) = self.workers.get_mut(&name)
+                && std::mem::replace(&mut worker.noted_drained, is_drained) != is_drained
+                && is_drained
+            {
+                let change = WorkerChange::Drained;
+                effects.push(Effect::Note(Note::Worker { worker: name.clone(), change }));
+            }
             let digest = self.workers.get(&name).map(|worker| self.worker_digest(&name, worker));
             if let Some((worker, digest)) = self.workers.get_mut(&name).zip(digest)
                 && std::mem::replace(&mut worker.shown, digest) != digest

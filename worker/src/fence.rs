@@ -226,7 +226,11 @@ pub fn judge(found: &Found, me: &Claimant<'_>) -> Verdict {
         return foreign();
     };
     if fence.fleet != *me.fleet || (fence.uid != *me.uid && fence.kind != FenceKind::Released) {
-        return foreign();
+        return match foreign() {
+            // Also with leave to overwrite it no epoch falls within a fleet: control gives a higher one.
+            Verdict::Claimable if fence.fleet == *me.fleet && fence.epoch > me.grant.epoch => Verdict::Fenced,
+            verdict => verdict,
+        };
     }
     if fence.epoch > me.grant.epoch {
         return Verdict::Fenced;

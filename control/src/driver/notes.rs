@@ -28,6 +28,9 @@ pub(super) fn log(note: &Note) {
             reason,
             "handover begun"
         ),
+        Note::HandoverAbandoned { environment, to, reason: reason @ "superseded" } => {
+            tracing::info!(environment = environment.as_str(), to = to.as_str(), reason, "handover abandoned");
+        }
         Note::HandoverAbandoned { environment, to, reason } => {
             tracing::warn!(environment = environment.as_str(), to = to.as_str(), reason, "handover abandoned");
         }
@@ -80,6 +83,9 @@ fn log_worker(worker: &str, change: WorkerChange) {
     match change {
         WorkerChange::Connected => tracing::info!(worker, "worker connected"),
         WorkerChange::Disconnected => tracing::warn!(worker, "worker disconnected"),
+        WorkerChange::Gone(reason @ ("goodbye" | "forgotten")) => {
+            tracing::info!(worker, reason, "worker holds nothing any more");
+        }
         WorkerChange::Gone(reason) => tracing::warn!(worker, reason, "worker holds nothing any more"),
         WorkerChange::Leaving => tracing::info!(worker, "worker wants to leave"),
         WorkerChange::Cordoned => tracing::info!(worker, "worker cordoned"),

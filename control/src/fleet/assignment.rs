@@ -80,7 +80,6 @@ impl Fleet {
     pub(super) fn let_go(&mut self, name: &EnvironmentName) {
         if let Some(holder) = self.part_with(name) {
             self.tell_of(name, &holder);
-            self.note_if_drained(&holder);
         }
     }
 
@@ -89,10 +88,6 @@ impl Fleet {
         let holder = self.environments.get_mut(name)?.holder.take()?;
         if let Some(worker) = self.workers.get_mut(&holder) {
             worker.holds.remove(name);
-            // Room has come free for one that waits.
-            if worker.about.as_ref().is_some_and(|about| about.capacity.is_some()) {
-                self.gathered.retry_unplaced = true;
-            }
         }
         self.gathered.touched_workers.insert(holder.clone());
         self.account(name);
@@ -127,6 +122,10 @@ impl Fleet {
         {
             worker.count -= 1;
             worker.load -= weight;
+            // Room has come free for one that waits.
+            if worker.about.as_ref().is_some_and(|about| about.capacity.is_some()) {
+                self.gathered.retry_unplaced = true;
+            }
         }
     }
 
@@ -355,7 +354,7 @@ fn why_assigned(before: Option<&GrantRecord>, worker: &WorkerName, intent: Inten
         Intent::Warm => "warm",
         Intent::Serve => match before {
             Some(before) if before.grant.intent != Intent::Serve => "serve",
-            Some(before) if before.worker == *worker => "fenced",
+            Some(before) if before.worker == *worker => "renewed",
             Some(_) | None => "new",
         },
     }

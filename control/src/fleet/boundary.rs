@@ -82,6 +82,17 @@ pub(crate) enum Scheduling {
     Draining,
 }
 
+impl Scheduling {
+    /// As a message.
+    pub(super) fn to_proto(self) -> flotilla_proto::v1::WorkerScheduling {
+        match self {
+            Self::Active => flotilla_proto::v1::WorkerScheduling::Active,
+            Self::Cordoned => flotilla_proto::v1::WorkerScheduling::Cordoned,
+            Self::Draining => flotilla_proto::v1::WorkerScheduling::Draining,
+        }
+    }
+}
+
 /// A change of one environment.
 #[derive(Debug)]
 pub(crate) struct Mutation {
@@ -216,7 +227,7 @@ pub(crate) enum Effect {
     WorkerChanged { worker: WorkerName },
     /// This worker is forgotten: tell the watchers.
     WorkerRemoved { worker: WorkerName },
-    /// Something that operators ask about afterwards: for the log.
+    /// Something that operators ask about afterwards: for the log, and for the history of events.
     Note(Note),
 }
 

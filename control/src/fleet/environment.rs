@@ -96,7 +96,7 @@ pub(super) enum MoveReason {
     Disconnected,
     /// The worker left.
     Goodbye,
-    /// The worker is about to leave.
+    /// The worker is about to leave, or a user wants it emptied.
     Draining,
     /// The worker could not carry it out.
     Rejected,
@@ -245,8 +245,11 @@ impl Environment {
         let reported = self.observed.as_ref().filter(|observed| self.holder.as_ref() == Some(&observed.worker));
         match reported.map(|observed| &observed.report) {
             Some(report) => match report.source_state {
-                Some(SourceState::Connected | SourceState::Interrupted) => false,
-                Some(SourceState::Connecting) | None => report.flags + report.segments == 0,
+                Some(SourceState::Connected) => false,
+                // Refused from the start, or not yet there.
+                Some(SourceState::Interrupted | SourceState::Connecting) | None => {
+                    report.flags + report.segments == 0
+                }
             },
             None => self.record.grant.as_ref().is_some_and(|granted| ids.gave(&granted.grant.id)),
         }

@@ -91,11 +91,12 @@ pub(super) struct Shunned(BTreeMap<WorkerName, Backoff>);
 impl Shunned {
     /// Notes a failure; returns when the worker may be asked again.
     fn add(&mut self, now: Timestamp, worker: WorkerName) -> Timestamp {
+        self.0.retain(|known, backoff| *known == worker || now.since(backoff.next()) < LONGEST_SHUNNED);
         self.0.entry(worker).or_insert(Backoff::new(SHORTEST_SHUNNED, LONGEST_SHUNNED)).happened(now)
     }
 
-    /// It managed after all.
-    fn forgive(&mut self, worker: &WorkerName) {
+    /// It managed after all, or is known no more.
+    pub(super) fn forgive(&mut self, worker: &WorkerName) {
         self.0.remove(worker);
     }
 
@@ -180,20 +181,19 @@ impl Fleet {
             environment.shunned.forgive(holder);
         }
         self.end_handover(name);
+        // What was asked of it meanwhile is seen to now.
+        self.gathered.to_plan.insert(name.clone());
     }
 
-    /// The holder is lost, and somebody else has stream and data: that one goes on. Whether there was one.
-    pub(super) fn succeed(&mut self, name: &EnvironmentName) -> bool {
-        let Some(environment) = self.environments.get(name).filter(|one| one.handover.is_some()) else {
-            return false;
-        };
+    /// The holder is lost: if somebody else has stream and data, that one goes on.
+    pub(super) fn succeed(&mut self, name: &EnvironmentName) {
+        let Some(environment) = self.environments.get(name).filter(|one| one.handover.is_some()) else { return };
         let serves = environment.wanted() == Some(Intent::Serve);
         let heir = environment.standby().filter(|heir| serves && self.is_connected(heir)).cloned();
         self.end_handover(name);
-        if let Some(heir) = &heir {
-            self.grant(name, heir, Intent::Serve);
+        if let Some(heir) = heir {
+            self.grant(name, &heir, Intent::Serve);
         }
-        heir.is_some()
     }
 
     /// Nobody gets ready, or keeps ready, for an environment any more; who did is told to stop.
@@ -212,35 +212,53 @@ impl Fleet {
         if let Some(standby) = standby {
             self.gathered.touched_workers.insert(standby.clone());
             self.tell_of(name, &standby);
-            self.note_if_drained(&standby);
         }
     }
 
     /// The next owner does not get the environment; the holder, or the last one, goes on.
     pub(super) fn abandon_handover(&mut self, name: &EnvironmentName, why: Abandonment) {
-        let Some(environment) = self.environments.get_mut(name) else { return };
-        let (to, undone_by) = match &environment.handover {
+        let Some(environment) = self.environments.get(name) else { return };
+        let (to, undone_by, is_promoted) = match &environment.handover {
             None => return,
-            Some(Handover::Warming { to, .. }) => (Some(to.clone()), None),
+            Some(Handover::Warming { to, .. }) => (Some(to.clone()), None, false),
             Some(Handover::Promoted { .. }) => (
                 environment.holder.clone(),
-                environment.standby().cloned().filter(|_| why != Abandonment::Superseded),
+                environment
+                    .standby()
+                    .filter(|last| why != Abandonment::Superseded && self.is_connected(last))
+                    .cloned(),
+                true,
             ),
         };
-        if let (Some(to), Abandonment::Timeout | Abandonment::Rejected) = (&to, why) {
+        if let (Some(to), Abandonment::Timeout | Abandonment::Rejected) = (&to, why)
+            && let Some(environment) = self.environments.get_mut(name)
+        {
             let again = environment.shunned.add(self.now, to.clone());
             self.wakes.insert((again, name.clone()));
         }
-        if let Some(to) = to {
+        let stays = is_promoted && undone_by.is_none();
+        if let Some(to) = to.filter(|_| !stays) {
             let note = Note::HandoverAbandoned { environment: name.clone(), to, reason: why.as_str() };
             self.gathered.effects.push(Effect::Note(note));
         }
         self.end_handover(name);
-        if let Some(last) = undone_by.filter(|last| self.is_connected(last)) {
+        if let Some(last) = undone_by {
             if let Some(environment) = self.environments.get_mut(name) {
                 environment.moving = Some(MoveReason::Undone);
             }
             self.grant(name, &last, Intent::Serve);
+        }
+    }
+
+    /// Time in which control stood still is no time that a handover took.
+    pub(super) fn prolong_handovers(&mut self, gap: Duration) {
+        for name in &self.handovers {
+            if let Some(Handover::Warming { deadline, .. } | Handover::Promoted { deadline }) =
+                self.environments.get_mut(name).and_then(|environment| environment.handover.as_mut())
+            {
+                *deadline = deadline.after(gap);
+                self.wakes.insert((*deadline, name.clone()));
+            }
         }
     }
 
@@ -252,9 +270,20 @@ impl Fleet {
             None => return true,
             Some(_) if !serves => self.abandon_handover(name, Abandonment::Superseded),
             Some(Handover::Warming { to, reason, deadline, .. }) => {
-                let holder_stays = *reason == MoveReason::Draining
-                    && environment.holder.as_ref().is_some_and(|holder| !self.is_to_be_emptied(holder));
                 let selector = &environment.record.spec.worker_selector;
+                let holder = environment.holder.as_ref().and_then(|holder| self.workers.get(holder));
+                let holder_stays = holder.is_some_and(|holder| match reason {
+                    MoveReason::Draining => !holder.is_to_be_emptied(),
+                    MoveReason::Selector => holder.carries(selector),
+                    MoveReason::LeaseExpired
+                    | MoveReason::Disconnected
+                    | MoveReason::Goodbye
+                    | MoveReason::Rejected
+                    | MoveReason::LaterGrant
+                    | MoveReason::Rebalanced
+                    | MoveReason::Undone
+                    | MoveReason::Forgotten => false,
+                });
                 let takes = |worker: &Worker| worker.may_take_more() && worker.carries(selector);
                 if !self.workers.get(to).is_some_and(takes) {
                     self.abandon_handover(name, Abandonment::Lost);

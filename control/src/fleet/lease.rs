@@ -9,7 +9,7 @@ use super::Fleet;
 use super::boundary::{Scheduling, SessionId};
 use super::environment::MoveReason;
 use super::event::WorkerChange;
-use super::worker::{Link, Worker};
+use super::worker::{Leaving, Link, Worker};
 
 /// A step that comes so late means that control itself stood still, and heard nobody meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(2);
@@ -103,6 +103,7 @@ impl Fleet {
                 *until = until.after(gap);
             }
         }
+        self.prolong_handovers(gap);
     }
 
     /// A worker holds nothing any more.
@@ -112,6 +113,8 @@ impl Fleet {
         if matches!(std::mem::replace(&mut worker.link, Link::Gone { since: self.now }), Link::Gone { .. }) {
             return;
         }
+        worker.leaving = Leaving::No;
+        self.gathered.handovers_due = true;
         self.lose_standby(name);
         for environment in held {
             if let Some(lost) = self.environments.get_mut(&environment) {

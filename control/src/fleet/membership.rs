@@ -1,6 +1,6 @@
 //! Whether workers take part, as users say: cordon, drain, forget.
 
-use flotilla_proto::{Reason, Refusal, WorkerName};
+use flotilla_proto::{Reason, Refusal, WorkerName, v1};
 
 use super::Fleet;
 use super::boundary::{Change, CommandId, Effect, Reply, Scheduling, WorkerAction, WorkerCommand};
@@ -20,11 +20,16 @@ impl Fleet {
             let why = format!("worker \"{name}\" is connected; stop it first, or drain it and leave it running");
             return self.reply(command, refuse(Reason::WorkerConnected, why));
         }
-        if !asked.validate_only {
-            match asked.action {
-                WorkerAction::Schedule(scheduling) => self.schedule(name, scheduling),
-                WorkerAction::Forget => self.forget(name),
+        match (asked.action, asked.validate_only) {
+            (WorkerAction::Schedule(scheduling), true) => {
+                let shown = self.worker_summary(name);
+                let shown =
+                    shown.map(|shown| Box::new(v1::Worker { scheduling: scheduling.to_proto().into(), ..shown }));
+                return self.reply(command, Ok(Reply::Worker(shown)));
             }
+            (WorkerAction::Forget, true) => {}
+            (WorkerAction::Schedule(scheduling), false) => self.schedule(name, scheduling),
+            (WorkerAction::Forget, false) => self.forget(name),
         }
         self.reply_worker(command, name.clone());
     }
@@ -43,7 +48,6 @@ impl Fleet {
         };
         self.gathered.changes.push(change);
         self.note_worker(name, noted);
-        self.note_if_drained(name);
         self.reconsider_worker(name);
         self.gathered.retry_unplaced = true;
     }
@@ -64,6 +68,9 @@ impl Fleet {
                 environment.parked.remove(name);
             }
         }
+        for environment in self.environments.values_mut() {
+            environment.shunned.forgive(name);
+        }
         self.gathered.effects.push(Effect::WorkerRemoved { worker: name.clone() });
     }
 
@@ -83,24 +90,17 @@ impl Fleet {
         self.gathered.effects.push(Effect::Note(Note::Worker { worker: name.clone(), change }));
     }
 
-    /// Notes that a worker is empty, if that is what was wanted.
-    pub(super) fn note_if_drained(&mut self, name: &WorkerName) {
-        let drained = |worker: &Worker| {
-            worker.scheduling == Scheduling::Draining && worker.holds.is_empty() && worker.is_within_lease()
-        };
-        if self.workers.get(name).is_some_and(drained) && self.standbys_at(name) == 0 {
-            self.note_worker(name, WorkerChange::Drained);
-        }
+    /// Whether a worker is to be empty, and is. A lost one has been emptied otherwise.
+    pub(super) fn is_drained(&self, name: &WorkerName, worker: &Worker) -> bool {
+        worker.scheduling == Scheduling::Draining
+            && worker.is_within_lease()
+            && worker.holds.is_empty()
+            && self.standbys_at(name) == 0
     }
 
     /// Whether a worker's session is alive.
     pub(super) fn is_connected(&self, name: &WorkerName) -> bool {
         self.workers.get(name).is_some_and(|worker| worker.session().is_some())
-    }
-
-    /// Whether what a worker has is to move away.
-    pub(super) fn is_to_be_emptied(&self, name: &WorkerName) -> bool {
-        self.workers.get(name).is_some_and(Worker::is_to_be_emptied)
     }
 
     /// The reply about a worker: as it is at the end of the step.

@@ -87,8 +87,8 @@ impl Fleet {
     /// Sees to one environment; true if a worker is to be found for it now.
     fn reconsider(&mut self, name: &EnvironmentName) -> bool {
         let Some(environment) = self.environments.get(name) else { return false };
-        if environment.holder.is_none() && self.succeed(name) {
-            return false;
+        if environment.holder.is_none() {
+            self.succeed(name);
         }
         let is_handed_over = !self.reconsider_handover(name);
         let Some(environment) = self.environments.get(name) else { return false };
@@ -213,15 +213,19 @@ impl Fleet {
             return;
         }
         let names: Vec<_> = self.to_leave.keys().cloned().collect();
-        for (name, worker) in self.find_places(names.iter()) {
+        let mut places = self.find_places(names.iter());
+        // Those that nobody has managed to take over yet do not hold the others up.
+        places.sort_by_cached_key(|(name, _)| self.failed_takers(name));
+        for (name, worker) in places {
             let Some(reason) = self.to_leave.get(&name).copied() else { continue };
             match worker {
                 Some(worker) => {
                     self.unplaced.remove(&name);
                     self.move_to(&name, &worker, reason);
                 }
-                None if reason == MoveReason::Selector => {
+                None if reason == MoveReason::Selector && self.failed_takers(&name) == 0 => {
                     // Where it may not be it does not stay, be there another place or not.
+                    self.gathered.retry_unplaced = true;
                     self.to_leave.remove(&name);
                     self.let_go(&name);
                     self.set_moving(&name, reason);
@@ -232,6 +236,11 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// How many workers are not asked now because they did not manage to take it over.
+    fn failed_takers(&self, name: &EnvironmentName) -> usize {
+        self.environments.get(name).map_or(0, |environment| environment.shunned.at(self.now).count())
     }
 
     /// Hands an environment over if that is not too much at once, or moves it right away if there is nothing to hand over.
@@ -249,19 +258,14 @@ impl Fleet {
     /// Hands over what workers have above their share. Not while anybody may come back soon: that would move twice.
     fn rebalance(&mut self) {
         let away = |worker: &Worker| matches!(worker.link, Link::Disconnected { .. });
-        if self.free_handovers() == 0 || self.workers.values().any(away) || self.gathering.is_some() {
+        if self.workers.values().any(away) || self.gathering.is_some() {
+            self.uneven_since = None;
             return;
         }
-        let candidates = self.candidates();
-        let share = bound(&candidates, 0);
-        let above: Vec<_> = candidates
-            .iter()
-            .filter(|one| one.load > share)
-            .map(|one| (one.worker, self.movable(one.worker)))
-            .collect();
-        let moves =
-            excess(&candidates, &above.iter().map(|(worker, movable)| (*worker, movable.clone())).collect());
-        if above.is_empty() {
+        if self.free_handovers() == 0 {
+            return;
+        }
+        if !self.is_uneven() {
             self.uneven_since = None;
             return;
         }
@@ -270,9 +274,20 @@ impl Fleet {
         if self.now.since(*self.uneven_since.get_or_insert(self.now)) < UNEVEN {
             return;
         }
+        let candidates = self.candidates();
+        let share = bound(&candidates, 0);
+        let above = candidates.iter().filter(|one| one.load > share);
+        let placed = above.map(|one| (one.worker, self.movable(one.worker))).collect();
+        let moves = excess(&candidates, &placed);
         for (name, worker) in moves {
             self.move_to(&name, &worker, MoveReason::Rebalanced);
         }
+    }
+
+    fn is_uneven(&self) -> bool {
+        let candidates = self.candidates();
+        let share = bound(&candidates, 0);
+        candidates.iter().any(|one| one.load > share)
     }
 
     /// What a worker has that may move for the sake of balance.

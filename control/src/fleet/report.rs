@@ -1,7 +1,8 @@
 //! What workers report of environments, and what follows from it.
 
 use flotilla_proto::{
-    EnvironmentName, EnvironmentReport, EnvironmentSpec, Epoch, FleetId, GrantState, Intent, WorkerName,
+    EnvironmentName, EnvironmentReport, EnvironmentSpec, Epoch, FleetId, GrantState, Intent, SourceState,
+    WorkerName,
 };
 
 use super::Fleet;
@@ -28,9 +29,7 @@ impl Fleet {
         }
         let name = report.environment.clone();
         let role = role(self.environments.get(&name), worker, &report);
-        if role != Role::LastOwner {
-            self.note_refused_writes(worker, &report);
-        }
+        self.note_refused_writes(worker, role, &report);
         match role {
             Role::None => {}
             Role::Standby => self.warm_reported(&name, &report),
@@ -65,7 +64,9 @@ impl Fleet {
         self.observe_fence(name, &report);
         self.note_repairs(worker, &report);
         let Some(environment) = self.environments.get_mut(name) else { return };
-        if environment.weigh(report.bytes) {
+        // Nothing is known of the data before it is there.
+        let has_data = report.flags + report.segments > 0 || report.source_state == Some(SourceState::Connected);
+        if has_data && environment.weigh(report.bytes) {
             self.account(name);
         }
         let Some(environment) = self.environments.get_mut(name) else { return };
@@ -88,14 +89,15 @@ impl Fleet {
         }
     }
 
-    fn note_refused_writes(&mut self, worker: &WorkerName, report: &EnvironmentReport) {
+    fn note_refused_writes(&mut self, worker: &WorkerName, role: Role, report: &EnvironmentReport) {
         let Some(environment) = self.environments.get_mut(&report.environment) else { return };
         let told = Some((report.grant.id.clone(), report.fenced_writes));
         if report.fenced_writes > 0 && environment.refused_writes != told {
             // What happened before control started has been noted then.
             let is_news = environment.refused_writes.is_some() || self.settings.grant_ids.gave(&report.grant.id);
             environment.refused_writes = told;
-            if !is_news {
+            // A last owner learns so of the new one.
+            if !is_news || role == Role::LastOwner {
                 return;
             }
             let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
@@ -244,6 +246,12 @@ fn role(environment: Option<&Environment>, worker: &WorkerName, report: &Environ
         Some(Handover::Warming { to, grant, .. }) if to == worker && grant.id == report.grant.id => Role::Standby,
         Some(Handover::Promoted { .. }) if environment.record.grant.as_ref().is_some_and(is) => Role::NewOwner,
         Some(Handover::Promoted { .. }) if last.is_some_and(is) => Role::LastOwner,
+        // It writes nothing: that of a handover which is over says nothing of what is stored.
+        Some(Handover::Warming { .. } | Handover::Promoted { .. }) | None
+            if report.grant.intent == Intent::Warm =>
+        {
+            Role::None
+        }
         Some(Handover::Warming { .. } | Handover::Promoted { .. }) | None => {
             if counts(environment, report) {
                 Role::Owner

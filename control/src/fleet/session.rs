@@ -205,7 +205,10 @@ impl Fleet {
         }
         worker.told = hello.held.iter().filter(is_known).map(told_by_hello).collect::<BTreeMap<_, _>>();
         let mut pending: BTreeSet<_> = worker.told.keys().cloned().collect();
-        for name in &worker.holds {
+        let stands_by = |name: &&EnvironmentName| {
+            self.environments.get(*name).is_some_and(|one| one.standby() == Some(&hello.worker))
+        };
+        for name in worker.holds.iter().chain(self.handovers.iter().filter(stands_by)) {
             if let Some(environment) = self.environments.get(name) {
                 pending.insert((name.clone(), environment.record.uid.clone()));
             }

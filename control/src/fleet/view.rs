@@ -7,7 +7,6 @@ use std::ops::Bound;
 use flotilla_proto::{EnvironmentName, Initialization, Labels, Timestamp, Uid, WorkerName, v1};
 use prost::Message as _;
 
-use super::boundary::Scheduling;
 use super::conditions::{Holder, Surroundings, initialization};
 use super::environment::{Environment, MoveReason};
 use super::worker::{Leaving, Link, Worker};
@@ -265,12 +264,7 @@ impl Fleet {
             connect_time: about.map(|about| about.connected_at.to_proto()),
             last_heartbeat_time: about.map(|about| about.last_heard.to_proto()),
             environment_names: Vec::new(),
-            scheduling: match worker.scheduling {
-                Scheduling::Active => v1::WorkerScheduling::Active,
-                Scheduling::Cordoned => v1::WorkerScheduling::Cordoned,
-                Scheduling::Draining => v1::WorkerScheduling::Draining,
-            }
-            .into(),
+            scheduling: worker.scheduling.to_proto().into(),
             leaving: worker.leaving != Leaving::No,
             standby: count(self.standbys_at(name)),
         }

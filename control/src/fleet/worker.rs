@@ -29,10 +29,13 @@ pub(super) struct Worker {
     pub(super) leaving: Leaving,
     /// Whether it is given environments, as users said.
     pub(super) scheduling: Scheduling,
-    /// Environments whose place is here: those that it holds and does not hand over, and those that it gets ready.
+    /// Environments whose place is here: those that it holds and does not hand over, and those that it gets ready. What it
+    /// cannot carry out is not counted.
     pub(super) count: usize,
     /// The sum of their weights.
     pub(super) load: Weight,
+    /// Whether it was noted that it is drained.
+    pub(super) noted_drained: bool,
     /// Digest of the public view, bytes and times left out, as watchers know it.
     pub(super) shown: u64,
 }
@@ -139,6 +142,7 @@ impl Worker {
             scheduling: Scheduling::Active,
             count: 0,
             load: 0,
+            noted_drained: false,
             shown: 0,
         }
     }

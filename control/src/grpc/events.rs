@@ -1,14 +1,12 @@
 //! What happened: lists of it, and following it.
 
-use std::convert::Infallible;
-
 use flotilla_proto::{EnvironmentName, FieldViolation, Refusal, Timestamp, WorkerName, v1};
 use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::page::{PAGE_BYTES, Page};
-use super::watch::{End, Sink, lost, resume_from, spawn, stopping};
+use super::watch::{End, Sink, Watch, follow, lost, resume_from, spawn};
 use super::{Api, environment_name, worker_name};
 use crate::driver::{DriverHandle, Events, Lost, Revision, View};
 use crate::fleet::EventRecord;
@@ -107,9 +105,8 @@ pub(super) fn watch(
     let from = resume_from(&request.resume_from_revision)?;
     let filter = Filter::parse(request.filter)?;
     let driver = api.driver.clone();
-    Ok(spawn(api, async move |sink| match (Watcher { driver, filter, sink }).follow(from).await {
-        Ok(never) => match never {},
-        Err(end) => end,
+    Ok(spawn(api, async move |sink| {
+        follow(&driver, from.map(Some), Watcher { driver: driver.clone(), filter, sink }).await
     }))
 }
 
@@ -119,29 +116,16 @@ struct Watcher {
     sink: Sink<v1::WatchEventsResponse>,
 }
 
-impl Watcher {
-    async fn follow(&self, from: Option<Revision>) -> Result<Infallible, End> {
-        let mut newest = self.driver.newest();
-        let mut at = match from {
-            Some(revision) => Some(revision),
-            None => self.driver.read(|view| view.events.newest()).await?,
-        };
-        let mut synced = false;
-        loop {
-            newest.borrow_and_update();
-            at = self.catch_up(at).await?;
-            if !synced {
-                synced = true;
-                self.send(Happening::Synced(v1::WatchEventsSynced {}), at).await?;
-            }
-            if newest.changed().await.is_err() {
-                return Err(stopping());
-            }
-        }
+impl Watch for Watcher {
+    /// Before the first event there is none.
+    type Place = Option<Revision>;
+
+    /// What has happened is not told: that is what lists are for.
+    async fn begin(&mut self) -> Result<Option<Revision>, End> {
+        Ok(self.driver.read(|view| view.events.newest()).await?)
     }
 
-    /// Tells everything that happened since `at`. Returns where that leads.
-    async fn catch_up(&self, mut at: Option<Revision>) -> Result<Option<Revision>, End> {
+    async fn catch_up(&mut self, mut at: Option<Revision>) -> Result<Option<Revision>, End> {
         loop {
             let look = move |view: &View<'_>| match at {
                 Some(revision) => view.events.since(revision, LOOK),
@@ -157,6 +141,12 @@ impl Watcher {
         }
     }
 
+    async fn synced(&mut self, at: Option<Revision>) -> Result<(), End> {
+        self.send(Happening::Synced(v1::WatchEventsSynced {}), at).await
+    }
+}
+
+impl Watcher {
     async fn send(&self, event: Happening, revision: Option<Revision>) -> Result<(), End> {
         let revision = revision.map(|revision| revision.to_string()).unwrap_or_default();
         let message = v1::WatchEventsResponse { event: Some(event), revision };

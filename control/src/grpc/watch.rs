@@ -4,6 +4,7 @@
 //! looks now. One that is slow asks less often and is told several changes as one, so nothing piles up for it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use flotilla_proto::{EnvironmentName, FieldViolation, Reason, Refusal, Uid, v1};
@@ -33,7 +34,9 @@ pub(super) fn start(
     let driver = api.driver.clone();
     Ok(spawn(api, async move |sink| {
         let filter = Arc::new(filter);
-        Watcher { driver, filter, sink, resumed: from.is_some(), shown: BTreeMap::new() }.run(from).await
+        let resumed = from.is_some();
+        let watcher = Watcher { driver: driver.clone(), filter, sink, resumed, shown: BTreeMap::new() };
+        follow(&driver, from, watcher).await
     }))
 }
 
@@ -60,6 +63,45 @@ pub(super) fn spawn<T: Send + 'static, F: Future<Output = End> + Send + 'static>
         }
     });
     ReceiverStream::new(stream)
+}
+
+/// One watch: how it begins, and goes on.
+pub(super) trait Watch: Send {
+    /// Where it is.
+    type Place: Copy + Send;
+
+    /// Tells what there is. Returns the place that this is of.
+    fn begin(&mut self) -> impl Future<Output = Result<Self::Place, End>> + Send;
+    /// Tells everything that came after a place. Returns where that leads.
+    fn catch_up(&mut self, at: Self::Place) -> impl Future<Output = Result<Self::Place, End>> + Send;
+    /// Tells, once, that everything up to a place was told.
+    fn synced(&mut self, at: Self::Place) -> impl Future<Output = Result<(), End>> + Send;
+}
+
+/// Follows a watch from a place, or from its beginning, until it ends.
+pub(super) async fn follow<W: Watch>(driver: &DriverHandle, from: Option<W::Place>, mut watch: W) -> End {
+    let mut newest = driver.newest();
+    let told = async {
+        let mut at = match from {
+            Some(place) => place,
+            None => watch.begin().await?,
+        };
+        let mut synced = false;
+        loop {
+            newest.borrow_and_update();
+            at = watch.catch_up(at).await?;
+            if !std::mem::replace(&mut synced, true) {
+                watch.synced(at).await?;
+            }
+            if newest.changed().await.is_err() {
+                return Err::<Infallible, End>(Refusal::new(Reason::ShuttingDown, "control is stopping").into());
+            }
+        }
+    };
+    match told.await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
 }
 
 /// Reads the revision that a caller wants to resume from; empty: none.
@@ -111,37 +153,12 @@ struct Look {
     revision: Revision,
 }
 
-impl Watcher {
-    async fn run(mut self, from: Option<Revision>) -> End {
-        match self.follow(from).await {
-            Ok(never) => match never {},
-            Err(end) => end,
-        }
-    }
-
-    async fn follow(&mut self, from: Option<Revision>) -> Result<std::convert::Infallible, End> {
-        let mut newest = self.driver.newest();
-        let mut at = match from {
-            Some(revision) => revision,
-            None => self.snapshot().await?,
-        };
-        let mut synced = false;
-        loop {
-            newest.borrow_and_update();
-            at = self.catch_up(at).await?;
-            if !synced {
-                synced = true;
-                self.send(Event::Synced(v1::WatchSynced {}), at).await?;
-            }
-            if newest.changed().await.is_err() {
-                return Err(stopping());
-            }
-        }
-    }
+impl Watch for Watcher {
+    type Place = Revision;
 
     /// Tells what there is, some at a time, so that a large fleet does not hold the driver up. What changes meanwhile
     /// comes after the revision of the first look, so it is told again.
-    async fn snapshot(&mut self) -> Result<Revision, End> {
+    async fn begin(&mut self) -> Result<Revision, End> {
         let (mut begun, mut after) = (None, None);
         loop {
             let (from, filter) = (after.take(), Arc::clone(&self.filter));
@@ -178,6 +195,12 @@ impl Watcher {
         }
     }
 
+    async fn synced(&mut self, at: Revision) -> Result<(), End> {
+        self.send(Event::Synced(v1::WatchSynced {}), at).await
+    }
+}
+
+impl Watcher {
     async fn tell(&mut self, look: Look) -> Result<(), End> {
         if !self.filter.may_match(&look.name) {
             return Ok(());
@@ -223,11 +246,6 @@ fn look(view: &View<'_>, filter: &Filter, at: Revision) -> Result<Vec<Look>, Los
         }
     });
     Ok(looks.collect())
-}
-
-/// Control ends while a watch waits for news.
-pub(super) fn stopping() -> End {
-    Refusal::new(Reason::ShuttingDown, "control is stopping").into()
 }
 
 /// The revision is not known here any more.

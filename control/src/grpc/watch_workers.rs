@@ -1,13 +1,11 @@
 //! Watching workers: a snapshot, a marker, then changes; or, from a revision, only what came after it.
 
-use std::convert::Infallible;
-
 use flotilla_proto::{Refusal, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Api;
-use super::watch::{End, Sink, lost, resume_from, spawn, stopping};
+use super::watch::{End, Sink, Watch, follow, lost, resume_from, spawn};
 use crate::driver::{DriverHandle, Lost, Revision, View};
 
 /// Workers that are looked at in one go.
@@ -22,10 +20,7 @@ pub(super) fn start(
 ) -> Result<ReceiverStream<Result<v1::WatchWorkersResponse, Status>>, Refusal> {
     let from = resume_from(&request.resume_from_revision)?;
     let driver = api.driver.clone();
-    Ok(spawn(api, async move |sink| match (Watcher { driver, sink }).follow(from).await {
-        Ok(never) => match never {},
-        Err(end) => end,
-    }))
+    Ok(spawn(api, async move |sink| follow(&driver, from, Watcher { driver: driver.clone(), sink }).await))
 }
 
 struct Watcher {
@@ -33,28 +28,10 @@ struct Watcher {
     sink: Sink<v1::WatchWorkersResponse>,
 }
 
-impl Watcher {
-    async fn follow(&self, from: Option<Revision>) -> Result<Infallible, End> {
-        let mut newest = self.driver.newest();
-        let mut at = match from {
-            Some(revision) => revision,
-            None => self.snapshot().await?,
-        };
-        let mut synced = false;
-        loop {
-            newest.borrow_and_update();
-            at = self.catch_up(at).await?;
-            if !synced {
-                synced = true;
-                self.send(Event::Synced(v1::WatchWorkersSynced {}), at).await?;
-            }
-            if newest.changed().await.is_err() {
-                return Err(stopping());
-            }
-        }
-    }
+impl Watch for Watcher {
+    type Place = Revision;
 
-    async fn snapshot(&self) -> Result<Revision, End> {
+    async fn begin(&mut self) -> Result<Revision, End> {
         let look = |view: &View<'_>| (view.fleet.workers().collect::<Vec<_>>(), view.workers.newest());
         let (workers, revision) = self.driver.read(look).await?;
         for worker in workers {
@@ -63,8 +40,7 @@ impl Watcher {
         Ok(revision)
     }
 
-    /// Tells everything that was touched since `at`. Returns where that leads.
-    async fn catch_up(&self, mut at: Revision) -> Result<Revision, End> {
+    async fn catch_up(&mut self, mut at: Revision) -> Result<Revision, End> {
         loop {
             let look = move |view: &View<'_>| {
                 let touched = view.workers.since(at, LOOK)?;
@@ -86,6 +62,12 @@ impl Watcher {
         }
     }
 
+    async fn synced(&mut self, at: Revision) -> Result<(), End> {
+        self.send(Event::Synced(v1::WatchWorkersSynced {}), at).await
+    }
+}
+
+impl Watcher {
     async fn send(&self, event: Event, revision: Revision) -> Result<(), End> {
         let message = v1::WatchWorkersResponse { event: Some(event), revision: revision.to_string() };
         self.sink.send(Ok(message)).await.map_err(|_| End::Left)

@@ -43,8 +43,6 @@ pub(super) struct Broken;
 struct Direction {
     connection: Connection,
     flow: fn(Rule) -> Flow,
-    /// The other direction's: by it the sender learns that the receiver is gone.
-    back: fn(Rule) -> Flow,
     last: Flow,
     /// Bytes that went on under the present rule.
     passed: usize,
@@ -83,8 +81,8 @@ impl Connection {
         let outcome = {
             let (from_client, to_client) = client.split();
             let (from_server, to_server) = server.split();
-            let mut up = Direction::new(self.clone(), |rule| rule.up, |rule| rule.down);
-            let mut down = Direction::new(self.clone(), |rule| rule.down, |rule| rule.up);
+            let mut up = Direction::new(self.clone(), |rule| rule.up);
+            let mut down = Direction::new(self.clone(), |rule| rule.down);
             let both =
                 async { tokio::try_join!(up.carry(from_client, to_server), down.carry(from_server, to_client)) };
             tokio::select! {
@@ -102,8 +100,8 @@ impl Connection {
 }
 
 impl Direction {
-    fn new(connection: Connection, flow: fn(Rule) -> Flow, back: fn(Rule) -> Flow) -> Self {
-        Self { connection, flow, back, last: Flow::Pass, passed: 0, lossy: false }
+    fn new(connection: Connection, flow: fn(Rule) -> Flow) -> Self {
+        Self { connection, flow, last: Flow::Pass, passed: 0, lossy: false }
     }
 
     async fn carry(&mut self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> Result<(), Broken> {
@@ -129,17 +127,12 @@ impl Direction {
                 return if self.lossy { lifted(self.connection.clone(), self.flow).await } else { Ok(()) };
             };
             let flow = self.until_due(arrived).await?;
-            let delivered = match (flow, piece) {
-                (Flow::BlackHole, _) => {
-                    self.lossy = true;
-                    true
-                }
+            match (flow, piece) {
+                (Flow::BlackHole, _) => self.lossy = true,
                 (_, Piece::Break) => return Err(Broken),
-                (_, Piece::End) => to.shutdown().await.is_ok(),
+                // When the receiver is gone, the other direction tells the sender so, as its rule wants it.
+                (_, Piece::End) => drop(to.shutdown().await),
                 (flow, Piece::Bytes(bytes)) => self.write(flow, &bytes, &mut to).await?,
-            };
-            if !delivered {
-                return lifted(self.connection.clone(), self.back).await;
             }
         }
     }
@@ -164,27 +157,27 @@ impl Direction {
         }
     }
 
-    /// Whether the receiver took it.
-    async fn write(&mut self, flow: Flow, bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<bool, Broken> {
+    async fn write(&mut self, flow: Flow, bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<(), Broken> {
         match flow {
             Flow::Slice(size) => {
                 for slice in bytes.chunks(size.max(1)) {
-                    if to.write_all(slice).await.is_err() {
-                        return Ok(false);
-                    }
+                    let _ = to.write_all(slice).await;
                     tokio::time::sleep(SLICE_PAUSE).await;
                 }
-                Ok(true)
             }
             Flow::CutAfter(limit) => {
-                let left = limit - self.passed;
-                let part = &bytes[..left.min(bytes.len())];
+                let part = &bytes[..bytes.len().min(limit - self.passed)];
                 self.passed += part.len();
-                let delivered = to.write_all(part).await.is_ok();
-                if self.passed == limit { Err(Broken) } else { Ok(delivered) }
+                let _ = to.write_all(part).await;
+                if self.passed == limit {
+                    return Err(Broken);
+                }
             }
-            Flow::Pass | Flow::Delay(_) | Flow::Hold | Flow::BlackHole => Ok(to.write_all(bytes).await.is_ok()),
+            Flow::Pass | Flow::Delay(_) | Flow::Hold | Flow::BlackHole => {
+                let _ = to.write_all(bytes).await;
+            }
         }
+        Ok(())
     }
 }
 

@@ -145,11 +145,12 @@ async fn events_tell_what_happened_in_its_order_and_go_on_over_a_restart_of_cont
     }
     let mut fleet = Fleet::builder().workers(2).control_arguments(&LONG).start().await.unwrap();
     Population::settle_in(&fleet, 2).await;
-    let command = fleet.cli_command(&["events", "-f", "-n", "0"]).unwrap();
+    let command = fleet.cli_command(&["events", "-f"]).unwrap();
     let mut following = fleet.start_process("following", command).unwrap();
     let command = fleet.cli_command(&["events", "-f", "--worker", "w1", "-o", "json"]).unwrap();
     let documents = fleet.start_process("documents", command).unwrap();
     wait_for_line(&documents, &["\"connected\"", "w1"]).await;
+    wait_for_line(&following, &["worker w1 connected"]).await;
 
     let moved = owners(&fleet).await.into_iter().find(|(_, (worker, _))| worker == "w1").unwrap().0;
     say(&fleet, &["worker", "drain", "w1", "--wait"]).await;

@@ -191,10 +191,10 @@ async fn run(stage: Stage, fault: Fault) {
 
 /// Runs all cases of a stage, and says which of them failed.
 async fn run_all(stage: Stage) {
-    let runs = FAULTS.map(|fault| async move {
+    let runs = FAULTS.map(|fault| {
         // A case that panics must not end the others.
-        let ended = AssertUnwindSafe(run(stage, fault)).catch_unwind().await;
-        ended.is_err().then(|| format!("{fault:?}"))
+        let run = AssertUnwindSafe(run(stage, fault)).catch_unwind();
+        Box::pin(run.map(move |ended| ended.is_err().then(|| format!("{fault:?}"))))
     });
     let failed: Vec<_> = futures_util::stream::iter(runs)
         .buffer_unordered(AT_A_TIME)

@@ -83,6 +83,12 @@ impl Chaos {
     /// Starts the processes that do not run.
     pub(crate) fn start_all(&self, sim: &mut Sim<'_>) {
         self.end(sim, End::Control);
+        self.start_all(sim);
+        self.note("healed");
+    }
+
+    /// Starts the workers that do not run.
+    pub(crate) fn start_all(&mut self, sim: &mut Sim<'_>) {
         for worker in 0..self.workers {
             self.end(sim, End::Worker(worker));
         }

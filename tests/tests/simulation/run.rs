@@ -79,7 +79,7 @@ pub(crate) fn run(seed: u64) -> Result<Done, String> {
 fn build<'a>(seed: u64, workers: usize, world: &Shared, acts: &Acts) -> Sim<'a> {
     let mut sim = Builder::new()
         .rng_seed(seed)
-        .epoch(UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+        .epoch(UNIX_EPOCH + Duration::from_hours(500_000))
         .simulation_duration(Duration::from_hours(1))
         .tick_duration(Duration::from_millis(TICK))
         .min_message_latency(Duration::from_millis(1))
@@ -115,7 +115,7 @@ impl Run<'_> {
             }
         }
         for environment in world.environments.values_mut() {
-            environment.catch_up(&behind);
+            environment.catch_up(behind);
         }
         Ok(())
     }
@@ -140,6 +140,8 @@ impl Run<'_> {
             // One that was asked to leave may end only now.
             self.chaos.start_all(&mut self.sim);
             self.take_over_conflicts();
+            // One that was asked to leave before may have done so only now.
+            self.chaos.start_all(&mut self.sim);
             let world = self.world.lock().unwrap();
             let seen_lately = world.now - world.listed.0 < 1_000 && self.acts.lock().unwrap().is_empty();
             match at_rest(&world) {

@@ -163,7 +163,7 @@ impl Environment {
     }
 
     /// Edges that are not behind by the script have everything.
-    pub(crate) fn catch_up(&mut self, behind: &[bool; EDGES]) {
+    pub(crate) fn catch_up(&mut self, behind: [bool; EDGES]) {
         for (edge, behind) in self.edges.iter_mut().zip(behind) {
             if !behind {
                 *edge = self.log.len();

@@ -78,7 +78,7 @@ async fn act(world: Shared, acts: Acts, channel: Channel) -> turmoil::Result {
             match done {
                 Ok(Ok(())) => world.note(format!("done: {next:?}")),
                 Ok(Err(status)) if is_final(&status) => {
-                    world.note(format!("refused: {next:?}: {}", status.message()))
+                    world.note(format!("refused: {next:?}: {}", status.message()));
                 }
                 // Nobody knows whether it was done: it is asked for again.
                 Ok(Err(_)) | Err(_) => continue_later(&acts),

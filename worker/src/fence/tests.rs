@@ -109,6 +109,11 @@ fn taking_over_is_for_conflicts_and_for_the_value_that_was_shown() {
     assert_eq!(verdict(&found, None, Some(&TakeOver::Value("something else".to_owned()))), Verdict::Conflict);
     let newer = Found::Value(Fence { epoch: Epoch(9), ..fence() }.to_string());
     assert_eq!(verdict(&newer, None, Some(&TakeOver::Any)), Verdict::Fenced, "nobody outbids a newer owner");
+    let later = Fence { uid: "old".parse().unwrap(), epoch: Epoch(6), ..fence() }.to_string();
+    for leave in [TakeOver::Any, TakeOver::Value(later.clone())] {
+        let found = Found::Value(later.clone());
+        assert_eq!(verdict(&found, None, Some(&leave)), Verdict::Fenced, "within a fleet epochs do not fall");
+    }
     assert_eq!(verdict(&Found::Absent, None, Some(&TakeOver::Any)), Verdict::Absent);
 }
 
