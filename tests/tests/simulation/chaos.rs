@@ -76,19 +76,13 @@ impl Chaos {
         for edge in 0..EDGES {
             self.end(sim, End::Edge(edge));
         }
-        self.start_all(sim);
-        self.world.lock().unwrap().note("healed");
-    }
-
-    /// Starts the processes that do not run.
-    pub(crate) fn start_all(&self, sim: &mut Sim<'_>) {
         self.end(sim, End::Control);
         self.start_all(sim);
         self.note("healed");
     }
 
     /// Starts the workers that do not run.
-    pub(crate) fn start_all(&mut self, sim: &mut Sim<'_>) {
+    pub(crate) fn start_all(&self, sim: &mut Sim<'_>) {
         for worker in 0..self.workers {
             self.end(sim, End::Worker(worker));
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flotilla_proto::Uid;
 use flotilla_worker::fence::{Fence, FenceKind};
 
-use crate::history::{Record, What};
+use crate::history::{Record, What, origin};
 use crate::versions::{Claims, no_version_falls};
 use crate::world::World;
 
@@ -148,11 +148,6 @@ fn purges_are_asked_for(world: &World, record: &Record, purges: &mut Vec<(String
     } else {
         Err(format!("{}: purged, and nobody asked for it", record.prefix))
     }
-}
-
-/// Which LaunchDarkly environment an item is of.
-pub(crate) fn origin(body: &[u8]) -> Option<String> {
-    serde_json::from_slice::<serde_json::Value>(body).ok()?["of"].as_str().map(ToOwned::to_owned)
 }
 
 /// What an accepted write leaves is of one LaunchDarkly environment.

@@ -116,5 +116,18 @@ fn short(fence: &str) -> String {
 
 /// The version in an item's text.
 pub(crate) fn version(body: &[u8]) -> u64 {
-    serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|item| item["version"].as_u64()).unwrap_or(0)
+    word(body, r#""version":"#).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Which LaunchDarkly environment an item is of.
+pub(crate) fn origin(body: &[u8]) -> Option<&str> {
+    word(body, r#""of":""#)
+}
+
+/// What stands behind a name in a text of the simulated LaunchDarkly. Its texts are long; to parse them takes too long.
+fn word<'a>(body: &'a [u8], name: &str) -> Option<&'a str> {
+    let beginning = &body[..body.len().min(200)];
+    let text = std::str::from_utf8(beginning).ok()?;
+    let (_, rest) = text.split_once(name)?;
+    rest.split(['"', ',', '}']).next()
 }

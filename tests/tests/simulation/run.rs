@@ -140,8 +140,6 @@ impl Run<'_> {
             // One that was asked to leave may end only now.
             self.chaos.start_all(&mut self.sim);
             self.take_over_conflicts();
-            // One that was asked to leave before may have done so only now.
-            self.chaos.start_all(&mut self.sim);
             let world = self.world.lock().unwrap();
             let seen_lately = world.now - world.listed.0 < 1_000 && self.acts.lock().unwrap().is_empty();
             match at_rest(&world) {

@@ -145,6 +145,16 @@ impl Environment {
         items
     }
 
+    /// LaunchDarkly's id of it.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether an item has ever had this version.
+    pub(crate) fn had(&self, item: &ItemId, version: u64) -> bool {
+        self.log.iter().any(|change| change.item == *item && change.version == version)
+    }
+
     /// What is true.
     pub(crate) fn truth(&self) -> Items {
         self.state(self.log.len())

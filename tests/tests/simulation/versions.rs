@@ -6,8 +6,8 @@ use std::sync::Arc;
 use flotilla_proto::{Epoch, GrantId, Incarnation};
 use flotilla_worker::dataset::{ItemId, SECOND_OPINION_AFTER};
 
-use crate::checker::{origin, parsed};
-use crate::history::{Record, What, version};
+use crate::checker::parsed;
+use crate::history::{Record, What, origin, version};
 use crate::source::Said;
 use crate::world::World;
 
@@ -30,6 +30,9 @@ pub(crate) fn no_version_falls(world: &World, at: usize) -> Result<(), String> {
         let (old, new) = (version(body), record.after.items.get(item).map(|body| version(body)));
         let is_allowed = match new {
             Some(new) if new >= old => true,
+            Some(_) if is_invented(world, body, item) => {
+                was_patched(world, record, item, new) || was_said_twice(world, at, item, (old, new))
+            }
             Some(_) => was_said_twice(world, at, item, (old, new)),
             None => was_deleted(world, record, item, old) || was_said_twice(world, at, item, (old, new)),
         };
@@ -48,6 +51,20 @@ fn told<'a>(world: &'a World, record: &'a Record) -> impl Iterator<Item = (u64, 
         .iter()
         .filter(move |delivered| delivered.worker == record.worker && Some(delivered.run) == run)
         .map(|delivered| (delivered.at, &*delivered.key, &delivered.said))
+}
+
+/// Whether somebody else wrote a version that LaunchDarkly does not have.
+fn is_invented(world: &World, body: &[u8], item: &ItemId) -> bool {
+    let mut environments = world.environments.values();
+    !environments.any(|one| origin(body) == Some(one.id()) && one.had(item, version(body)))
+}
+
+/// Whether the writer was told of this version of an item by an event on it.
+fn was_patched(world: &World, record: &Record, item: &ItemId, new: Option<u64>) -> bool {
+    told(world, record).any(|(_, _, said)| match said {
+        Said::Item { item: told, version, deleted } => !deleted && told == item && Some(*version) == new,
+        Said::Payload { .. } | Said::PutAgain { .. } => false,
+    })
 }
 
 /// Whether the writer was told that the item was deleted after this version.
