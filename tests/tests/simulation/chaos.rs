@@ -77,13 +77,13 @@ impl Chaos {
             self.end(sim, End::Edge(edge));
         }
         self.end(sim, End::Control);
-        self.start_all(sim);
+        self.start_all(sim, None);
         self.note("healed");
     }
 
-    /// Starts the workers that do not run.
-    pub(crate) fn start_all(&self, sim: &mut Sim<'_>) {
-        for worker in 0..self.workers {
+    /// Starts the workers that do not run, but for one that is lost.
+    pub(crate) fn start_all(&self, sim: &mut Sim<'_>, lost: Option<usize>) {
+        for worker in (0..self.workers).filter(|worker| Some(*worker) != lost) {
             self.end(sim, End::Worker(worker));
         }
     }

@@ -141,13 +141,9 @@ fn purges_are_asked_for(world: &World, record: &Record, purges: &mut Vec<(String
     if !purges.contains(&purge) {
         purges.push(purge);
     }
-    let purged = purges.iter().filter(|(prefix, _)| *prefix == record.prefix).count();
+    let done = purges.iter().filter(|(prefix, _)| *prefix == record.prefix).count();
     let asked = world.purges.iter().filter(|(at, prefix)| *prefix == record.prefix && *at <= record.at).count();
-    if purged <= asked {
-        Ok(())
-    } else {
-        Err(format!("{}: purged, and nobody asked for it", record.prefix))
-    }
+    if done <= asked { Ok(()) } else { Err(format!("{}: purged, and nobody asked for it", record.prefix)) }
 }
 
 /// What an accepted write leaves is of one LaunchDarkly environment.
@@ -156,7 +152,7 @@ fn environments_are_not_mixed(record: &Record) -> Result<(), String> {
         return Ok(());
     }
     let mut origins: Vec<_> = record.after.items.values().filter_map(|body| origin(body)).collect();
-    origins.sort();
+    origins.sort_unstable();
     origins.dedup();
     if origins.len() > 1 {
         return Err(format!("{}: the data of {origins:?} are mixed", record.prefix));

@@ -6,13 +6,29 @@ use flotilla_proto::v1;
 use flotilla_worker::fence::FenceKind;
 
 use crate::checker::parsed;
+use crate::hosts::worker_name;
 use crate::user::prefix_of;
 use crate::world::{Wanted, World};
 
+/// Beside an environment that no worker can carry out, all others begin at once.
+pub(crate) fn all_began(world: &World, names: usize) -> Result<(), String> {
+    let current = |shown: &&v1::Environment| {
+        shown.status.as_ref().is_some_and(|status| status.initialization() == v1::Initialization::Current)
+    };
+    let (at, listed) = &world.listed;
+    let currents = listed.iter().filter(current).count();
+    if currents == names {
+        Ok(())
+    } else {
+        Err(format!("at {at} only {currents} of {names} environments are current: {listed:#?}\n{}", world.told()))
+    }
+}
+
 /// Whether everything has come to rest as it should; the error says what has not.
-pub(crate) fn at_rest(world: &World) -> Result<(), String> {
+pub(crate) fn at_rest(world: &World, lost: Option<usize>) -> Result<(), String> {
     let (_, listed) = &world.listed;
-    for worker in &world.workers {
+    let is_lost = |name: &str| lost.is_some_and(|lost| worker_name(lost) == name);
+    for worker in world.workers.iter().filter(|worker| !is_lost(&worker.name)) {
         if worker.state() != v1::WorkerState::Connected || worker.standby > 0 {
             return Err(format!("worker {}: {:?}, stands by for {}", worker.name, worker.state(), worker.standby));
         }
@@ -22,7 +38,10 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
         *loads.entry(status.worker.clone()).or_default() += usize::from(!status.worker.is_empty());
     }
     let served = world.named.values().filter(|named| named.wanted == Wanted::Served).count();
-    let share = served.div_ceil(world.links.len());
+    let share = served.div_ceil(world.links.len() - usize::from(lost.is_some()));
+    if let Some(shown) = listed.iter().find(|shown| shown.status.as_ref().is_some_and(|one| is_lost(&one.worker))) {
+        return Err(format!("{} is with a worker that is lost", shown.name));
+    }
     if loads.values().any(|load| *load > share) {
         return Err(format!("loads {loads:?}, the share is {share}"));
     }

@@ -7,12 +7,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use flotilla_control::simulation::Disk;
 use flotilla_proto::process::Chance;
+use flotilla_proto::v1;
 use turmoil::{Builder, Sim};
 
 use crate::chaos::Chaos;
 use crate::checker::check_history;
 use crate::hosts::{control, worker, worker_name};
-use crate::rest::at_rest;
+use crate::rest::{all_began, at_rest};
 use crate::user::{self, Act, Acts};
 use crate::world::{Shared, World};
 
@@ -40,7 +41,10 @@ pub(crate) struct Done {
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { digest, rest, writes, refused, untrue } = self;
-        write!(f, "at rest after {rest} ms, {writes} writes, {refused} refused, {untrue} ms untrue, digest {digest:016x}")
+        write!(
+            f,
+            "at rest after {rest} ms, {writes} writes, {refused} refused, {untrue} ms untrue, digest {digest:016x}"
+        )
     }
 }
 
@@ -49,6 +53,8 @@ struct Run<'a> {
     world: Shared,
     acts: Acts,
     chaos: Chaos,
+    /// A worker that is not started again for the time being.
+    lost: Option<usize>,
 }
 
 /// Runs a seed; the error says which property does not hold, and what happened.
@@ -59,21 +65,29 @@ pub(crate) fn run(seed: u64) -> Result<Done, String> {
     let acts: Acts = Arc::new(Mutex::new(VecDeque::new()));
     let sim = build(seed, workers, &world, &acts);
     let chaos = Chaos::new(&world, &acts, workers, names);
-    let mut run = Run { sim, world, acts: Arc::clone(&acts), chaos };
+    let mut run = Run { sim, world, acts: Arc::clone(&acts), chaos, lost: None };
+    acts.lock().unwrap().push_back(Act::CreatePoison);
     for number in 0..names as u64 {
         let act = run.chaos.create(number);
         acts.lock().unwrap().push_back(act);
     }
-    acts.lock().unwrap().push_back(Act::CreatePoison);
     run.until(CALM, |_| {})?;
+    all_began(&run.world.lock().unwrap(), names)?;
     run.until(HEALED, |run| run.chaos.step(&mut run.sim))?;
     run.chaos.heal(&mut run.sim);
     let rest = run.rest(HEALED + REST)?;
-    run.stays_at_rest(rest)?;
+    let rest_of_moves = run.moves_no_more_than_it_must(seed)?;
+    run.stays_at_rest(rest_of_moves)?;
     let world = run.world.lock().unwrap();
     check_history(&world)?;
     let refused = world.records.iter().filter(|record| !record.accepted).count();
-    Ok(Done { digest: world.digest(), rest: rest - HEALED, writes: world.records.len(), refused, untrue: world.longest_untrue })
+    Ok(Done {
+        digest: world.digest(),
+        rest: rest - HEALED,
+        writes: world.records.len(),
+        refused,
+        untrue: world.longest_untrue,
+    })
 }
 
 fn build<'a>(seed: u64, workers: usize, world: &Shared, acts: &Acts) -> Sim<'a> {
@@ -96,6 +110,24 @@ fn build<'a>(seed: u64, workers: usize, world: &Shared, acts: &Acts) -> Sim<'a> 
     }
     sim.client("user", user::run(Arc::clone(world), Arc::clone(acts)));
     sim
+}
+
+/// Who has an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner {
+    environment: String,
+    worker: String,
+    epoch: u64,
+}
+
+/// Who has what, but for the poison, which goes round.
+fn owners(world: &World) -> Vec<Owner> {
+    let of_script = world.listed.1.iter().filter(|shown| shown.name != "poison");
+    let owner = |shown: &v1::Environment| {
+        let v1::EnvironmentStatus { worker, epoch, .. } = shown.status.clone().unwrap_or_default();
+        Owner { environment: shown.name.clone(), worker, epoch }
+    };
+    of_script.map(owner).collect()
 }
 
 impl Run<'_> {
@@ -138,11 +170,11 @@ impl Run<'_> {
             let now = self.now();
             self.until(now + 500, |_| {})?;
             // One that was asked to leave may end only now.
-            self.chaos.start_all(&mut self.sim);
+            self.chaos.start_all(&mut self.sim, self.lost);
             self.take_over_conflicts();
             let world = self.world.lock().unwrap();
             let seen_lately = world.now - world.listed.0 < 1_000 && self.acts.lock().unwrap().is_empty();
-            match at_rest(&world) {
+            match at_rest(&world, self.lost) {
                 Ok(()) if seen_lately => return Ok(world.now),
                 Err(why) if world.now >= bound => return Err(format!("not at rest: {why}\n{}", world.told())),
                 Ok(()) if world.now >= bound => return Err("the user is not done".to_owned()),
@@ -165,15 +197,43 @@ impl Run<'_> {
         }
     }
 
+    /// When a worker is lost, what it had moves, and nothing else; when it is back, what others have above the share.
+    fn moves_no_more_than_it_must(&mut self, seed: u64) -> Result<u64, String> {
+        let workers = self.world.lock().unwrap().links.len();
+        let lost = usize::try_from(seed).unwrap() % workers;
+        let before = owners(&self.world.lock().unwrap());
+        self.sim.crash(worker_name(lost));
+        self.world.lock().unwrap().note(format!("{} is lost", worker_name(lost)));
+        self.lost = Some(lost);
+        let bound = self.now() + REST;
+        self.rest(bound)?;
+        let without = owners(&self.world.lock().unwrap());
+        let moved = |one: &&(Owner, Owner)| one.0 != one.1;
+        let pairs: Vec<_> = before.into_iter().zip(without.clone()).collect();
+        if let Some(moved) = pairs.iter().filter(moved).find(|(before, _)| before.worker != worker_name(lost)) {
+            return Err(format!("{moved:?} moved, and {} was lost\n{}", worker_name(lost), self.told()));
+        }
+        self.lost = None;
+        self.rest(bound + REST)?;
+        let world = self.world.lock().unwrap();
+        let served = without.iter().filter(|one| !one.worker.is_empty()).count();
+        let share = served.div_ceil(workers);
+        let load = |worker| without.iter().filter(|one| one.worker == worker_name(worker)).count();
+        let excess: usize = (0..workers).map(|worker| load(worker).saturating_sub(share)).sum();
+        let pairs: Vec<_> = without.iter().cloned().zip(owners(&world)).collect();
+        let moves = pairs.iter().filter(moved).count();
+        if moves > excess {
+            return Err(format!("{moves} moved, {excess} were above the share: {pairs:?}\n{}", world.told()));
+        }
+        Ok(world.now)
+    }
+
+    fn told(&self) -> String {
+        self.world.lock().unwrap().told()
+    }
+
     /// A restart of control moves nothing, and nothing else does.
     fn stays_at_rest(&mut self, since: u64) -> Result<(), String> {
-        let owners = |world: &World| {
-            let owner = |shown: &flotilla_proto::v1::Environment| {
-                let status = shown.status.clone().unwrap_or_default();
-                (shown.name.clone(), status.worker, status.epoch)
-            };
-            world.listed.1.iter().filter(|shown| shown.name != "poison").map(owner).collect::<Vec<_>>()
-        };
         let before = owners(&self.world.lock().unwrap());
         self.sim.crash("control");
         self.sim.bounce("control");

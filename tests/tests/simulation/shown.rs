@@ -43,7 +43,10 @@ impl World {
             }
             if !self.records.iter().any(|record| closes_comparison(record, &prefix, &shown.uid, status.epoch)) {
                 let (epoch, story) = (status.epoch, self.story(&prefix, *now));
-                untruths.push(format!("{now}: {} is current, nothing written up to epoch {epoch}\n{story}", shown.name));
+                untruths.push(format!(
+                    "{now}: {} is current, nothing written up to epoch {epoch}\n{story}",
+                    shown.name
+                ));
             }
             let unreadable = now - self.readable.get(&prefix).unwrap_or(&0);
             self.longest_untrue = self.longest_untrue.max(unreadable);

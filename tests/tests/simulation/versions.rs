@@ -88,7 +88,9 @@ fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Opt
     });
     let told_of_it = told(world, record).find_map(|(at, key, said)| {
         let is_known = match said {
-            Said::Payload { position } | Said::PutAgain { position } => world.environments.get(key)?.version(*position, item) >= Some(old),
+            Said::Payload { position } | Said::PutAgain { position } => {
+                world.environments.get(key)?.version(*position, item) >= Some(old)
+            }
             Said::Item { item: told, version, deleted } => told == item && !deleted && *version >= old,
         };
         is_known.then_some(at)
