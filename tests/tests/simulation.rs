@@ -40,6 +40,9 @@ mod rest;
 // What must hold.
 #[path = "simulation/checker.rs"]
 mod checker;
+// That the checker finds what it is there for.
+#[path = "simulation/checker_tests.rs"]
+mod checker_tests;
 // One seed from beginning to end.
 #[path = "simulation/run.rs"]
 mod run;

@@ -221,9 +221,9 @@ impl Run<'_> {
         let load = |worker| without.iter().filter(|one| one.worker == worker_name(worker)).count();
         let excess: usize = (0..workers).map(|worker| load(worker).saturating_sub(share)).sum();
         let pairs: Vec<_> = without.iter().cloned().zip(owners(&world)).collect();
-        let moves = pairs.iter().filter(moved).count();
-        if moves > excess {
-            return Err(format!("{moves} moved, {excess} were above the share: {pairs:?}\n{}", world.told()));
+        let changes = pairs.iter().filter(moved).count();
+        if changes > excess {
+            return Err(format!("{changes} moved, {excess} were above the share: {pairs:?}\n{}", world.told()));
         }
         Ok(world.now)
     }
