@@ -177,7 +177,11 @@ impl Machine {
     }
 
     /// A new assignment of the same environment.
-    pub(super) fn assigned(&mut self, now: Timestamp, assignment: Assignment) -> Vec<Action> {
+    pub(super) fn assigned(&mut self, now: Timestamp, mut assignment: Assignment) -> Vec<Action> {
+        if matches!(assignment.grant.intent, Intent::Release | Intent::Purge) {
+            // It comes without a key, for none is needed. What is resumed later with the same one is of the same lineage.
+            assignment.sdk_key = assignment.sdk_key.or_else(|| self.assignment.sdk_key.clone());
+        }
         let old = std::mem::replace(&mut self.assignment, assignment);
         let new = &self.assignment;
         if new.sdk_key != old.sdk_key || origin(&new.spec) != origin(&old.spec) {

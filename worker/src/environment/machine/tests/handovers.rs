@@ -198,6 +198,15 @@ fn a_key_that_was_changed_during_a_pause_begins_a_lineage() {
 }
 
 #[test]
+fn a_pause_does_not_let_a_node_that_is_behind_take_anything_back() {
+    let (mut owner, mut store) = served(Some("env1"), &[("a", 2), ("b", 1)]);
+    owner.assign(&mut store, granted("w1", 2, Intent::Release));
+    owner.assign(&mut store, granted("w1", 3, Intent::Serve));
+    owner.connect(&mut store, Some("env1"), &[("a", 1), ("b", 1)]);
+    assert_eq!((stored(&store), owner.doubts().len()), (vec![("a", 2), ("b", 1)], 1));
+}
+
+#[test]
 fn a_resumed_one_does_not_doubt_its_own_deletions() {
     let (mut owner, mut store) = served(Some("env1"), &[("a", 1), ("gone", 1)]);
     owner.wait(&mut store, Duration::from_mins(5));
