@@ -205,7 +205,7 @@ impl Chaos {
             _ => {
                 for body in keys.items.values_mut().take(1) {
                     let text = String::from_utf8_lossy(body);
-                    *body = text.replacen(r#""version":"#, r#""version":1"#, 1).into_bytes().into();
+                    *body = text.replacen(r#""version":"#, r#""version":9000"#, 1).into_bytes().into();
                 }
             }
         }

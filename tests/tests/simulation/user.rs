@@ -94,8 +94,8 @@ async fn act(world: Shared, acts: Acts, channel: Channel) -> turmoil::Result {
 fn continue_later(acts: &Acts) {
     let mut acts = acts.lock().unwrap();
     if let Some(first) = acts.front().cloned() {
-        // The caller takes the first one off.
-        acts.push_front(first);
+        // The caller takes the first one off. It goes behind the others, for it may wait for what they do.
+        acts.push_back(first);
     }
 }
 
