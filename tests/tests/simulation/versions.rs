@@ -97,16 +97,17 @@ fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Opt
     });
     let known = in_store.map(|earlier| earlier.at).into_iter().chain(told_of_it).min().unwrap_or(record.at);
     let ripe = known + u64::try_from(SECOND_OPINION_AFTER.as_millis()).unwrap();
-    let payloads: Vec<u64> = told(world, record)
-        .filter(|(_, key, said)| match said {
+    let payloads: Vec<(u64, Option<u64>)> = told(world, record)
+        .filter_map(|(at, key, said)| match said {
             Said::Payload { position } | Said::PutAgain { position } => {
-                world.environments.get(*key).is_some_and(|one| one.version(*position, item) == new)
+                world.environments.get(key).map(|one| (at, one.version(*position, item)))
             }
-            Said::Item { .. } => false,
+            Said::Item { .. } => None,
         })
-        .map(|(at, ..)| at)
+        .filter(|(_, said)| *said < Some(old))
         .collect();
-    payloads.len() >= 2 && payloads.last().is_some_and(|last| *last >= ripe)
+    // The first one began the doubt, whatever lower version it had; the last one decided.
+    payloads.len() >= 2 && payloads.iter().any(|(at, said)| *said == new && *at >= ripe)
         || was_put_again(world, record, item, new)
 }
 
