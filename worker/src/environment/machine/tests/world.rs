@@ -89,7 +89,7 @@ impl Worker {
         worker
     }
 
-    fn act(&mut self, store: &mut Model, actions: Vec<Action>) {
+    pub(super) fn act(&mut self, store: &mut Model, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::StartSource => self.done.push("start source".to_owned()),
