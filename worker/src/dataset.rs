@@ -201,7 +201,9 @@ impl Dataset {
                 }
             }
             if authority == Authority::OfAnotherLineage {
+                // That what the store still holds of the old lineage is no newer, whoever compares knows by other means.
                 collection.deleted.clear();
+                collection.taken_back.clear();
             }
             for (key, version) in deleted {
                 if !collection.items.contains_key(*key) {

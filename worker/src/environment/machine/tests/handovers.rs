@@ -233,6 +233,22 @@ fn a_comparison_from_before_the_key_was_changed_brings_nothing_of_the_old_lineag
 }
 
 #[test]
+fn versions_from_before_a_change_of_key_are_no_measure_for_what_others_wrote_since() {
+    let (mut owner, mut store) = served(Some("env1"), &[("a", 9)]);
+    let mut assignment = owner.machine.assignment().clone();
+    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    owner.assign(&mut store, assignment.clone());
+    owner.connect(&mut store, Some("env2"), &[("a", 1)]);
+    let with_key = |granted: Assignment| Assignment { sdk_key: assignment.sdk_key.clone(), ..granted };
+    let mut other = Worker::start(&mut store, with_key(granted("w2", 2, Intent::Serve)), NOW);
+    other.connect(&mut store, Some("env2"), &[("a", 2)]);
+    assert_eq!(stored(&store), [("a", 2)]);
+    // Its own connection is behind.
+    owner.assign(&mut store, with_key(granted("w1", 3, Intent::Serve)));
+    assert_eq!((stored(&store), owner.doubts().len()), (vec![("a", 2)], 1));
+}
+
+#[test]
 fn a_resumed_one_does_not_doubt_its_own_deletions() {
     let (mut owner, mut store) = served(Some("env1"), &[("a", 1), ("gone", 1)]);
     owner.wait(&mut store, Duration::from_mins(5));
