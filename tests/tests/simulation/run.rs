@@ -15,13 +15,15 @@ use crate::checker::check_history;
 use crate::hosts::{control, worker, worker_name};
 use crate::rest::{all_began, at_rest};
 use crate::user::{self, Act, Acts};
-use crate::world::{Shared, World};
+use crate::world::{Shared, Wanted, World};
 
 /// Milliseconds between two looks at the world.
 const TICK: u64 = 5;
 /// When chaos begins, and when everything is healed.
 const CALM: u64 = 4_000;
 const HEALED: u64 = 60_000;
+/// How long a dead connection goes unnoticed.
+const SETTLED: u64 = 11_000;
 /// How long it may take to come to rest: fenced grants and those that did not manage pause for up to a minute.
 const REST: u64 = 240_000;
 /// For how long it is watched that it stays at rest, control restarted meanwhile.
@@ -75,6 +77,8 @@ pub(crate) fn run(seed: u64) -> Result<Done, String> {
     all_began(&run.world.lock().unwrap(), names)?;
     run.until(HEALED, |run| run.chaos.step(&mut run.sim))?;
     run.chaos.heal(&mut run.sim);
+    // Connections that died before the healing are noticed by then.
+    run.until(HEALED + SETTLED, |_| {})?;
     let rest = run.rest(HEALED + REST)?;
     let rest_of_moves = run.moves_no_more_than_it_must(seed)?;
     run.stays_at_rest(rest_of_moves)?;
@@ -120,14 +124,15 @@ struct Owner {
     epoch: u64,
 }
 
-/// Who has what, but for the poison, which goes round.
+/// Who has what of that which is served. The poison, which goes round, is not of the script.
 fn owners(world: &World) -> Vec<Owner> {
-    let of_script = world.listed.1.iter().filter(|shown| shown.name != "poison");
+    let is_served = |name: &str| world.named.get(name).is_some_and(|named| named.wanted == Wanted::Served);
+    let served = world.listed.1.iter().filter(|shown| is_served(&shown.name));
     let owner = |shown: &v1::Environment| {
         let v1::EnvironmentStatus { worker, epoch, .. } = shown.status.clone().unwrap_or_default();
         Owner { environment: shown.name.clone(), worker, epoch }
     };
-    of_script.map(owner).collect()
+    served.map(owner).collect()
 }
 
 impl Run<'_> {

@@ -168,9 +168,7 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
         }
         Act::Remove { name, purge } => {
             if purge {
-                let mut world = world.lock().unwrap();
-                let asked = (world.now, prefix_of(&name));
-                world.purges.push(asked);
+                world.lock().unwrap().note_purge(&name);
             }
             let request = v1::DeleteEnvironmentRequest { name: name.clone(), purge, ..Default::default() };
             set(&name, Wanted::Gone);
@@ -181,6 +179,7 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             environments.resync_environment(request).await?;
         }
         Act::Rotate { name, key } => {
+            world.lock().unwrap().note_rotation(&name, &key);
             let request = v1::RotateSdkKeyRequest {
                 name: name.clone(),
                 sdk_key: key.clone(),

@@ -30,14 +30,22 @@ pub(crate) fn no_version_falls(world: &World, at: usize) -> Result<(), String> {
         let (old, new) = (version(body), record.after.items.get(item).map(|body| version(body)));
         let is_allowed = match new {
             Some(new) if new >= old => true,
+            _ if is_first_of_rotated_key(world, at) => true,
             Some(_) if is_invented(world, body, item) => {
-                was_patched(world, record, item, new) || was_said_twice(world, at, item, (old, new))
+                was_patched(world, record, item, new)
+                    || is_unseen(world, at, item)
+                    || was_said_twice(world, at, item, (old, new))
             }
             Some(_) => was_said_twice(world, at, item, (old, new)),
             None => was_deleted(world, record, item, old) || was_said_twice(world, at, item, (old, new)),
         };
         if !is_allowed {
-            return Err(format!("{}: {} fell from {old} to {new:?}", record.prefix, item.key));
+            return Err(format!(
+                "{}: {} fell from {old} to {new:?}; its writer was told{}",
+                record.prefix,
+                item.key,
+                what_was_told(world, record, item)
+            ));
         }
     }
     Ok(())
@@ -59,12 +67,52 @@ fn is_invented(world: &World, body: &[u8], item: &ItemId) -> bool {
     !environments.any(|one| origin(body) == Some(one.id()) && one.had(item, version(body)))
 }
 
+/// Whether an item is, before an operation, not as its writer saw or left it last.
+fn is_unseen(world: &World, at: usize, item: &ItemId) -> bool {
+    let Record { worker, prefix, before, .. } = &world.records[at];
+    let by_writer = |earlier: &&Record| earlier.worker == *worker && earlier.prefix == *prefix;
+    let mut earlier = world.records[..at].iter().rev().filter(by_writer);
+    let last = earlier.find(|earlier| earlier.accepted && earlier.what != What::Claim);
+    last.is_none_or(|last| last.after.items.get(item) != before.items.get(item))
+}
+
+/// Whether an operation is the first that brings the data of a new key, by a writer that had been told of the old one: it
+/// replaces everything, whatever the versions. Another owner may have written under the new key before.
+fn is_first_of_rotated_key(world: &World, at: usize) -> bool {
+    let record = &world.records[at];
+    let told_first = |key: &str| told(world, record).find_map(|(at, told, _)| (told == key).then_some(at));
+    let rotated = world.rotations.iter().filter(|rotation| rotation.prefix == record.prefix);
+    let mut began = rotated.filter_map(|rotation| told_first(&rotation.from).and(told_first(&rotation.to)));
+    began.any(|began| {
+        let mut since = world.records[..at].iter().filter(|earlier| earlier.at > began && earlier.accepted);
+        !since.any(|one| one.prefix == record.prefix && one.worker == record.worker && one.what.brings_data())
+    })
+}
+
 /// Whether the writer was told of this version of an item by an event on it.
 fn was_patched(world: &World, record: &Record, item: &ItemId, new: Option<u64>) -> bool {
     told(world, record).any(|(_, _, said)| match said {
         Said::Item { item: told, version, deleted } => !deleted && told == item && Some(*version) == new,
         Said::Payload { .. } | Said::PutAgain { .. } => false,
     })
+}
+
+/// What the writer was told of an item, for people.
+fn what_was_told(world: &World, record: &Record, item: &ItemId) -> String {
+    let of = record.before.items.get(item).and_then(|body| origin(body));
+    let lines = told(world, record).filter_map(|(at, key, said)| {
+        let environment = world.environments.get(key).filter(|environment| Some(environment.id()) == of)?;
+        match said {
+            Said::Payload { position } => Some(("payload", environment.version(*position, item))),
+            Said::PutAgain { position } => Some(("payload again", environment.version(*position, item))),
+            Said::Item { item: told, version, deleted } if told == item => {
+                Some((if *deleted { "deletion" } else { "patch" }, Some(*version)))
+            }
+            Said::Item { .. } => None,
+        }
+        .map(|(what, version)| format!("\n{at:>7} {key}: {what} {version:?}"))
+    });
+    lines.collect()
 }
 
 /// Whether the writer was told that the item was deleted after this version.

@@ -13,6 +13,7 @@ use crate::dice::Dice;
 use crate::history::Record;
 use crate::source::{Delivered, EDGES, Environment};
 use crate::store::{Delivery, Keys, Link};
+use crate::user::prefix_of;
 
 /// A world, as its processes share it.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -51,6 +52,14 @@ pub(crate) struct Named {
     pub(crate) wanted: Wanted,
 }
 
+/// A key that users changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotation {
+    pub(crate) prefix: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+}
+
 pub(crate) struct World {
     /// Milliseconds since the beginning.
     pub(crate) now: u64,
@@ -87,6 +96,8 @@ pub(crate) struct World {
     pub(crate) delivered: Vec<Delivered>,
     /// When users asked first that an environment be purged, and its prefix.
     pub(crate) purges: Vec<(u64, String)>,
+    /// The keys that users changed.
+    pub(crate) rotations: Vec<Rotation>,
     /// What was done to the world.
     pub(crate) faults: Vec<(u64, String)>,
     /// When the store lost data.
@@ -122,6 +133,7 @@ impl World {
             records: Vec::new(),
             delivered: Vec::new(),
             purges: Vec::new(),
+            rotations: Vec::new(),
             faults: Vec::new(),
             losses: Vec::new(),
             is_over: false,
@@ -131,6 +143,19 @@ impl World {
     /// Notes what is done to the world.
     pub(crate) fn note(&mut self, what: impl Into<String>) {
         self.faults.push((self.now, what.into()));
+    }
+
+    /// Notes that a user is about to change the key of an environment.
+    pub(crate) fn note_rotation(&mut self, name: &str, to: &str) {
+        if let Some(named) = self.named.get(name) {
+            let rotation = Rotation { prefix: prefix_of(name), from: named.key.clone(), to: to.to_owned() };
+            self.rotations.push(rotation);
+        }
+    }
+
+    /// Notes that a user is about to have an environment purged.
+    pub(crate) fn note_purge(&mut self, name: &str) {
+        self.purges.push((self.now, prefix_of(name)));
     }
 
     /// What control says of what happened last, for people.
