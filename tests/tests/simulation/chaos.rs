@@ -67,6 +67,8 @@ impl Chaos {
         for (_, end) in std::mem::take(&mut self.ends) {
             self.end(sim, end);
         }
+        self.acts.lock().unwrap().retain(|act| !act.is_trouble());
+        self.world.lock().unwrap().is_healed = true;
         for worker in 0..self.workers {
             self.end(sim, End::Pause(worker));
             self.acts.lock().unwrap().push_back(Act::Uncordon(worker));

@@ -40,7 +40,9 @@ fn keys(fence: Option<String>, version: Option<u64>) -> Keys {
 /// A world in which the last of the operations follow each other, one every second.
 fn world(steps: Vec<(What, Keys)>) -> World {
     let mut world = World::new(1, 2);
-    world.environments.insert("sdk-0".to_owned(), Environment::new(0, &mut Dice::new(1)));
+    let mut environment = Environment::new(0, &mut Dice::new(1));
+    environment.put(Kind::Flag, "flag-0");
+    world.environments.insert("sdk-0".to_owned(), environment);
     let mut before = Keys::default();
     for (at, (what, after)) in (1..).zip(steps) {
         let next = after.fence.clone().filter(|_| what != What::Compare);

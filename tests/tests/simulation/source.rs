@@ -94,7 +94,7 @@ impl Environment {
         environment
     }
 
-    fn put(&mut self, kind: Kind, key: &str) {
+    pub(crate) fn put(&mut self, kind: Kind, key: &str) {
         let item = ItemId { kind, key: key.into() };
         let version = self.versions.entry(item.clone()).or_default();
         *version += 1;

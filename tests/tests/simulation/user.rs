@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const CALL: Duration = Duration::from_secs(2);
 
 /// What a user does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
     Create {
         name: String,
@@ -44,6 +44,24 @@ pub(crate) enum Act {
     Drain(usize),
     Cordon(usize),
     Uncordon(usize),
+}
+
+impl Act {
+    /// Whether it takes a worker away, which nobody wants after the healing.
+    pub(crate) fn is_trouble(&self) -> bool {
+        match self {
+            Self::Drain(_) | Self::Cordon(_) => true,
+            Self::Create { .. }
+            | Self::CreatePoison
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Remove { .. }
+            | Self::Resync(_)
+            | Self::Rotate { .. }
+            | Self::TakeOver(_)
+            | Self::Uncordon(_) => false,
+        }
+    }
 }
 
 /// What the user has to do, oldest first.
@@ -81,9 +99,11 @@ async fn act(world: Shared, acts: Acts, channel: Channel) -> turmoil::Result {
                     world.note(format!("refused: {next:?}: {}", status.message()));
                 }
                 // Nobody knows whether it was done: it is asked for again.
+                Ok(Err(_)) | Err(_) if world.is_healed && next.is_trouble() => {}
                 Ok(Err(_)) | Err(_) => continue_later(&acts),
             }
-            acts.lock().unwrap().pop_front();
+            // The healing may have taken it off.
+            acts.lock().unwrap().pop_front_if(|front| *front == next);
         }
         let _ = tokio::time::timeout(CALL, list(&world, &channel)).await;
         tokio::time::sleep(LOOK).await;

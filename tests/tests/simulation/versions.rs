@@ -36,8 +36,13 @@ pub(crate) fn no_version_falls(world: &World, at: usize) -> Result<(), String> {
                     || is_unseen(world, at, item)
                     || was_said_twice(world, at, item, (old, new))
             }
-            Some(_) => was_said_twice(world, at, item, (old, new)),
-            None => was_deleted(world, record, item, old) || was_said_twice(world, at, item, (old, new)),
+            // A deletion that an edge has not seen may come undone, before it was written too.
+            Some(_) => was_deleted(world, record, item, old) || was_said_twice(world, at, item, (old, new)),
+            None => {
+                was_deleted(world, record, item, old)
+                    || was_gone(world, at, item)
+                    || was_said_twice(world, at, item, (old, new))
+            }
         };
         if !is_allowed {
             return Err(format!(
@@ -76,13 +81,21 @@ fn is_unseen(world: &World, at: usize, item: &ItemId) -> bool {
     last.is_none_or(|last| last.after.items.get(item) != before.items.get(item))
 }
 
-/// Whether an operation is the first that brings the data of a new key, by a writer that had been told of the old one: it
+/// Whether its writer had left no such item: a store that went back in time brought it back, and that is mended.
+fn was_gone(world: &World, at: usize, item: &ItemId) -> bool {
+    let Record { worker, prefix, .. } = &world.records[at];
+    let by_writer = |earlier: &&Record| earlier.worker == *worker && earlier.prefix == *prefix && earlier.accepted;
+    let last = world.records[..at].iter().rev().filter(by_writer).find(|earlier| earlier.what.brings_data());
+    last.is_some_and(|last| !last.after.items.contains_key(item))
+}
+
+/// Whether an operation is the first of a run that brings the data of a new key: where the writer knew the old one it
 /// replaces everything, whatever the versions. Another owner may have written under the new key before.
 fn is_first_of_rotated_key(world: &World, at: usize) -> bool {
     let record = &world.records[at];
     let told_first = |key: &str| told(world, record).find_map(|(at, told, _)| (told == key).then_some(at));
     let rotated = world.rotations.iter().filter(|rotation| rotation.prefix == record.prefix);
-    let mut began = rotated.filter_map(|rotation| told_first(&rotation.from).and(told_first(&rotation.to)));
+    let mut began = rotated.filter_map(|rotation| told_first(&rotation.to));
     began.any(|began| {
         let mut since = world.records[..at].iter().filter(|earlier| earlier.at > began && earlier.accepted);
         !since.any(|one| one.prefix == record.prefix && one.worker == record.worker && one.what.brings_data())
@@ -143,6 +156,8 @@ fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Opt
         };
         is_known.then_some(at)
     });
+    // A doubt about what somebody else wrote goes on when that one writes again.
+    let is_invented = is_invented(world, &record.before.items[item], item);
     let known = in_store.map(|earlier| earlier.at).into_iter().chain(told_of_it).min().unwrap_or(record.at);
     let ripe = known + u64::try_from(SECOND_OPINION_AFTER.as_millis()).unwrap();
     let payloads: Vec<(u64, Option<u64>)> = told(world, record)
@@ -155,7 +170,7 @@ fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Opt
         .filter(|(_, said)| *said < Some(old))
         .collect();
     // The first one began the doubt, whatever lower version it had; the last one decided.
-    payloads.len() >= 2 && payloads.iter().any(|(at, said)| *said == new && *at >= ripe)
+    payloads.len() >= 2 && payloads.iter().any(|(at, said)| *said == new && (is_invented || *at >= ripe))
         || was_put_again(world, record, item, new)
 }
 
@@ -191,15 +206,18 @@ impl Claims {
         }
         let Some(fence) = parsed(record.next.as_ref())?.filter(|_| record.accepted) else { return Ok(()) };
         let (by, worker) = ((fence.epoch, fence.grant, fence.incarnation), record.worker);
+        // In a store that went back in time an earlier writer may go on where it was.
+        let before = parsed(record.before.fence.as_ref())?;
+        let goes_on = before.is_some_and(|before| (before.epoch, before.grant, before.incarnation) == by);
         let claim = self
             .0
             .entry(record.prefix.clone())
             .and_modify(|claim| {
                 if claim.by != by {
-                    *claim = Claim { by: by.clone(), worker, compared: false };
+                    *claim = Claim { by: by.clone(), worker, compared: goes_on };
                 }
             })
-            .or_insert(Claim { by: by.clone(), worker, compared: false });
+            .or_insert(Claim { by: by.clone(), worker, compared: goes_on });
         if record.what.brings_data() && !claim.compared {
             return Err(format!("{}: epoch {} wrote before it compared", record.prefix, fence.epoch));
         }

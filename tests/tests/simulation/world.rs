@@ -56,7 +56,6 @@ pub(crate) struct Named {
 #[derive(Debug, Clone)]
 pub(crate) struct Rotation {
     pub(crate) prefix: String,
-    pub(crate) from: String,
     pub(crate) to: String,
 }
 
@@ -102,6 +101,8 @@ pub(crate) struct World {
     pub(crate) faults: Vec<(u64, String)>,
     /// When the store lost data.
     pub(crate) losses: Vec<u64>,
+    /// Nothing goes wrong any more.
+    pub(crate) is_healed: bool,
     /// The script has ended, and so may its client.
     pub(crate) is_over: bool,
 }
@@ -136,6 +137,7 @@ impl World {
             rotations: Vec::new(),
             faults: Vec::new(),
             losses: Vec::new(),
+            is_healed: false,
             is_over: false,
         }
     }
@@ -147,10 +149,7 @@ impl World {
 
     /// Notes that a user is about to change the key of an environment.
     pub(crate) fn note_rotation(&mut self, name: &str, to: &str) {
-        if let Some(named) = self.named.get(name) {
-            let rotation = Rotation { prefix: prefix_of(name), from: named.key.clone(), to: to.to_owned() };
-            self.rotations.push(rotation);
-        }
+        self.rotations.push(Rotation { prefix: prefix_of(name), to: to.to_owned() });
     }
 
     /// Notes that a user is about to have an environment purged.
