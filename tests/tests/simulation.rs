@@ -28,9 +28,21 @@ mod chaos;
 // What happened.
 #[path = "simulation/history.rs"]
 mod history;
+// What must hold of versions.
+#[path = "simulation/versions.rs"]
+mod versions;
+// What must hold of what control tells.
+#[path = "simulation/shown.rs"]
+mod shown;
+// What must hold at the end.
+#[path = "simulation/rest.rs"]
+mod rest;
 // What must hold.
 #[path = "simulation/checker.rs"]
 mod checker;
+// That the checker finds what it is there for.
+#[path = "simulation/checker_tests.rs"]
+mod checker_tests;
 // One seed from beginning to end.
 #[path = "simulation/run.rs"]
 mod run;

@@ -88,6 +88,18 @@ impl Collection {
         Some(old.version)
     }
 
+    /// A payload lacks an item that is held: it goes. A node that had not seen it yet brings it in that very version, so
+    /// that one is not older; but what a store still holds of it is no newer.
+    fn take_back(&mut self, key: Arc<str>) {
+        let version = self.remove(&key).unwrap_or_default();
+        match version.checked_sub(1) {
+            Some(below) => drop(self.deleted.insert(Arc::clone(&key), below)),
+            None => drop(self.deleted.remove(&key)),
+        }
+        let highest = self.taken_back.entry(key).or_default();
+        *highest = version.max(*highest);
+    }
+
     /// The highest version known of an item, held or deleted.
     fn known_version(&self, key: &str) -> Option<u64> {
         self.items.get(key).map(|held| held.version).or_else(|| self.deleted.get(key).copied())
@@ -179,13 +191,19 @@ impl Dataset {
             for key in gone {
                 let sent = deleted.get(&*key).map_or(Sent::Nothing, |version| Sent::Deleted(*version));
                 if collection.doubt(&key, sent, authority, now) == Kept::No {
-                    let version = collection.remove(&key).unwrap_or_default();
-                    collection.deleted.insert(Arc::clone(&key), version);
+                    match authority {
+                        Authority::OfAnotherLineage => drop(collection.remove(&key)),
+                        Authority::OfNewConnection | Authority::OfPoll | Authority::Binding => {
+                            collection.take_back(Arc::clone(&key));
+                        }
+                    }
                     changed.push(ItemId { kind, key });
                 }
             }
             if authority == Authority::OfAnotherLineage {
+                // That what the store still holds of the old lineage is no newer, whoever compares knows by other means.
                 collection.deleted.clear();
+                collection.taken_back.clear();
             }
             for (key, version) in deleted {
                 if !collection.items.contains_key(*key) {

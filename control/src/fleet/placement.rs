@@ -78,8 +78,10 @@ pub(super) fn bound(candidates: &[Candidate<'_>], waiting: Weight) -> Weight {
 
 /// Places seekers. The answer has one entry for each, in the order of names; `None`: no worker may have it.
 pub(super) fn place(candidates: &[Candidate<'_>], seekers: &[Seeker<'_>]) -> Vec<Placed> {
-    let bound = bound(candidates, seekers.iter().map(|seeker| seeker.weight).sum());
     let mut seats: Vec<_> = candidates.iter().map(Seat::new).collect();
+    // What nobody may have is no load: it must not make room for more than a share elsewhere.
+    let placeable = seekers.iter().filter(|seeker| seats.iter().any(|seat| seeker.may_go_to(seat)));
+    let bound = bound(candidates, placeable.map(|seeker| seeker.weight).sum());
     let mut order: Vec<&Seeker<'_>> = seekers.iter().collect();
     // Those that few workers may have choose first, then the heavy ones: the others fit in anywhere.
     order.sort_by_key(|seeker| (seeker.is_unconstrained(), std::cmp::Reverse(seeker.weight), seeker.environment));

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use flotilla_worker::dataset::ItemId;
+use flotilla_worker::source::Kind;
 use flotilla_worker::store::model::Model;
 use turmoil::Sim;
 
@@ -37,6 +39,7 @@ enum End {
     Control,
     Slow,
     Edge(usize),
+    Refusal,
 }
 
 impl Chaos {
@@ -65,22 +68,25 @@ impl Chaos {
         for (_, end) in std::mem::take(&mut self.ends) {
             self.end(sim, end);
         }
+        self.acts.lock().unwrap().retain(|act| !act.is_trouble());
+        self.world.lock().unwrap().is_healed = true;
         for worker in 0..self.workers {
             self.end(sim, End::Pause(worker));
             self.acts.lock().unwrap().push_back(Act::Uncordon(worker));
         }
         self.end(sim, End::Slow);
+        self.end(sim, End::Refusal);
         for edge in 0..EDGES {
             self.end(sim, End::Edge(edge));
         }
         self.end(sim, End::Control);
-        self.start_all(sim);
+        self.start_all(sim, None);
         self.note("healed");
     }
 
-    /// Starts the workers that do not run.
-    pub(crate) fn start_all(&mut self, sim: &mut Sim<'_>) {
-        for worker in 0..self.workers {
+    /// Starts the workers that do not run, but for one that is lost.
+    pub(crate) fn start_all(&self, sim: &mut Sim<'_>, lost: Option<usize>) {
+        for worker in (0..self.workers).filter(|worker| Some(*worker) != lost) {
             self.end(sim, End::Worker(worker));
         }
     }
@@ -97,7 +103,7 @@ impl Chaos {
         let until = now + self.dice.of(300..9000);
         let worker = self.worker();
         let name = worker_name(worker);
-        match self.dice.of(0..24) {
+        match self.dice.of(0..29) {
             0 => {
                 self.note(&format!("{name} and control cannot connect"));
                 sim.partition(name, "control");
@@ -154,6 +160,8 @@ impl Chaos {
                 let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
                 self.note(&format!("edge {edge} falls behind"));
                 self.world.lock().unwrap().behind[edge] = true;
+                // Some longer than a doubt takes to ripen.
+                let until = if self.dice.one_in(3) { now + self.dice.of(20_000..50_000) } else { until };
                 self.ends.push((until, End::Edge(edge)));
             }
             15 => {
@@ -163,8 +171,49 @@ impl Chaos {
             16 => self.acts.lock().unwrap().push_back(Act::Drain(worker)),
             17 => self.acts.lock().unwrap().push_back(Act::Cordon(worker)),
             18 | 19 => self.acts.lock().unwrap().push_back(Act::Uncordon(worker)),
+            20 => self.with_environment("LaunchDarkly refuses", |environment| environment.is_refused = true, until),
+            21 => self.with_environment("LaunchDarkly puts again", |environment| environment.puts += 1, until),
+            22 | 23 => self.write_as_another(),
             _ => self.act_on_environment(),
         }
+    }
+
+    /// Does something to one of LaunchDarkly's environments.
+    fn with_environment(&mut self, what: &str, change: impl FnOnce(&mut Environment), until: u64) {
+        let mut world = self.world.lock().unwrap();
+        let keys: Vec<_> = world.environments.keys().cloned().collect();
+        let key = self.dice.pick(&keys);
+        change(world.environments.get_mut(key).unwrap());
+        world.note(format!("{what} {key}"));
+        self.ends.push((until, End::Refusal));
+    }
+
+    /// Somebody else writes to the store, without a thought for the fence.
+    fn write_as_another(&mut self) {
+        let mut world = self.world.lock().unwrap();
+        let prefix = format!("p{}", self.dice.of(0..self.names as u64));
+        let Some(keys) = world.store.get_mut(&prefix) else { return };
+        match self.dice.of(0..5) {
+            0 => keys.marker = false,
+            1 => drop(keys.items.pop_last()),
+            2 => {
+                let item = ItemId { kind: Kind::Flag, key: "of-another".into() };
+                keys.items.insert(item, b"{}".to_vec().into());
+            }
+            3 => {
+                for body in keys.items.values_mut().take(1) {
+                    *body = b"nothing that LaunchDarkly would send".to_vec().into();
+                }
+            }
+            _ => {
+                for body in keys.items.values_mut().take(1) {
+                    let text = String::from_utf8_lossy(body);
+                    *body = text.replacen(r#""version":"#, r#""version":9000"#, 1).into_bytes().into();
+                }
+            }
+        }
+        world.note(format!("somebody else writes to {prefix}"));
+        world.touched(&prefix.parse().unwrap(), None);
     }
 
     fn lose_data(&mut self) {
@@ -189,10 +238,12 @@ impl Chaos {
         let number = self.dice.of(0..self.names as u64);
         let name = format!("e{number}");
         let wanted = self.world.lock().unwrap().named.get(&name).map_or(Wanted::Gone, |named| named.wanted);
-        let act = match (wanted, self.dice.of(0..3)) {
+        let act = match (wanted, self.dice.of(0..6)) {
             (Wanted::Gone, _) => self.create(number),
-            (Wanted::Paused, 0 | 1) => Act::Resume(name),
-            (Wanted::Served, 0) => Act::Pause(name),
+            (Wanted::Paused, 0..4) => Act::Resume(name),
+            (Wanted::Served, 0) => Act::Resync(name),
+            (Wanted::Served, 1) => Act::Rotate { name, key: self.environment() },
+            (Wanted::Served, 2 | 3) => Act::Pause(name),
             (Wanted::Served | Wanted::Paused, _) => Act::Remove { name, purge: self.dice.one_in(2) },
         };
         self.acts.lock().unwrap().push_back(act);
@@ -200,15 +251,19 @@ impl Chaos {
 
     /// The prefix is always the same; the LaunchDarkly environment is another each time.
     pub(crate) fn create(&mut self, number: u64) -> Act {
+        Act::Create { name: format!("e{number}"), prefix: format!("p{number}"), key: self.environment() }
+    }
+
+    /// The key of a new LaunchDarkly environment.
+    fn environment(&mut self) -> String {
         let mut world = self.world.lock().unwrap();
         let count = world.environments.len();
         let key = format!("sdk-{count}");
-        let environment = Environment::new(count, &mut self.dice);
-        world.environments.insert(key.clone(), environment);
-        Act::Create { name: format!("e{number}"), prefix: format!("p{number}"), key }
+        world.environments.insert(key.clone(), Environment::new(count, &mut self.dice));
+        key
     }
 
-    fn end(&mut self, sim: &mut Sim<'_>, end: End) {
+    fn end(&self, sim: &mut Sim<'_>, end: End) {
         match end {
             End::ControlLink(worker) => {
                 sim.release(worker_name(worker), "control");
@@ -235,6 +290,11 @@ impl Chaos {
             }
             End::Slow => self.world.lock().unwrap().store_is_slow = false,
             End::Edge(edge) => self.world.lock().unwrap().behind[edge] = false,
+            End::Refusal => {
+                for environment in self.world.lock().unwrap().environments.values_mut() {
+                    environment.is_refused = false;
+                }
+            }
         }
     }
 }

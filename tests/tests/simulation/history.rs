@@ -8,19 +8,21 @@ use flotilla_worker::store::model::Model;
 
 use crate::world::World;
 
-/// One operation that reached the store and may have changed it.
+/// One operation that reached the store and may have changed it, or that compared everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) at: u64,
     pub(crate) worker: usize,
     pub(crate) prefix: String,
     pub(crate) what: What,
+    /// The fence that it would set; of a comparison, which sets none, nothing.
+    pub(crate) next: Option<String>,
     pub(crate) accepted: bool,
     pub(crate) before: Model,
     pub(crate) after: Model,
 }
 
-/// What an operation would change.
+/// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum What {
     Claim,
@@ -28,6 +30,8 @@ pub(crate) enum What {
     Load,
     Release,
     Purge,
+    /// It changes nothing and is always accepted.
+    Compare,
 }
 
 impl What {
@@ -40,8 +44,26 @@ impl What {
             Op::Write(_) => Some(Self::Write),
             Op::Load { .. } => Some(Self::Load),
             Op::Purge(_) => Some(Self::Purge),
-            Op::Look | Op::Compare { .. } | Op::List | Op::Read(_) => None,
+            Op::Compare { .. } => Some(Self::Compare),
+            Op::Look | Op::List | Op::Read(_) => None,
         }
+    }
+
+    /// Whether it brings data: what is written under a claim.
+    pub(crate) fn brings_data(self) -> bool {
+        match self {
+            Self::Write | Self::Load => true,
+            Self::Claim | Self::Release | Self::Purge | Self::Compare => false,
+        }
+    }
+}
+
+/// The fence that an operation would set.
+pub(crate) fn next_fence(op: &Op) -> Option<String> {
+    match op {
+        Op::Write(write) => Some(write.step.next.clone()),
+        Op::Load { step, .. } | Op::Purge(step) => Some(step.next.clone()),
+        Op::Look | Op::Compare { .. } | Op::List | Op::Read(_) => None,
     }
 }
 
@@ -80,10 +102,7 @@ impl World {
             })
             .collect();
         let last = lines.len().saturating_sub(25);
-        let faults: Vec<_> =
-            self.faults.iter().filter(|(at, _)| *at <= until).map(|(at, what)| format!("{at:>7} {what}")).collect();
-        let first = faults.len().saturating_sub(40);
-        format!("{}\nwhat was done to the world:\n{}", lines[last..].join("\n"), faults[first..].join("\n"))
+        format!("{}\nwhat was done to the world:\n{}", lines[last..].join("\n"), self.done_to_it(until))
     }
 }
 
@@ -97,5 +116,18 @@ fn short(fence: &str) -> String {
 
 /// The version in an item's text.
 pub(crate) fn version(body: &[u8]) -> u64 {
-    serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|item| item["version"].as_u64()).unwrap_or(0)
+    word(body, r#""version":"#).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Which LaunchDarkly environment an item is of.
+pub(crate) fn origin(body: &[u8]) -> Option<&str> {
+    word(body, r#""of":""#)
+}
+
+/// What stands behind a name in a text of the simulated LaunchDarkly. Its texts are long; to parse them takes too long.
+fn word<'a>(body: &'a [u8], name: &str) -> Option<&'a str> {
+    let beginning = &body[..body.len().min(200)];
+    let text = std::str::from_utf8(beginning).ok()?;
+    let (_, rest) = text.split_once(name)?;
+    rest.split(['"', ',', '}']).next()
 }

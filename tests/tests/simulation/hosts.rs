@@ -104,7 +104,7 @@ pub(crate) async fn worker(world: Shared, number: usize) -> turmoil::Result {
         chance,
         connector: connector(),
         stores: Arc::new(WorkerStore { world: Arc::clone(&world), worker: number }),
-        sources: Arc::new(WorkerSources { world: Arc::clone(&world), worker: number }),
+        sources: Arc::new(WorkerSources { world: Arc::clone(&world), worker: number, run: starts }),
         memory,
         keep: Arc::new(keep),
         leave,

@@ -34,6 +34,12 @@ pub(crate) struct Environment {
     versions: BTreeMap<ItemId, u64>,
     /// How much of the log each edge has.
     edges: [usize; EDGES],
+    /// Its key is refused.
+    pub(crate) is_refused: bool,
+    /// How often it was put again to those who are connected.
+    pub(crate) puts: u64,
+    /// What makes its bodies as large as they are.
+    padding: String,
 }
 
 #[derive(Debug, Clone)]
@@ -44,21 +50,42 @@ struct Change {
     body: Option<Arc<[u8]>>,
 }
 
-/// A payload that was handed to a worker.
+/// What was handed to a worker.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Delivered {
     pub(crate) at: u64,
     pub(crate) worker: usize,
+    /// Which run of the worker.
+    pub(crate) run: u64,
     /// The SDK key.
     pub(crate) key: String,
-    /// How much of the log it was.
-    pub(crate) position: usize,
+    pub(crate) said: Said,
+}
+
+/// What LaunchDarkly said.
+#[derive(Debug, Clone, Hash)]
+pub(crate) enum Said {
+    /// Everything there is on an edge that has so much of the log, to begin with.
+    Payload { position: usize },
+    /// The same, to one who is connected.
+    PutAgain { position: usize },
+    /// One item.
+    Item { item: ItemId, version: u64, deleted: bool },
 }
 
 impl Environment {
     pub(crate) fn new(number: usize, dice: &mut Dice) -> Self {
-        let mut environment =
-            Self { id: format!("{number:024x}"), log: Vec::new(), versions: BTreeMap::new(), edges: [0; EDGES] };
+        // Together those of a large one are too much for one script.
+        let padding = if dice.one_in(4) { "x".repeat(90_000) } else { String::new() };
+        let mut environment = Self {
+            id: format!("{number:024x}"),
+            log: Vec::new(),
+            versions: BTreeMap::new(),
+            edges: [0; EDGES],
+            is_refused: false,
+            puts: 0,
+            padding,
+        };
         for flag in 0..dice.of(2..6) {
             environment.put(Kind::Flag, &format!("flag-{flag}"));
         }
@@ -67,11 +94,12 @@ impl Environment {
         environment
     }
 
-    fn put(&mut self, kind: Kind, key: &str) {
+    pub(crate) fn put(&mut self, kind: Kind, key: &str) {
         let item = ItemId { kind, key: key.into() };
         let version = self.versions.entry(item.clone()).or_default();
         *version += 1;
-        let body = format!(r#"{{"key":"{key}","version":{version},"of":"{}"}}"#, self.id);
+        let Self { id, padding, .. } = self;
+        let body = format!(r#"{{"key":"{key}","version":{version},"of":"{id}","padding":"{padding}"}}"#);
         self.log.push(Change { item, version: *version, body: Some(body.into_bytes().into()) });
     }
 
@@ -117,19 +145,31 @@ impl Environment {
         items
     }
 
+    /// LaunchDarkly's id of it.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether an item has ever had this version.
+    pub(crate) fn had(&self, item: &ItemId, version: u64) -> bool {
+        self.log.iter().any(|change| change.item == *item && change.version == version)
+    }
+
     /// What is true.
     pub(crate) fn truth(&self) -> Items {
         self.state(self.log.len())
     }
 
-    /// Whether the log, up to there, says that an item had that version, or was not there.
-    pub(crate) fn said(&self, position: usize, item: &ItemId, version: Option<u64>) -> bool {
-        self.state(position).get(item).map(|(version, _)| *version) == version
+    /// The version of an item, if it is there, on an edge that has so much of the log.
+    pub(crate) fn version(&self, position: usize, item: &ItemId) -> Option<u64> {
+        let last = self.log[..position].iter().rev().find(|change| change.item == *item)?;
+        last.body.as_ref().map(|_| last.version)
     }
 
-    /// Whether an item was deleted at all.
-    pub(crate) fn was_deleted(&self, item: &ItemId) -> bool {
-        self.log.iter().any(|change| change.item == *item && change.body.is_none())
+    /// Whether the log, up to there, has a deletion of the item after this version of it.
+    pub(crate) fn deleted_after(&self, position: usize, item: &ItemId, version: u64) -> bool {
+        let of_item = |change: &&Change| change.item == *item && change.version > version;
+        self.log[..position].iter().filter(of_item).any(|change| change.body.is_none())
     }
 
     /// Edges that are not behind by the script have everything.
@@ -163,6 +203,8 @@ fn payload(items: &Items) -> FullPayload {
 pub(crate) struct WorkerSources {
     pub(crate) world: Shared,
     pub(crate) worker: usize,
+    /// Which run of the worker.
+    pub(crate) run: u64,
 }
 
 impl fmt::Debug for WorkerSources {
@@ -198,8 +240,8 @@ type Gone = tokio::sync::mpsc::error::SendError<SourceEvent>;
 async fn run(here: &WorkerSources, key: &str, events: &SourceEvents) -> Result<(), Gone> {
     let mut delay = 200;
     loop {
-        if let Some((edge, position, cut)) = connect(here, key, events, &mut delay).await? {
-            follow(here, key, events, (edge, position, cut)).await?;
+        if let Some(followed) = connect(here, key, events, &mut delay).await? {
+            follow(here, key, events, followed).await?;
         }
         let retry_in = Duration::from_millis(delay);
         let failure = SourceFailure::Network { message: "the stream is gone".to_owned() };
@@ -209,13 +251,24 @@ async fn run(here: &WorkerSources, key: &str, events: &SourceEvents) -> Result<(
     }
 }
 
-/// Connects to an edge, and hands its payload over. Returns the edge, its position, and how often streams were cut.
+/// A stream that is being followed.
+struct Followed {
+    edge: usize,
+    /// How much of the log the worker was told.
+    position: usize,
+    /// How often streams had been cut when it began.
+    cuts: u64,
+    /// How often everything had been put again.
+    puts: u64,
+}
+
+/// Connects to an edge, and hands its payload over.
 async fn connect(
     here: &WorkerSources,
     key: &str,
     events: &SourceEvents,
     delay: &mut u64,
-) -> Result<Option<(usize, usize, u64)>, Gone> {
+) -> Result<Option<Followed>, Gone> {
     let latency = here.world.lock().unwrap().dice.of(2..40);
     tokio::time::sleep(Duration::from_millis(latency)).await;
     let link = here.world.lock().unwrap().links[here.worker].source;
@@ -227,8 +280,8 @@ async fn connect(
             return Ok(None);
         }
     }
-    let found = here.world.lock().unwrap().open_stream(here.worker, key);
-    let Some((edge, position, cut, id, items)) = found else {
+    let found = here.world.lock().unwrap().open_stream(here, key);
+    let Some((followed, id, items)) = found else {
         let failure = SourceFailure::Auth { status: 401 };
         events.send(SourceEvent::Interrupted { failure, retry_in: CONNECT }).await?;
         tokio::time::sleep(CONNECT).await;
@@ -237,7 +290,7 @@ async fn connect(
     *delay = 200;
     events.send(SourceEvent::Connected { environment_id: Some(id.into()) }).await?;
     events.send(SourceEvent::Payload(payload(&items))).await?;
-    Ok(Some((edge, position, cut)))
+    Ok(Some(followed))
 }
 
 /// Tells of everything that the edge learns, until the stream is cut.
@@ -245,23 +298,40 @@ async fn follow(
     here: &WorkerSources,
     key: &str,
     events: &SourceEvents,
-    (edge, mut position, cut): (usize, usize, u64),
+    mut followed: Followed,
 ) -> Result<(), Gone> {
     loop {
         tokio::time::sleep(LOOK).await;
         let news = {
-            let world = here.world.lock().unwrap();
+            let mut world = here.world.lock().unwrap();
             let links = &world.links[here.worker];
-            if links.cuts != cut || links.source == Link::Refused {
+            if links.cuts != followed.cuts || links.source == Link::Refused {
                 return Ok(());
             }
             if links.source != Link::Up {
                 continue;
             }
             let Some(environment) = world.environments.get(key) else { return Ok(()) };
-            let news = environment.log[position..environment.edges[edge].max(position)].to_vec();
-            position += news.len();
-            news
+            let Followed { edge, position, puts, .. } = followed;
+            let end = environment.edges[edge].max(position);
+            if environment.puts == puts {
+                let news = environment.log[position..end].to_vec();
+                world.tell(here, key, &news);
+                followed.position = end;
+                Ok(news)
+            } else {
+                let (puts, items) = (environment.puts, environment.state(end));
+                world.tell_all(here, key, Said::PutAgain { position: end });
+                followed = Followed { position: end, puts, ..followed };
+                Err(items)
+            }
+        };
+        let news = match news {
+            Ok(news) => news,
+            Err(items) => {
+                events.send(SourceEvent::Payload(payload(&items))).await?;
+                continue;
+            }
         };
         for Change { item: ItemId { kind, key }, version, body } in news {
             let key = (&*key).into();
@@ -282,12 +352,26 @@ async fn follow(
 }
 
 impl World {
-    fn open_stream(&mut self, worker: usize, key: &str) -> Option<(usize, usize, u64, String, Items)> {
+    fn tell(&mut self, here: &WorkerSources, key: &str, news: &[Change]) {
+        let WorkerSources { worker, run, .. } = *here;
+        for Change { item, version, body } in news {
+            let said = Said::Item { item: item.clone(), version: *version, deleted: body.is_none() };
+            self.delivered.push(Delivered { at: self.now, worker, run, key: key.to_owned(), said });
+        }
+    }
+
+    fn tell_all(&mut self, here: &WorkerSources, key: &str, said: Said) {
+        let WorkerSources { worker, run, .. } = *here;
+        self.delivered.push(Delivered { at: self.now, worker, run, key: key.to_owned(), said });
+    }
+
+    fn open_stream(&mut self, here: &WorkerSources, key: &str) -> Option<(Followed, String, Items)> {
         let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
-        let environment = self.environments.get(key)?;
-        let position = environment.edges[edge];
-        self.delivered.push(Delivered { at: self.now, worker, key: key.to_owned(), position });
-        let cuts = self.links[worker].cuts;
-        Some((edge, position, cuts, environment.id.clone(), environment.state(position)))
+        let environment = self.environments.get(key).filter(|environment| !environment.is_refused)?;
+        let (position, puts) = (environment.edges[edge], environment.puts);
+        let (id, items) = (environment.id.clone(), environment.state(position));
+        self.tell_all(here, key, Said::Payload { position });
+        let cuts = self.links[here.worker].cuts;
+        Some((Followed { edge, position, cuts, puts }, id, items))
     }
 }

@@ -14,7 +14,7 @@ use flotilla_worker::store::{FlagStore, Op, OpenStore, Outcome, StoreError, Stor
 use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use crate::history::{Record, What};
+use crate::history::{Record, What, next_fence};
 use crate::world::{Shared, World};
 
 /// How a worker reaches something.
@@ -56,21 +56,22 @@ impl World {
         let Delivery { worker, prefix, op, answer } = delivery;
         let keys = self.store.entry(prefix.to_string()).or_default();
         let before = keys.clone();
-        let what = What::of(&op);
+        let (what, next) = (What::of(&op), next_fence(&op));
         let outcome = keys.execute(op);
         let after = keys.clone();
         if let Some(what) = what {
-            let accepted = matches!(outcome, Outcome::Done { .. });
+            let accepted = matches!(outcome, Outcome::Done { .. } | Outcome::Compared(_));
             self.records.push(Record {
                 at: self.now,
                 worker,
                 prefix: prefix.to_string(),
                 what,
+                next,
                 accepted,
                 before,
                 after,
             });
-            if accepted {
+            if accepted && what != What::Compare {
                 self.touched(&prefix, Some(worker));
             }
         }
@@ -81,7 +82,7 @@ impl World {
     }
 
     /// Tells the workers whose connection is up that somebody else changed the keys of a prefix.
-    fn touched(&mut self, prefix: &Prefix, by: Option<usize>) {
+    pub(crate) fn touched(&mut self, prefix: &Prefix, by: Option<usize>) {
         for ((worker, of), news) in &self.news {
             if of == prefix.as_str() && by != Some(*worker) && self.links[*worker].store == Link::Up {
                 news.send_modify(|news| news.touched += 1);

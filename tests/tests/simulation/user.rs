@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const CALL: Duration = Duration::from_secs(2);
 
 /// What a user does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
     Create {
         name: String,
@@ -33,6 +33,12 @@ pub(crate) enum Act {
         name: String,
         purge: bool,
     },
+    Resync(String),
+    /// To the key of another LaunchDarkly environment.
+    Rotate {
+        name: String,
+        key: String,
+    },
     /// The conflict that is shown is taken over.
     TakeOver(String),
     Drain(usize),
@@ -40,8 +46,31 @@ pub(crate) enum Act {
     Uncordon(usize),
 }
 
+impl Act {
+    /// Whether it takes a worker away, which nobody wants after the healing.
+    pub(crate) fn is_trouble(&self) -> bool {
+        match self {
+            Self::Drain(_) | Self::Cordon(_) => true,
+            Self::Create { .. }
+            | Self::CreatePoison
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Remove { .. }
+            | Self::Resync(_)
+            | Self::Rotate { .. }
+            | Self::TakeOver(_)
+            | Self::Uncordon(_) => false,
+        }
+    }
+}
+
 /// What the user has to do, oldest first.
 pub(crate) type Acts = Arc<std::sync::Mutex<VecDeque<Act>>>;
+
+/// The prefix of an environment of the script.
+pub(crate) fn prefix_of(name: &str) -> String {
+    format!("p{}", name.trim_start_matches('e'))
+}
 
 /// The user's process.
 pub(crate) async fn run(world: Shared, acts: Acts) -> turmoil::Result {
@@ -70,9 +99,11 @@ async fn act(world: Shared, acts: Acts, channel: Channel) -> turmoil::Result {
                     world.note(format!("refused: {next:?}: {}", status.message()));
                 }
                 // Nobody knows whether it was done: it is asked for again.
+                Ok(Err(_)) | Err(_) if world.is_healed && next.is_trouble() => {}
                 Ok(Err(_)) | Err(_) => continue_later(&acts),
             }
-            acts.lock().unwrap().pop_front();
+            // The healing may have taken it off.
+            acts.lock().unwrap().pop_front_if(|front| *front == next);
         }
         let _ = tokio::time::timeout(CALL, list(&world, &channel)).await;
         tokio::time::sleep(LOOK).await;
@@ -83,8 +114,8 @@ async fn act(world: Shared, acts: Acts, channel: Channel) -> turmoil::Result {
 fn continue_later(acts: &Acts) {
     let mut acts = acts.lock().unwrap();
     if let Some(first) = acts.front().cloned() {
-        // The caller takes the first one off.
-        acts.push_front(first);
+        // The caller takes the first one off. It goes behind the others, for it may wait for what they do.
+        acts.push_back(first);
     }
 }
 
@@ -156,9 +187,29 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             set(&name, Wanted::Served);
         }
         Act::Remove { name, purge } => {
+            if purge {
+                world.lock().unwrap().note_purge(&name);
+            }
             let request = v1::DeleteEnvironmentRequest { name: name.clone(), purge, ..Default::default() };
             set(&name, Wanted::Gone);
             environments.delete_environment(request).await?;
+        }
+        Act::Resync(name) => {
+            let request = v1::ResyncEnvironmentRequest { name, ..Default::default() };
+            environments.resync_environment(request).await?;
+        }
+        Act::Rotate { name, key } => {
+            world.lock().unwrap().note_rotation(&name, &key);
+            let request = v1::RotateSdkKeyRequest {
+                name: name.clone(),
+                sdk_key: key.clone(),
+                force: true,
+                ..Default::default()
+            };
+            environments.rotate_sdk_key(request).await?;
+            if let Some(named) = world.lock().unwrap().named.get_mut(&name) {
+                named.key = key;
+            }
         }
         Act::TakeOver(name) => {
             let request = v1::ResyncEnvironmentRequest { name, take_over: true, ..Default::default() };
@@ -192,6 +243,7 @@ async fn list(world: &Shared, channel: &Channel) -> Result<(), tonic::Status> {
     world.listed = (world.now, environments.environments);
     world.events = events.into_iter().rev().collect();
     world.workers = workers.workers;
+    world.check_what_is_shown();
     Ok(())
 }
 
@@ -211,6 +263,7 @@ async fn watch(world: Shared, channel: Channel) {
                     Ok(Some(message)) => {
                         revision = message.revision;
                         let mut world = world.lock().unwrap();
+                        world.check_what_is_watched(message.event.as_ref());
                         match message.event {
                             Some(Event::Changed(environment)) => {
                                 world.watched.insert(environment.name.clone(), environment);

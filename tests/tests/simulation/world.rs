@@ -14,6 +14,7 @@ use crate::dice::Dice;
 use crate::history::Record;
 use crate::source::{Delivered, EDGES, Environment};
 use crate::store::{Delivery, Link};
+use crate::user::prefix_of;
 
 /// A world, as its processes share it.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -52,11 +53,22 @@ pub(crate) struct Named {
     pub(crate) wanted: Wanted,
 }
 
+/// A key that users changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotation {
+    pub(crate) prefix: String,
+    pub(crate) to: String,
+}
+
 pub(crate) struct World {
     /// Milliseconds since the beginning.
     pub(crate) now: u64,
     pub(crate) dice: Dice,
     pub(crate) store: BTreeMap<String, Model>,
+    /// When SDKs could last read the environment under a prefix: marker, a flag, and a serving fence.
+    pub(crate) readable: BTreeMap<String, u64>,
+    /// For how long at most something was shown as current that nobody could read.
+    pub(crate) longest_untrue: u64,
     /// How often the store has lost data.
     pub(crate) store_lives: u64,
     pub(crate) store_is_slow: bool,
@@ -78,12 +90,20 @@ pub(crate) struct World {
     pub(crate) events: Vec<v1::Event>,
     /// What the watch has shown last of each environment.
     pub(crate) watched: BTreeMap<String, v1::Environment>,
+    /// What was wrong with what control told.
+    pub(crate) untruths: Vec<String>,
     pub(crate) records: Vec<Record>,
     pub(crate) delivered: Vec<Delivered>,
+    /// When users asked first that an environment be purged, and its prefix.
+    pub(crate) purges: Vec<(u64, String)>,
+    /// The keys that users changed.
+    pub(crate) rotations: Vec<Rotation>,
     /// What was done to the world.
     pub(crate) faults: Vec<(u64, String)>,
     /// When the store lost data.
     pub(crate) losses: Vec<u64>,
+    /// Nothing goes wrong any more.
+    pub(crate) is_healed: bool,
     /// The script has ended, and so may its client.
     pub(crate) is_over: bool,
 }
@@ -109,10 +129,16 @@ impl World {
             workers: Vec::new(),
             events: Vec::new(),
             watched: BTreeMap::new(),
+            untruths: Vec::new(),
+            readable: BTreeMap::new(),
+            longest_untrue: 0,
             records: Vec::new(),
             delivered: Vec::new(),
+            purges: Vec::new(),
+            rotations: Vec::new(),
             faults: Vec::new(),
             losses: Vec::new(),
+            is_healed: false,
             is_over: false,
         }
     }
@@ -122,6 +148,16 @@ impl World {
         self.faults.push((self.now, what.into()));
     }
 
+    /// Notes that a user is about to change the key of an environment.
+    pub(crate) fn note_rotation(&mut self, name: &str, to: &str) {
+        self.rotations.push(Rotation { prefix: prefix_of(name), to: to.to_owned() });
+    }
+
+    /// Notes that a user is about to have an environment purged.
+    pub(crate) fn note_purge(&mut self, name: &str) {
+        self.purges.push((self.now, prefix_of(name)));
+    }
+
     /// What control says of what happened last, for people.
     pub(crate) fn told(&self) -> String {
         let line = |event: &v1::Event| {
@@ -129,7 +165,15 @@ impl World {
             let since = at.0.saturating_sub(1_800_000_000_000);
             format!("{since:>7} {} {} {}", event.environment, event.worker, event.message)
         };
-        self.events.iter().map(line).collect::<Vec<_>>().join("\n")
+        let told = self.events.iter().map(line).collect::<Vec<_>>().join("\n");
+        format!("{told}\nwhat was done to the world:\n{}", self.done_to_it(u64::MAX))
+    }
+
+    /// The last of what was done to the world, for people.
+    pub(crate) fn done_to_it(&self, until: u64) -> String {
+        let done: Vec<_> =
+            self.faults.iter().filter(|(at, _)| *at <= until).map(|(at, what)| format!("{at:>7} {what}")).collect();
+        done[done.len().saturating_sub(40)..].join("\n")
     }
 
     /// The wall clock of all processes.

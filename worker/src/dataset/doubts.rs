@@ -158,8 +158,7 @@ impl Dataset {
                 }
             }
             for key in undecided {
-                let version = collection.remove(&key).unwrap_or_default();
-                collection.deleted.insert(Arc::clone(&key), version);
+                collection.take_back(Arc::clone(&key));
                 changed.push(ItemId { kind, key });
             }
         }

@@ -87,8 +87,23 @@ fn an_item_that_left_with_a_payload_is_not_brought_back_by_an_older_patch() {
     let mut dataset = Dataset::default();
     dataset.replace(&payload(&[("a", 5, "five", false)]), Authority::Binding, NOW);
     dataset.replace(&payload(&[]), Authority::Binding, NOW);
-    assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"late", NOW), None);
+    assert_eq!(dataset.patch(Kind::Flag, "a", 4, b"late", NOW), None);
     assert!(dataset.patch(Kind::Flag, "a", 6, b"six", NOW).is_some());
+}
+
+#[test]
+fn a_node_that_had_not_seen_a_creation_yet_brings_it_when_it_has() {
+    let flag = |key: &str| ItemId { kind: Kind::Flag, key: key.into() };
+    for authority in [Authority::Binding, Authority::OfNewConnection] {
+        let mut dataset = Dataset::default();
+        dataset.replace(&payload(&[("a", 5, "five", false)]), Authority::Binding, NOW);
+        let long_after = NOW.after(std::time::Duration::from_mins(2));
+        dataset.replace(&payload(&[]), authority, long_after);
+        let stored = StoredText { id: flag("a"), version: 5, body: b"stored".as_slice().into() };
+        assert!(!dataset.adopt(stored, long_after), "it was taken back, and the store has not been told yet");
+        assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"five", long_after), Some(flag("a")));
+        assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"five", long_after), None, "once");
+    }
 }
 
 #[test]

@@ -177,10 +177,15 @@ impl Machine {
     }
 
     /// A new assignment of the same environment.
-    pub(super) fn assigned(&mut self, now: Timestamp, assignment: Assignment) -> Vec<Action> {
+    pub(super) fn assigned(&mut self, now: Timestamp, mut assignment: Assignment) -> Vec<Action> {
+        if matches!(assignment.grant.intent, Intent::Release | Intent::Purge) {
+            // It comes without a key, for none is needed. What is resumed later with the same one is of the same lineage.
+            assignment.sdk_key = assignment.sdk_key.or_else(|| self.assignment.sdk_key.clone());
+        }
         let old = std::mem::replace(&mut self.assignment, assignment);
         let new = &self.assignment;
-        if new.sdk_key != old.sdk_key || origin(&new.spec) != origin(&old.spec) {
+        let key_changed = matches!((&old.sdk_key, &new.sdk_key), (Some(old), Some(new)) if old != new);
+        if key_changed || origin(&new.spec) != origin(&old.spec) {
             // The user says that the data may be another environment's now, with other versions.
             (self.environment_id, self.changed_environment_id) = (None, None);
             self.next_payload = NextPayload::FirstOfLineage;
@@ -253,6 +258,7 @@ impl Machine {
     pub(super) fn store_outcome(&mut self, now: Timestamp, mut outcome: Outcome) -> (Effect, Vec<Action>) {
         if let Outcome::Compared(differences) = &mut outcome
             && self.writer.is_comparing()
+            && self.writer.has_comparable_versions()
         {
             self.adopt(now, differences);
         }

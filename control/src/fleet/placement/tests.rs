@@ -219,3 +219,28 @@ fn who_is_full_takes_no_share_of_the_others() {
     assert_eq!(bound(&candidates, 2), 6);
     assert_eq!(bound(&[candidate(0, Some(1), 1)], 1), Weight::MAX, "nobody has room");
 }
+
+#[test]
+fn what_nobody_may_have_makes_no_room_for_others() {
+    let names: Vec<WorkerName> = ["w1", "w2"].iter().map(|name| name.parse().unwrap()).collect();
+    let labels = Labels::new();
+    for orphan in ["a", "b", "c", "d"] {
+        let environments: [EnvironmentName; 2] = [orphan.parse().unwrap(), "poison".parse().unwrap()];
+        for loaded in 0..2 {
+            let candidate = |at: usize| {
+                let load = usize::from(at == loaded);
+                Candidate { worker: &names[at], labels: &labels, capacity: None, count: load, load: load as Weight }
+            };
+            let seeker = |at: usize, without| Seeker {
+                environment: &environments[at],
+                weight: 1,
+                place: Place::Selected(&labels),
+                without,
+            };
+            let seekers = [seeker(0, BTreeSet::new()), seeker(1, names.iter().collect())];
+            let placed = place(&[candidate(0), candidate(1)], &seekers);
+            assert_eq!(placed[0].1.as_ref(), Some(&names[1 - loaded]));
+            assert_eq!(placed[1].1, None);
+        }
+    }
+}

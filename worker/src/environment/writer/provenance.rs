@@ -20,13 +20,19 @@ impl Writer {
     /// the data set lacks, as long as they are another grant's, or another run's.
     pub(super) fn evidence(&self) -> Evidence {
         let is_same = self.stored.as_ref().is_some_and(|stored| stored.is_same(&self.me.lineage));
-        if [self.me.versions, self.stored_versions].contains(&Versions::Meaningless) || !is_same {
+        if !self.has_comparable_versions() || !is_same {
             Evidence::Nothing
         } else if self.was_in_line {
             Evidence::Newer
         } else {
             Evidence::NewerOrForeign
         }
+    }
+
+    /// Whether a version in the store says anything about one in the data set. Once another lineage has begun none does,
+    /// not even one that a comparison brings which was asked for before.
+    pub(in crate::environment) fn has_comparable_versions(&self) -> bool {
+        ![self.me.versions, self.stored_versions].contains(&Versions::Meaningless)
     }
 
     /// Where the items under a fence came from; `None` if it was not this environment's.

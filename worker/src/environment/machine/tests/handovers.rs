@@ -198,6 +198,57 @@ fn a_key_that_was_changed_during_a_pause_begins_a_lineage() {
 }
 
 #[test]
+fn a_pause_does_not_let_a_node_that_is_behind_take_anything_back() {
+    let (mut owner, mut store) = served(Some("env1"), &[("a", 2), ("b", 1)]);
+    owner.assign(&mut store, granted("w1", 2, Intent::Release));
+    owner.assign(&mut store, granted("w1", 3, Intent::Serve));
+    owner.connect(&mut store, Some("env1"), &[("a", 1), ("b", 1)]);
+    assert_eq!((stored(&store), owner.doubts().len()), (vec![("a", 2), ("b", 1)], 1));
+}
+
+#[test]
+fn what_a_restarted_worker_released_is_of_the_same_lineage_when_it_is_resumed() {
+    let (_owner, mut store) = served(Some("env1"), &[("a", 2), ("b", 1)]);
+    let mut next = Worker::start(&mut store, granted("w2", 2, Intent::Release), NOW);
+    next.assign(&mut store, granted("w2", 3, Intent::Serve));
+    next.connect(&mut store, Some("env1"), &[("a", 1), ("b", 1)]);
+    assert_eq!((stored(&store), next.doubts().len()), (vec![("a", 2), ("b", 1)], 1));
+}
+
+#[test]
+fn a_comparison_from_before_the_key_was_changed_brings_nothing_of_the_old_lineage() {
+    let (_owner, mut store) = served(Some("env1"), &[("a", 2), ("old", 1)]);
+    let mut next = Worker::start(&mut store, granted("w2", 2, Intent::Serve), NOW);
+    next.hear(&mut store, SourceEvent::Connected { environment_id: Some("env1".into()) });
+    let mut asked = next.machine.source_event(NOW, payload(&[("a", 1)]));
+    let Some(Action::Run(comparison @ Op::Compare { .. })) = asked.pop() else { panic!("{asked:?}") };
+    let mut assignment = next.machine.assignment().clone();
+    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    next.assign(&mut store, assignment);
+    next.connect(&mut store, Some("env2"), &[("b", 1)]);
+    let outcome = store.execute(comparison);
+    let (_, actions) = next.machine.store_outcome(NOW, outcome);
+    next.act(&mut store, actions);
+    assert_eq!((stored(&store), next.doubts().len()), (vec![("b", 1)], 0));
+}
+
+#[test]
+fn versions_from_before_a_change_of_key_are_no_measure_for_what_others_wrote_since() {
+    let (mut owner, mut store) = served(Some("env1"), &[("a", 9)]);
+    let mut assignment = owner.machine.assignment().clone();
+    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    owner.assign(&mut store, assignment.clone());
+    owner.connect(&mut store, Some("env2"), &[("a", 1)]);
+    let with_key = |granted: Assignment| Assignment { sdk_key: assignment.sdk_key.clone(), ..granted };
+    let mut other = Worker::start(&mut store, with_key(granted("w2", 2, Intent::Serve)), NOW);
+    other.connect(&mut store, Some("env2"), &[("a", 2)]);
+    assert_eq!(stored(&store), [("a", 2)]);
+    // Its own connection is behind.
+    owner.assign(&mut store, with_key(granted("w1", 3, Intent::Serve)));
+    assert_eq!((stored(&store), owner.doubts().len()), (vec![("a", 2)], 1));
+}
+
+#[test]
 fn a_resumed_one_does_not_doubt_its_own_deletions() {
     let (mut owner, mut store) = served(Some("env1"), &[("a", 1), ("gone", 1)]);
     owner.wait(&mut store, Duration::from_mins(5));

@@ -26,7 +26,10 @@ pub(super) struct Worker {
 /// A grant of the environment "a" for the worker of that name.
 pub(super) fn granted(worker: &str, epoch: u64, intent: Intent) -> Assignment {
     let grant = Grant { epoch: Epoch(epoch), id: GrantId::parse(&format!("g-{worker}-{epoch}")).unwrap(), intent };
-    Assignment { grant, ..assignment("a", "uid-a", epoch) }
+    let assignment = assignment("a", "uid-a", epoch);
+    // To end something takes no key, so control sends none.
+    let sdk_key = assignment.sdk_key.filter(|_| matches!(intent, Intent::Warm | Intent::Serve));
+    Assignment { grant, sdk_key, ..assignment }
 }
 
 fn text(key: &str, version: u64) -> String {
@@ -87,7 +90,7 @@ impl Worker {
         worker
     }
 
-    fn act(&mut self, store: &mut Model, actions: Vec<Action>) {
+    pub(super) fn act(&mut self, store: &mut Model, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::StartSource => self.done.push("start source".to_owned()),

@@ -1,0 +1,226 @@
+//! What must hold of the items' versions, and of how an owner begins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flotilla_proto::{Epoch, GrantId, Incarnation};
+use flotilla_worker::dataset::{ItemId, SECOND_OPINION_AFTER};
+
+use crate::checker::parsed;
+use crate::history::{Record, What, origin, version};
+use crate::source::Said;
+use crate::world::World;
+
+/// Within a LaunchDarkly environment no item's version falls, and no item vanishes, across owners too, unless its writer
+/// was told of the deletion, or two payloads say so, the second of them late enough to decide a doubt.
+pub(crate) fn no_version_falls(world: &World, at: usize) -> Result<(), String> {
+    let record = &world.records[at];
+    if !record.accepted || record.what == What::Purge {
+        return Ok(());
+    }
+    let present = record.after.items.values().find_map(|body| origin(body));
+    for (item, body) in &record.before.items {
+        if record.after.items.get(item).is_some_and(|after| Arc::ptr_eq(after, body)) {
+            continue;
+        }
+        if present.is_some() && present != origin(body) {
+            // Of another LaunchDarkly environment: versions are not comparable.
+            continue;
+        }
+        let (old, new) = (version(body), record.after.items.get(item).map(|body| version(body)));
+        let is_allowed = match new {
+            Some(new) if new >= old => true,
+            _ if is_first_of_rotated_key(world, at) => true,
+            Some(_) if is_invented(world, body, item) => {
+                was_patched(world, record, item, new)
+                    || is_unseen(world, at, item)
+                    || was_said_twice(world, at, item, (old, new))
+            }
+            // A deletion that an edge has not seen may come undone, before it was written too.
+            Some(_) => was_deleted(world, record, item, old) || was_said_twice(world, at, item, (old, new)),
+            None => {
+                was_deleted(world, record, item, old)
+                    || was_gone(world, at, item)
+                    || was_said_twice(world, at, item, (old, new))
+            }
+        };
+        if !is_allowed {
+            return Err(format!(
+                "{}: {} fell from {old} to {new:?}; its writer was told{}",
+                record.prefix,
+                item.key,
+                what_was_told(world, record, item)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What the run of the worker that wrote had been told of the environment by then.
+fn told<'a>(world: &'a World, record: &'a Record) -> impl Iterator<Item = (u64, &'a str, &'a Said)> {
+    let run = parsed(record.next.as_ref()).ok().flatten().map(|fence| fence.incarnation.start_counter);
+    let by_then = world.delivered.partition_point(|delivered| delivered.at <= record.at);
+    world.delivered[..by_then]
+        .iter()
+        .filter(move |delivered| delivered.worker == record.worker && Some(delivered.run) == run)
+        .map(|delivered| (delivered.at, &*delivered.key, &delivered.said))
+}
+
+/// Whether somebody else wrote a version that LaunchDarkly does not have.
+fn is_invented(world: &World, body: &[u8], item: &ItemId) -> bool {
+    let mut environments = world.environments.values();
+    !environments.any(|one| origin(body) == Some(one.id()) && one.had(item, version(body)))
+}
+
+/// Whether an item is, before an operation, not as its writer saw or left it last.
+fn is_unseen(world: &World, at: usize, item: &ItemId) -> bool {
+    let Record { worker, prefix, before, .. } = &world.records[at];
+    let by_writer = |earlier: &&Record| earlier.worker == *worker && earlier.prefix == *prefix;
+    let mut earlier = world.records[..at].iter().rev().filter(by_writer);
+    let last = earlier.find(|earlier| earlier.accepted && earlier.what != What::Claim);
+    last.is_none_or(|last| last.after.items.get(item) != before.items.get(item))
+}
+
+/// Whether its writer had left no such item: a store that went back in time brought it back, and that is mended.
+fn was_gone(world: &World, at: usize, item: &ItemId) -> bool {
+    let Record { worker, prefix, .. } = &world.records[at];
+    let by_writer = |earlier: &&Record| earlier.worker == *worker && earlier.prefix == *prefix && earlier.accepted;
+    let last = world.records[..at].iter().rev().filter(by_writer).find(|earlier| earlier.what.brings_data());
+    last.is_some_and(|last| !last.after.items.contains_key(item))
+}
+
+/// Whether an operation is the first of a run that brings the data of a new key: where the writer knew the old one it
+/// replaces everything, whatever the versions. Another owner may have written under the new key before.
+fn is_first_of_rotated_key(world: &World, at: usize) -> bool {
+    let record = &world.records[at];
+    let told_first = |key: &str| told(world, record).find_map(|(at, told, _)| (told == key).then_some(at));
+    let rotated = world.rotations.iter().filter(|rotation| rotation.prefix == record.prefix);
+    let mut began = rotated.filter_map(|rotation| told_first(&rotation.to));
+    began.any(|began| {
+        let mut since = world.records[..at].iter().filter(|earlier| earlier.at > began && earlier.accepted);
+        !since.any(|one| one.prefix == record.prefix && one.worker == record.worker && one.what.brings_data())
+    })
+}
+
+/// Whether the writer was told of this version of an item by an event on it.
+fn was_patched(world: &World, record: &Record, item: &ItemId, new: Option<u64>) -> bool {
+    told(world, record).any(|(_, _, said)| match said {
+        Said::Item { item: told, version, deleted } => !deleted && told == item && Some(*version) == new,
+        Said::Payload { .. } | Said::PutAgain { .. } => false,
+    })
+}
+
+/// What the writer was told of an item, for people.
+fn what_was_told(world: &World, record: &Record, item: &ItemId) -> String {
+    let of = record.before.items.get(item).and_then(|body| origin(body));
+    let lines = told(world, record).filter_map(|(at, key, said)| {
+        let environment = world.environments.get(key).filter(|environment| Some(environment.id()) == of)?;
+        match said {
+            Said::Payload { position } => Some(("payload", environment.version(*position, item))),
+            Said::PutAgain { position } => Some(("payload again", environment.version(*position, item))),
+            Said::Item { item: told, version, deleted } if told == item => {
+                Some((if *deleted { "deletion" } else { "patch" }, Some(*version)))
+            }
+            Said::Item { .. } => None,
+        }
+        .map(|(what, version)| format!("\n{at:>7} {key}: {what} {version:?}"))
+    });
+    lines.collect()
+}
+
+/// Whether the writer was told that the item was deleted after this version.
+fn was_deleted(world: &World, record: &Record, item: &ItemId, old: u64) -> bool {
+    told(world, record).any(|(_, key, said)| match said {
+        Said::Payload { position } | Said::PutAgain { position } => {
+            world.environments.get(key).is_some_and(|one| one.deleted_after(*position, item, old))
+        }
+        Said::Item { item: told, version, deleted } => *deleted && told == item && *version > old,
+    })
+}
+
+/// Whether the writer was handed two payloads that say so of the item, the second at least as long after the version that
+/// falls could be known as a doubt takes to ripen.
+fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Option<u64>)) -> bool {
+    let record = &world.records[at];
+    let of = record.before.items.get(item).and_then(|body| origin(body));
+    let in_store = world.records[..=at].iter().find(|earlier| {
+        let held = earlier.after.items.get(item).or_else(|| earlier.before.items.get(item));
+        earlier.prefix == record.prefix && held.is_some_and(|body| version(body) >= old && origin(body) == of)
+    });
+    let told_of_it = told(world, record).find_map(|(at, key, said)| {
+        let is_known = match said {
+            Said::Payload { position } | Said::PutAgain { position } => {
+                world.environments.get(key)?.version(*position, item) >= Some(old)
+            }
+            Said::Item { item: told, version, deleted } => told == item && !deleted && *version >= old,
+        };
+        is_known.then_some(at)
+    });
+    // A doubt about what somebody else wrote goes on when that one writes again.
+    let is_invented = is_invented(world, &record.before.items[item], item);
+    let known = in_store.map(|earlier| earlier.at).into_iter().chain(told_of_it).min().unwrap_or(record.at);
+    let ripe = known + u64::try_from(SECOND_OPINION_AFTER.as_millis()).unwrap();
+    let payloads: Vec<(u64, Option<u64>)> = told(world, record)
+        .filter_map(|(at, key, said)| match said {
+            Said::Payload { position } | Said::PutAgain { position } => {
+                world.environments.get(key).map(|one| (at, one.version(*position, item)))
+            }
+            Said::Item { .. } => None,
+        })
+        .filter(|(_, said)| *said < Some(old))
+        .collect();
+    // The first one began the doubt, whatever lower version it had; the last one decided.
+    payloads.len() >= 2 && payloads.iter().any(|(at, said)| *said == new && (is_invented || *at >= ripe))
+        || was_put_again(world, record, item, new)
+}
+
+/// Whether the writer was handed, on a connection that stood, another payload that says so: that is LaunchDarkly's will.
+fn was_put_again(world: &World, record: &Record, item: &ItemId, new: Option<u64>) -> bool {
+    told(world, record).any(|(_, key, said)| match said {
+        Said::PutAgain { position } => {
+            world.environments.get(key).is_some_and(|one| one.version(*position, item) == new)
+        }
+        Said::Payload { .. } | Said::Item { .. } => false,
+    })
+}
+
+/// The present writer of each prefix, and whether it has compared everything.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(BTreeMap<String, Claim>);
+
+#[derive(Debug)]
+struct Claim {
+    by: (Epoch, GrantId, Incarnation),
+    worker: usize,
+    compared: bool,
+}
+
+impl Claims {
+    /// A new grant, and a new run of its worker, compare everything before they bring data.
+    pub(crate) fn see(&mut self, record: &Record) -> Result<(), String> {
+        if record.what == What::Compare {
+            if let Some(claim) = self.0.get_mut(&record.prefix).filter(|claim| claim.worker == record.worker) {
+                claim.compared = true;
+            }
+            return Ok(());
+        }
+        let Some(fence) = parsed(record.next.as_ref())?.filter(|_| record.accepted) else { return Ok(()) };
+        let (by, worker) = ((fence.epoch, fence.grant, fence.incarnation), record.worker);
+        // In a store that went back in time an earlier writer may go on where it was.
+        let before = parsed(record.before.fence.as_ref())?;
+        let goes_on = before.is_some_and(|before| (before.epoch, before.grant, before.incarnation) == by);
+        let claim = self
+            .0
+            .entry(record.prefix.clone())
+            .and_modify(|claim| {
+                if claim.by != by {
+                    *claim = Claim { by: by.clone(), worker, compared: goes_on };
+                }
+            })
+            .or_insert(Claim { by: by.clone(), worker, compared: goes_on });
+        if record.what.brings_data() && !claim.compared {
+            return Err(format!("{}: epoch {} wrote before it compared", record.prefix, fence.epoch));
+        }
+        Ok(())
+    }
+}
