@@ -216,12 +216,14 @@ impl Dataset {
     }
 
     /// Applies a patch. `None`: its version is not above the one known, and nothing changed. What is said of an item in
-    /// doubt, at the version kept or above it, ends the doubt.
+    /// doubt, at the version kept or above it, ends the doubt; below it, whoever decides must not be behind that.
     pub fn patch(&mut self, kind: Kind, key: &str, version: u64, body: &[u8], now: Timestamp) -> Option<ItemId> {
         let collection = self.of_mut(kind);
         if let Some(known) = collection.known_version(key).filter(|known| version <= *known) {
             if version == known {
                 collection.doubts.remove(key);
+            } else {
+                collection.catch_up(key, Sent::Live(version));
             }
             return None;
         }
@@ -234,6 +236,7 @@ impl Dataset {
     pub fn delete(&mut self, kind: Kind, key: &str, version: u64) -> Option<ItemId> {
         let collection = self.of_mut(kind);
         if collection.known_version(key).is_some_and(|known| version <= known) {
+            collection.catch_up(key, Sent::Deleted(version));
             return None;
         }
         let key: Arc<str> = key.into();

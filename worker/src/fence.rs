@@ -134,6 +134,11 @@ impl Lineage {
         self.origin == other.origin && *self.origin != *UNKNOWN_ORIGIN && ids_match
     }
 
+    /// Whether LaunchDarkly's environment id says that versions of the two are comparable.
+    pub fn is_proven_same(&self, other: &Self) -> bool {
+        self.environment_id.is_some() && other.environment_id.is_some() && self.is_same(other)
+    }
+
     /// A lineage; an environment id that could not stand in a fence counts as absent.
     pub fn new(environment_id: Option<&str>, origin: &str) -> Self {
         let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());

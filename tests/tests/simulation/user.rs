@@ -140,6 +140,7 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
     };
     match act.clone() {
         Act::Create { name, prefix, key } => {
+            world.lock().unwrap().note_key(&name, &key);
             let spec = Some(v1::EnvironmentSpec { prefix, ..Default::default() });
             let request = v1::CreateEnvironmentRequest {
                 name: name.clone(),
@@ -199,7 +200,7 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             environments.resync_environment(request).await?;
         }
         Act::Rotate { name, key } => {
-            world.lock().unwrap().note_rotation(&name, &key);
+            world.lock().unwrap().note_key(&name, &key);
             let request = v1::RotateSdkKeyRequest {
                 name: name.clone(),
                 sdk_key: key.clone(),

@@ -23,14 +23,14 @@ pub(crate) fn no_version_falls(world: &World, at: usize) -> Result<(), String> {
         if record.after.items.get(item).is_some_and(|after| Arc::ptr_eq(after, body)) {
             continue;
         }
-        if present.is_some() && present != origin(body) {
-            // Of another LaunchDarkly environment: versions are not comparable.
+        if let Some(present) = present.filter(|present| Some(*present) != origin(body)) {
+            // Versions are not comparable.
+            no_key_comes_back(world, record, origin(body), present)?;
             continue;
         }
         let (old, new) = (version(body), record.after.items.get(item).map(|body| version(body)));
         let is_allowed = match new {
             Some(new) if new >= old => true,
-            _ if is_first_of_rotated_key(world, at) => true,
             Some(_) if is_invented(world, body, item) => {
                 was_patched(world, record, item, new)
                     || is_unseen(world, at, item)
@@ -89,17 +89,17 @@ fn was_gone(world: &World, at: usize, item: &ItemId) -> bool {
     last.is_some_and(|last| !last.after.items.contains_key(item))
 }
 
-/// Whether an operation is the first of a run that brings the data of a new key: where the writer knew the old one it
-/// replaces everything, whatever the versions. Another owner may have written under the new key before.
-fn is_first_of_rotated_key(world: &World, at: usize) -> bool {
-    let record = &world.records[at];
-    let told_first = |key: &str| told(world, record).find_map(|(at, told, _)| (told == key).then_some(at));
-    let rotated = world.rotations.iter().filter(|rotation| rotation.prefix == record.prefix);
-    let mut began = rotated.filter_map(|rotation| told_first(&rotation.to));
-    began.any(|began| {
-        let mut since = world.records[..at].iter().filter(|earlier| earlier.at > began && earlier.accepted);
-        !since.any(|one| one.prefix == record.prefix && one.worker == record.worker && one.what.brings_data())
-    })
+/// The data of one LaunchDarkly environment follow those of another only if a user gave the key after the other's.
+fn no_key_comes_back(world: &World, record: &Record, old: Option<&str>, new: &str) -> Result<(), String> {
+    let given = world.given_keys.iter().filter(|given| given.prefix == record.prefix && given.at <= record.at);
+    let given = given.filter_map(|given| Some((world.environments.get(&given.key)?.id(), given.at)));
+    let given: Vec<_> = given.collect();
+    let first_old = given.iter().find(|(id, _)| Some(*id) == old);
+    let last_new = given.iter().rfind(|(id, _)| *id == new);
+    if last_new.map(|(_, at)| at) >= first_old.map(|(_, at)| at) {
+        return Ok(());
+    }
+    Err(format!("{}: the data of {old:?} gave way to those of an earlier key, of {new}", record.prefix))
 }
 
 /// Whether the writer was told of this version of an item by an event on it.

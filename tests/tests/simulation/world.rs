@@ -53,11 +53,12 @@ pub(crate) struct Named {
     pub(crate) wanted: Wanted,
 }
 
-/// A key that users changed.
+/// A key that a user gave an environment.
 #[derive(Debug, Clone)]
-pub(crate) struct Rotation {
+pub(crate) struct GivenKey {
+    pub(crate) at: u64,
     pub(crate) prefix: String,
-    pub(crate) to: String,
+    pub(crate) key: String,
 }
 
 pub(crate) struct World {
@@ -96,8 +97,8 @@ pub(crate) struct World {
     pub(crate) delivered: Vec<Delivered>,
     /// When users asked first that an environment be purged, and its prefix.
     pub(crate) purges: Vec<(u64, String)>,
-    /// The keys that users changed.
-    pub(crate) rotations: Vec<Rotation>,
+    /// The keys that users gave.
+    pub(crate) given_keys: Vec<GivenKey>,
     /// What was done to the world.
     pub(crate) faults: Vec<(u64, String)>,
     /// When the store lost data.
@@ -135,7 +136,7 @@ impl World {
             records: Vec::new(),
             delivered: Vec::new(),
             purges: Vec::new(),
-            rotations: Vec::new(),
+            given_keys: Vec::new(),
             faults: Vec::new(),
             losses: Vec::new(),
             is_healed: false,
@@ -148,9 +149,9 @@ impl World {
         self.faults.push((self.now, what.into()));
     }
 
-    /// Notes that a user is about to change the key of an environment.
-    pub(crate) fn note_rotation(&mut self, name: &str, to: &str) {
-        self.rotations.push(Rotation { prefix: prefix_of(name), to: to.to_owned() });
+    /// Notes that a user is about to give an environment a key: a new one, or another than before.
+    pub(crate) fn note_key(&mut self, name: &str, key: &str) {
+        self.given_keys.push(GivenKey { at: self.now, prefix: prefix_of(name), key: key.to_owned() });
     }
 
     /// Notes that a user is about to have an environment purged.

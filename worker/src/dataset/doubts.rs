@@ -2,7 +2,7 @@
 //!
 //! LaunchDarkly is many nodes, and one that has just been connected to may be behind. So within a lineage what its first
 //! payload would take back is kept, until a later event on the item or a payload over another connection decides. That
-//! one is believed, whatever it says.
+//! one is believed, unless it is behind what the first one said: then neither is, and LaunchDarkly is asked again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,6 +61,35 @@ pub(super) enum Kept {
     No,
 }
 
+impl Sent {
+    fn version(self) -> Option<u64> {
+        match self {
+            Self::Live(version) | Self::Deleted(version) => Some(version),
+            Self::Nothing => None,
+        }
+    }
+
+    /// Whether who sends this has not seen yet what another node has sent before.
+    fn is_behind(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Live(ours), Self::Live(theirs)) => ours < theirs,
+            (Self::Live(ours), Self::Deleted(theirs)) | (Self::Deleted(ours), Self::Live(theirs)) => ours <= theirs,
+            (Self::Live(_), Self::Nothing) => true,
+            // What is gone stays gone, until it is created again.
+            (Self::Deleted(_), Self::Deleted(_) | Self::Nothing) | (Self::Nothing, _) => false,
+        }
+    }
+
+    /// Whether this takes back an item that is held in a version.
+    fn takes_back(self, held: u64) -> bool {
+        match self {
+            Self::Live(version) => version < held,
+            Self::Deleted(version) => version <= held,
+            Self::Nothing => true,
+        }
+    }
+}
+
 impl Doubt {
     fn is_ripe(&self, now: Timestamp) -> bool {
         now.since(self.since) >= SECOND_OPINION_AFTER
@@ -72,22 +101,33 @@ impl Collection {
     pub(super) fn doubt(&mut self, key: &str, sent: Sent, authority: Authority, now: Timestamp) -> Kept {
         let Some((key, held)) = self.items.get_key_value(key) else { return Kept::No };
         let known = self.doubts.get(key);
-        let may_be_behind = match authority {
-            Authority::OfNewConnection => known.is_none_or(|doubt| !doubt.is_ripe(now)),
-            Authority::OfPoll => known.is_none(),
-            Authority::Binding | Authority::OfAnotherLineage => false,
+        let may_be_behind = match (known, authority) {
+            (_, Authority::Binding | Authority::OfAnotherLineage) => false,
+            (None, Authority::OfNewConnection | Authority::OfPoll) => {
+                sent != Sent::Nothing || now.since(held.since) < CAME_LATELY
+            }
+            (Some(doubt), Authority::OfNewConnection) => !doubt.is_ripe(now) || sent.is_behind(doubt.sent),
+            (Some(doubt), Authority::OfPoll) => sent.is_behind(doubt.sent),
         };
-        let takes_back = match sent {
-            Sent::Live(version) => version < held.version,
-            Sent::Deleted(version) => version <= held.version,
-            Sent::Nothing => known.is_some() || now.since(held.since) < CAME_LATELY,
-        };
-        if !may_be_behind || !takes_back {
+        if !may_be_behind || !sent.takes_back(held.version) {
             return Kept::No;
         }
-        let since = known.map_or(now, |doubt| doubt.since);
+        let since = known.filter(|doubt| !doubt.is_ripe(now)).map_or(now, |doubt| doubt.since);
         self.doubts.insert(Arc::clone(key), Doubt { sent, since });
         Kept::Yes
+    }
+
+    /// Notes an event on an item that is held in a higher version: if it is in doubt, its node is no longer as far behind.
+    pub(super) fn catch_up(&mut self, key: &str, sent: Sent) {
+        if let Some(doubt) = self.doubts.get_mut(key).filter(|doubt| doubt.sent.version() < sent.version()) {
+            doubt.sent = sent;
+        }
+    }
+
+    /// Whether a payload over a second connection, which has this of an item in doubt, settles it.
+    fn is_settled_by(&self, key: &str, sent: Sent) -> bool {
+        let (Some(held), Some(doubt)) = (self.items.get(key), self.doubts.get(key)) else { return true };
+        !sent.takes_back(held.version) || !sent.is_behind(doubt.sent)
     }
 
     /// Why an item in doubt stays.
@@ -138,7 +178,8 @@ impl Dataset {
     }
 
     /// Applies a full payload that came over a second connection, beside the one that is followed, to the items whose
-    /// doubts are old enough, and to no others. Returns the items whose stored form changed.
+    /// doubts are old enough, and to no others. Where it is behind the first connection the doubt stays. Returns the items
+    /// whose stored form changed.
     pub fn decide(&mut self, payload: &FullPayload, now: Timestamp) -> Vec<ItemId> {
         let mut changed = Vec::new();
         for kind in [Kind::Flag, Kind::Segment] {
@@ -151,8 +192,11 @@ impl Dataset {
                     collection.doubts.remove(&*rejected.key);
                 }
             }
-            for item in payload.items().filter(|item| item.kind == kind && !item.deleted) {
-                if undecided.remove(item.key) {
+            for item in payload.items().filter(|item| item.kind == kind) {
+                let sent = if item.deleted { Sent::Deleted(item.version) } else { Sent::Live(item.version) };
+                if !collection.is_settled_by(item.key, sent) {
+                    undecided.remove(item.key);
+                } else if !item.deleted && undecided.remove(item.key) {
                     let key = collection.take(item.key, item.version, item.body, now);
                     changed.extend(key.map(|key| ItemId { kind, key }));
                 }

@@ -189,6 +189,8 @@ impl Machine {
             // The user says that the data may be another environment's now, with other versions.
             (self.environment_id, self.changed_environment_id) = (None, None);
             self.next_payload = NextPayload::FirstOfLineage;
+            // What an owner has written stays until there is something new. Another may have written that already.
+            self.filled &= new.grant == old.grant;
         }
         let identity = identity(&self.fleet, &self.incarnation, new, self.lineage.clone());
         if new.grant == old.grant {
@@ -301,8 +303,13 @@ impl Machine {
         if self.changed_environment_id.is_some() {
             return;
         }
-        self.lineage = Lineage::new(self.environment_id.as_deref(), &origin(&self.assignment.spec));
-        let place = std::mem::replace(&mut self.next_payload, NextPayload::Later);
+        let lineage = Lineage::new(self.environment_id.as_deref(), &origin(&self.assignment.spec));
+        let before = std::mem::replace(&mut self.lineage, lineage);
+        let mut place = std::mem::replace(&mut self.next_payload, NextPayload::Later);
+        if place == NextPayload::FirstOfLineage && self.lineage.is_proven_same(&before) {
+            // Another key of the same environment.
+            place = NextPayload::FirstOfConnection;
+        }
         let authority = match (place, &self.assignment.spec.source) {
             (NextPayload::FirstOfLineage, Source::Stream { .. } | Source::Poll { .. } | Source::File { .. })
             | (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => {

@@ -140,6 +140,67 @@ fn a_second_opinion_decides_about_what_is_in_doubt_and_nothing_else() {
 }
 
 #[test]
+fn neither_of_two_nodes_is_believed_that_are_behind_each_in_its_own_way() {
+    let live = |version| payload(&[("a", version, "again", false)]);
+    let dead = |version| payload(&[("a", version, "", true)]);
+    let nothing = || payload(&[]);
+    let first = |sent: &FullPayload| {
+        let mut dataset = holding(&[("b", 1, "b")]);
+        dataset.patch(Kind::Flag, "a", 5, b"five", NOW);
+        dataset.replace(sent, Authority::OfNewConnection, NOW);
+        dataset
+    };
+    let due = NOW.after(SECOND_OPINION_AFTER);
+    for (one, other, believed) in [
+        (live(3), live(2), false),
+        (live(3), live(3), true),
+        (live(3), live(4), true),
+        (live(3), dead(3), false),
+        (live(3), dead(4), true),
+        (live(3), nothing(), true),
+        (dead(3), live(3), false),
+        (dead(3), live(4), true),
+        (dead(3), dead(2), true),
+        (nothing(), live(4), false),
+        (nothing(), live(5), true),
+        (nothing(), dead(4), true),
+        (nothing(), nothing(), true),
+    ] {
+        let mut dataset = first(&one);
+        dataset.decide(&other, due);
+        assert_eq!(doubted(&dataset).is_empty(), believed, "{one:?} {other:?}");
+        assert_eq!(body(&dataset, "a") == Some(b"five"), !believed, "{one:?} {other:?}");
+        let mut dataset = first(&one);
+        dataset.replace(&other, Authority::OfNewConnection, due);
+        assert_eq!(doubted(&dataset).is_empty(), believed, "the next connection: {one:?} {other:?}");
+        let mut dataset = first(&one);
+        dataset.replace(&other, Authority::OfPoll, due);
+        assert_eq!(doubted(&dataset).is_empty(), believed, "the next poll: {one:?} {other:?}");
+        dataset.replace(&other, Authority::OfPoll, due);
+        assert!(doubted(&dataset).is_empty(), "what two polls in succession say is believed: {other:?}");
+    }
+}
+
+#[test]
+fn whoever_decides_must_not_be_behind_the_events_since() {
+    let due = NOW.after(SECOND_OPINION_AFTER);
+    let event = |apply: fn(&mut Dataset) -> Option<ItemId>| {
+        let mut dataset = in_doubt();
+        assert_eq!(apply(&mut dataset), None);
+        dataset
+    };
+    let mut patched = event(|dataset| dataset.patch(Kind::Flag, "a", 4, b"four", NOW));
+    assert_eq!(patched.decide(&payload(&[("a", 3, "three", false)]), due), []);
+    assert_eq!(doubted(&patched), ["a: LaunchDarkly sent version 4, version 5 is kept"]);
+    assert_eq!(patched.decide(&payload(&[("a", 4, "four", false)]), due), [flag("a")]);
+    let mut deleted = event(|dataset| dataset.delete(Kind::Flag, "a", 4));
+    assert_eq!(deleted.decide(&payload(&[("a", 3, "three", false)]), due), []);
+    assert_eq!(deleted.decide(&payload(&[]), due), [flag("a")]);
+    let mut late = event(|dataset| dataset.patch(Kind::Flag, "a", 2, b"two", NOW));
+    assert_eq!(late.decide(&payload(&[("a", 3, "three", false)]), due), [flag("a")]);
+}
+
+#[test]
 fn a_second_opinion_that_cannot_be_stored_leaves_the_last_good_form() {
     let mut dataset = in_doubt();
     let bad = RejectedItem { kind: Kind::Flag, key: "a".into(), reason: "no version".into() };

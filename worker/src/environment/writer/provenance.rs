@@ -10,7 +10,8 @@ impl Writer {
         self.me.lineage = lineage;
     }
 
-    /// The data set is of another lineage now: it replaces what is stored, whatever the versions there.
+    /// The data set is of another lineage now: it replaces what is stored, whatever the versions there, unless another
+    /// owner has begun that very lineage before.
     pub(in crate::environment) fn begin_lineage(&mut self, lineage: Lineage) {
         self.me.lineage = lineage;
         self.stored_versions = Versions::Meaningless;
@@ -20,7 +21,7 @@ impl Writer {
     /// the data set lacks, as long as they are another grant's, or another run's.
     pub(super) fn evidence(&self) -> Evidence {
         let is_same = self.stored.as_ref().is_some_and(|stored| stored.is_same(&self.me.lineage));
-        if !self.has_comparable_versions() || !is_same {
+        if !is_same || !self.has_comparable_versions() {
             Evidence::Nothing
         } else if self.was_in_line {
             Evidence::Newer
@@ -30,9 +31,14 @@ impl Writer {
     }
 
     /// Whether a version in the store says anything about one in the data set. Once another lineage has begun none does,
-    /// not even one that a comparison brings which was asked for before.
+    /// not even one that a comparison brings which was asked for before; but for what is proven to be of that lineage.
     pub(in crate::environment) fn has_comparable_versions(&self) -> bool {
-        ![self.me.versions, self.stored_versions].contains(&Versions::Meaningless)
+        let is_proven_same = || self.stored.as_ref().is_some_and(|stored| stored.is_proven_same(&self.me.lineage));
+        match (self.me.versions, self.stored_versions) {
+            (Versions::Meaningless, _) => false,
+            (Versions::Comparable, Versions::Meaningless) => is_proven_same(),
+            (Versions::Comparable, Versions::Comparable) => true,
+        }
     }
 
     /// Where the items under a fence came from; `None` if it was not this environment's.

@@ -186,15 +186,36 @@ fn a_crash_between_claim_and_comparison_leaves_doubts_to_the_next() {
 }
 
 #[test]
-fn a_key_that_was_changed_during_a_pause_begins_a_lineage() {
-    let (mut owner, mut store) = served(Some("env1"), &[("a", 2), ("b", 1)]);
-    owner.assign(&mut store, granted("w1", 2, Intent::Release));
-    assert_eq!((owner.state(), fence(&store).kind), (GrantState::Established, FenceKind::Released));
-    let mut resumed = granted("w1", 3, Intent::Serve);
-    resumed.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
-    owner.assign(&mut store, resumed);
-    owner.connect(&mut store, Some("env1"), &[("a", 1)]);
-    assert_eq!((stored(&store), owner.doubts().len()), (vec![("a", 1)], 0));
+fn a_key_that_was_changed_during_a_pause_begins_a_lineage_if_it_is_another_environments() {
+    for (id, stored_then, doubts) in
+        [(Some("env2"), &[("a", 1)][..], 0), (None, &[("a", 1)], 0), (Some("env1"), &[("a", 2)], 1)]
+    {
+        let (mut owner, mut store) = served(Some("env1"), &[("a", 2), ("b", 1)]);
+        owner.assign(&mut store, granted("w1", 2, Intent::Release));
+        assert_eq!((owner.state(), fence(&store).kind), (GrantState::Established, FenceKind::Released));
+        let mut resumed = granted("w1", 3, Intent::Serve);
+        resumed.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+        owner.assign(&mut store, resumed);
+        owner.wait(&mut store, 4 * HALF_A_MINUTE);
+        owner.connect(&mut store, id, &[("a", 1)]);
+        assert_eq!((stored(&store), owner.doubts().len()), (stored_then.to_vec(), doubts), "{id:?}");
+    }
+}
+
+#[test]
+fn who_missed_a_change_of_key_takes_back_nothing_that_another_owner_wrote_since() {
+    let (mut late, mut store) = served(Some("env1"), &[("a", 9), ("old", 1)]);
+    let other_key = |granted: Assignment| Assignment {
+        sdk_key: Some(SdkKey::parse("sdk_key", "sdk-other").unwrap()),
+        ..granted
+    };
+    let mut other = Worker::start(&mut store, other_key(granted("w2", 2, Intent::Serve)), NOW);
+    other.connect(&mut store, Some("env2"), &[("a", 3), ("b", 1)]);
+    assert_eq!(stored(&store), [("a", 3), ("b", 1)]);
+    // Its first connection with the new key leads to a node that is behind.
+    late.assign(&mut store, other_key(granted("w1", 3, Intent::Serve)));
+    late.connect(&mut store, Some("env2"), &[("a", 2)]);
+    assert_eq!((stored(&store), late.doubts().len()), (vec![("a", 3), ("b", 1)], 2));
 }
 
 #[test]

@@ -160,15 +160,18 @@ fn a_file_is_never_doubted() {
     assert_eq!((stored(&store), next.doubts().len()), (vec![("a", 1)], 0));
 }
 
-/// To lower versions, to another environment, to a key that sees only some of the flags: each in one step.
+fn change_key(assignment: &mut Assignment) {
+    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+}
+
+/// To lower versions, to other items, to some of the flags: each in one step.
 #[test]
 fn where_the_user_changed_the_source_it_is_replaced_in_one_step() {
-    let other_key = |assignment: &mut Assignment| {
-        assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
-    };
-    let other_filter = |assignment: &mut Assignment| assignment.spec.filter = Some("mobile".to_owned());
-    for change in [other_key as fn(&mut Assignment), other_filter] {
-        for (id, flags) in [("env1", &[("a", 1)][..]), ("env2", &[("a", 1), ("z", 1)]), ("env1", &[("b", 7)])] {
+    let change_filter = |assignment: &mut Assignment| assignment.spec.filter = Some("mobile".to_owned());
+    for (change, id) in
+        [(change_key as fn(&mut Assignment), Some("env2")), (change_key, None), (change_filter, Some("env1"))]
+    {
+        for flags in [&[("a", 1)][..], &[("a", 1), ("z", 1)], &[("b", 7)]] {
             let (mut worker, mut store) = serving(&[("a", 5), ("b", 7)]);
             worker.hear(&mut store, patch("lately", 1));
             let mut assignment = worker.machine.assignment().clone();
@@ -176,12 +179,23 @@ fn where_the_user_changed_the_source_it_is_replaced_in_one_step() {
             worker.assign(&mut store, assignment);
             // Compared while the new source has said nothing yet, and once more afterwards.
             worker.touched(&mut store);
-            worker.connect(&mut store, Some(id), flags);
+            worker.connect(&mut store, id, flags);
             assert_eq!((stored(&store), worker.doubts().len()), (flags.to_vec(), 0));
             worker.touched(&mut store);
             assert_eq!((stored(&store), worker.doubts().len()), (flags.to_vec(), 0));
         }
     }
+}
+
+#[test]
+fn another_key_of_the_same_environment_lets_no_node_that_is_behind_take_anything_back() {
+    let (mut worker, mut store) = serving(&[("a", 5), ("b", 7)]);
+    let mut assignment = worker.machine.assignment().clone();
+    change_key(&mut assignment);
+    worker.assign(&mut store, assignment);
+    worker.touched(&mut store);
+    worker.connect(&mut store, Some("env1"), &[("a", 4), ("b", 7)]);
+    assert_eq!((stored(&store), worker.doubts().len()), (vec![("a", 5), ("b", 7)], 1));
 }
 
 #[test]
