@@ -13,7 +13,7 @@ use super::placement::Weight;
 pub(super) type EnvironmentKey = (EnvironmentName, Uid);
 
 /// One worker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Worker {
     /// State of its connection.
     pub(super) link: Link,
@@ -38,7 +38,7 @@ pub(super) struct Worker {
 }
 
 /// State of a worker's connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Link {
     /// Its session is alive.
     Connected(Session),
@@ -57,7 +57,7 @@ pub(super) enum Link {
 }
 
 /// What a worker said of itself.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct About {
     pub(super) address: String,
     pub(super) version: String,
@@ -69,7 +69,7 @@ pub(super) struct About {
 }
 
 /// A live session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) id: SessionId,
     /// Environments whose assignment may differ from what the worker was told.
@@ -101,7 +101,7 @@ pub(super) enum InitialState {
 }
 
 /// An update that is not acknowledged yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct InFlight {
     pub(super) nonce: u64,
     /// What it assigned.
