@@ -244,8 +244,12 @@ fn role(environment: Option<&Environment>, worker: &WorkerName, report: &Environ
     }
 }
 
-/// Whether a report is news: not of an earlier grant than the last one that counted.
+/// Whether a report is news: not of an earlier grant than the last one that counted. Of a warm grant only the standby
+/// reports: once that is over, its epoch may be above the holder's, whose word would not count any more.
 fn counts(environment: &Environment, report: &EnvironmentReport) -> bool {
+    if report.grant.intent == Intent::Warm {
+        return false;
+    }
     let not_earlier =
         environment.observed.as_ref().is_none_or(|observed| report.grant.epoch >= observed.report.grant.epoch);
     let twin =
