@@ -122,7 +122,7 @@ impl<'a> Digest<'a> {
             }
         }
         for granted in &state.grants {
-            let at = granted.iter().position(|(epoch, id)| *epoch == fence.epoch && *id == fence.grant);
+            let at = granted.values().position(|grant| grant.epoch == fence.epoch && grant.id == fence.grant);
             self.number(at.map_or(97, |at| (granted.len() - at) as u64));
         }
     }
@@ -291,7 +291,7 @@ impl<'a> Digest<'a> {
             ControlMessage::Confirmed { grants, .. } => {
                 // A grant belongs to one prefix; of the other it is none.
                 for granted in &self.state.grants {
-                    let known = granted.iter().position(|(_, id)| grants.contains(id));
+                    let known = granted.values().position(|grant| grants.contains(&grant.id));
                     self.number(known.map_or(94, |at| (granted.len() - at) as u64));
                 }
             }
@@ -420,7 +420,7 @@ impl<'a> Digest<'a> {
             let Some((grant, generation)) = known else { continue };
             self.number(generation.0);
             let granted = &state.grants[at];
-            let place = granted.values().position(|id| id == grant);
+            let place = granted.values().position(|one| one.id == *grant);
             self.number(place.map_or(93, |place| (granted.len() - place) as u64));
         }
     }

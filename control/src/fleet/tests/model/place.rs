@@ -54,7 +54,7 @@ pub(super) struct Place {
     pub(super) fence: Option<String>,
     pub(super) item: Option<Item>,
     pub(super) marker: bool,
-    /// The data was lost with everything else, and no owner has compared since.
+    /// Everything was lost, and whoever has the last grant has not put it right since.
     pub(super) lost: bool,
     /// The last write was a purge.
     pub(super) purged: bool,
@@ -83,6 +83,11 @@ impl Place {
         *self = Self { lost: true, ..Self::default() };
     }
 
+    /// The fence that stands there.
+    pub(super) fn fence(&self) -> Option<Fence> {
+        self.fence.as_deref().map(|text| Fence::parse(text).expect("only fences are written"))
+    }
+
     fn put(&mut self, put: &Put) {
         self.purged = *put == Put::Purge;
         match put {
@@ -90,7 +95,6 @@ impl Place {
             Put::Marker => {
                 assert!(self.item.is_some(), "an owner takes an item for being there that is not");
                 self.marker = true;
-                self.lost = false;
             }
             Put::Item(item) => {
                 if let Some(before) = self.item.as_ref().filter(|before| before.uid == item.uid) {
@@ -98,16 +102,15 @@ impl Place {
                 }
                 self.item = Some(item.clone());
                 self.marker = true;
-                self.lost = false;
             }
-            Put::Purge => (self.item, self.marker, self.lost) = (None, false, false),
+            Put::Purge => (self.item, self.marker) = (None, false),
         }
     }
 
     /// What stands in the fence after a write never is less than what stood there before.
     fn check_succession(&self, next: &str) {
-        let Some(before) = &self.fence else { return };
-        let (before, next) = (Fence::parse(before).expect("a fence"), Fence::parse(next).expect("a fence"));
+        let Some(before) = self.fence() else { return };
+        let next = Fence::parse(next).expect("only fences are written");
         assert!(before.epoch <= next.epoch, "the fence's epoch fell: {before}, then {next}");
         assert!(
             before.uid == next.uid || before.kind == FenceKind::Released,

@@ -18,8 +18,8 @@ impl State {
     pub(super) fn check_sent(&mut self, assignment: &Assignment) {
         let grant = &assignment.grant;
         let granted = &mut self.grants[index_of(&assignment.environment)];
-        let before = granted.insert(grant.epoch, grant.id.clone());
-        assert!(before.is_none_or(|before| before == grant.id), "an epoch was granted twice: {grant:?}");
+        let before = granted.insert(grant.epoch, grant.clone());
+        assert!(before.is_none_or(|before| before == *grant), "an epoch was granted twice: {grant:?}");
         let key = (StoreName::default_store(), assignment.spec.prefix.clone());
         assert!(self.stored.epochs[&key] >= grant.epoch, "a grant was sent that is not durable: {grant:?}");
         let record = &self.stored.environments[&assignment.environment];
@@ -34,11 +34,12 @@ impl State {
     pub(super) fn check_removal(&self, name: &EnvironmentName) {
         let record = &self.stored.environments[name];
         let place = &self.places[index_of(name)];
-        if record.removal != Some(RemovalKind::Purge) || record.grant.is_none() {
+        // After a loss a worker that is cut off may have put its data there again.
+        if record.removal != Some(RemovalKind::Purge) || record.grant.is_none() || place.lost {
             return;
         }
         assert_eq!((&place.item, place.marker), (&None, false), "a purge that is over left data");
-        let fence = place.fence.as_deref().and_then(Fence::parse);
+        let fence = place.fence();
         let released = |fence: &Fence| fence.kind == FenceKind::Released && fence.uid == record.uid;
         assert!(fence.as_ref().is_none_or(released), "a purge that is over left {fence:?}");
     }
@@ -50,8 +51,8 @@ impl State {
             let expecting = self.nodes.iter().filter(|node| node.expects(&name, place.fence.as_ref()));
             assert!(expecting.count() <= 1, "two workers take {:?} for theirs", place.fence);
             assert!(!place.purged || (place.item.is_none() && !place.marker), "a purge left data");
-            if let Some(fence) = place.fence.as_deref().map(|text| Fence::parse(text).expect("a fence")) {
-                let granted = self.grants[at].get(&fence.epoch);
+            if let Some(fence) = place.fence() {
+                let granted = self.grants[at].get(&fence.epoch).map(|grant| &grant.id);
                 assert_eq!(granted, Some(&fence.grant), "a fence of a grant that nobody was sent");
             }
             if let Some(record) = self.stored.environments.get(&name) {
@@ -81,7 +82,7 @@ impl State {
         }
         let report = known.standing_report().expect("a report of a standing grant");
         assert!(place.marker, "current without a marker");
-        let fence = place.fence.as_deref().and_then(Fence::parse).expect("current without a fence");
+        let fence = place.fence().expect("current without a fence");
         assert_eq!((&fence.uid, fence.kind), (&record.uid, FenceKind::Serving), "current under another's fence");
         assert!(fence.epoch >= report.grant.epoch, "current under an earlier fence than the one reported");
         let highest = record.grant.as_ref().map(|granted| granted.grant.epoch);
@@ -93,39 +94,39 @@ impl State {
     }
 
     /// Nothing fails any more: in the end all is well.
-    pub(super) fn check_that_it_heals(&mut self, note: &mut impl FnMut(&Act)) {
-        let mut happen = |state: &mut Self, act: Act| {
-            note(&act);
-            state.happen(act);
-            state.check();
-        };
+    pub(super) fn check_that_it_heals(&mut self) {
         for at in 0..WORKERS.len() {
             match self.nodes[at].life {
                 Life::Alive => {}
-                Life::Paused => happen(self, Act::Resume(at)),
-                Life::Crashed => happen(self, Act::Restart(at)),
+                Life::Paused => self.heal_by(Act::Resume(at)),
+                Life::Crashed => self.heal_by(Act::Restart(at)),
             }
             let scheduling = self.fleet.workers.get(&w(WORKERS[at])).map(|worker| worker.scheduling);
             if scheduling.is_some_and(|scheduling| scheduling != Scheduling::Active) {
-                happen(self, Act::Schedule(at, Scheduling::Active));
+                self.heal_by(Act::Schedule(at, Scheduling::Active));
             }
         }
         for _ in 0..MOST_LEASES {
-            self.settle(&mut happen);
+            self.settle();
             if self.why_not_well().is_none() {
                 return;
             }
-            happen(self, Act::Pass(Span::Lease));
+            self.heal_by(Act::Pass(Span::Lease));
         }
         panic!("it is not well in the end: {}", self.why_not_well().unwrap_or_default());
     }
 
+    fn heal_by(&mut self, act: Act) {
+        self.happen(act);
+        self.check();
+    }
+
     /// Everything that is on its way arrives.
-    pub(super) fn settle(&mut self, happen: &mut impl FnMut(&mut Self, Act)) {
+    fn settle(&mut self) {
         self.budget = state::Budget { faults: 0, wishes: 0, versions: 0, spans: 0 };
         for _ in 0..MOST_DELIVERIES {
             let Some(act) = self.possible().first().copied() else { return };
-            happen(self, act);
+            self.heal_by(act);
         }
         panic!("it does not become quiet");
     }

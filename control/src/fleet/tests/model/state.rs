@@ -1,6 +1,6 @@
 //! The whole of it: control, two workers, two prefixes, and what is on its way; and what can happen to it.
 
-use flotilla_proto::GrantId;
+use flotilla_proto::Grant;
 
 use super::node::{Down, Life, Node, Sources, Up};
 use super::place::{Operation, Outcome, Place};
@@ -88,7 +88,7 @@ pub(super) struct State {
     pub(super) late: [Vec<Operation>; 2],
     pub(super) budget: Budget,
     /// Every grant that was sent, by prefix.
-    pub(super) grants: [BTreeMap<Epoch, GrantId>; 2],
+    pub(super) grants: [BTreeMap<Epoch, Grant>; 2],
     last_number: u64,
 }
 
@@ -238,7 +238,7 @@ impl State {
             Act::GiveUp(at, environment) => self.give_up(at, environment),
             Act::Late(environment, late) => {
                 let operation = self.late[environment].remove(late);
-                self.places[environment].carry_out(&operation);
+                self.arrive(environment, &operation);
             }
             Act::Source(environment) => {
                 *self.sources.get_mut(&env(ENVIRONMENTS[environment])).expect("one of the two") += 1;
@@ -331,8 +331,20 @@ impl State {
         let name = env(ENVIRONMENTS[environment]);
         let flight = self.nodes[at].running.get(&name).and_then(|writer| writer.flight.clone());
         let Some(flight) = flight.filter(|flight| flight.answer.is_none()) else { return };
-        let outcome = self.places[environment].carry_out(&flight.operation);
+        let outcome = self.arrive(environment, &flight.operation);
         self.nodes[at].outcome(&name, outcome, &self.sources);
+    }
+
+    fn arrive(&mut self, environment: usize, operation: &Operation) -> Outcome {
+        let place = &mut self.places[environment];
+        let outcome = place.carry_out(operation);
+        let writes = |grant: &&Grant| grant.intent != Intent::Warm;
+        let last = self.grants[environment].values().rfind(writes);
+        // A claim alone puts nothing right.
+        if place.marker || place.purged {
+            place.lost &= place.fence().map(|fence| fence.grant) != last.map(|grant| grant.id.clone());
+        }
+        outcome
     }
 
     fn give_up(&mut self, at: usize, environment: usize) {
