@@ -28,7 +28,8 @@ struct Digest<'a> {
 
 /// The digest of a state.
 pub(super) fn digest(state: &State) -> u128 {
-    let mut digest = Digest { state, value: 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, fences: vec![], uids: vec![] };
+    let mut digest =
+        Digest { state, value: 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, fences: vec![], uids: vec![] };
     let budget = &state.budget;
     for spent in [budget.faults, budget.wishes, budget.versions, budget.spans] {
         digest.number(spent.into());
@@ -186,6 +187,7 @@ impl<'a> Digest<'a> {
     fn assignment(&mut self, assignment: &'a Assignment) {
         self.uid(&assignment.uid);
         self.number(assignment.generation.0);
+        self.flag(assignment.take_over.is_some());
         self.grant(Some(&assignment.grant), index_of(&assignment.environment));
     }
 
@@ -398,7 +400,9 @@ impl<'a> Digest<'a> {
         if let Some(about) = &worker.about {
             self.age(about.last_heard);
             let nodes = self.state.nodes.iter();
-            let node = nodes.into_iter().find(|node| node.incarnation.state_directory == about.incarnation.state_directory);
+            let node = nodes
+                .into_iter()
+                .find(|node| node.incarnation.state_directory == about.incarnation.state_directory);
             self.number(node.map_or(0, |node| node.incarnation.start_counter - about.incarnation.start_counter));
         }
         for name in &worker.holds {

@@ -3,7 +3,6 @@
 use flotilla_proto::Uid;
 use flotilla_worker::fence::{Fence, FenceKind};
 
-
 /// The data of an environment, as one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
@@ -40,7 +39,10 @@ pub(super) enum Operation {
 /// What the store says to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Looked { fence: Option<String>, marker: bool },
+    Looked {
+        fence: Option<String>,
+        marker: bool,
+    },
     Compared(Option<Item>),
     Done,
     Refused,
@@ -113,7 +115,7 @@ impl Place {
         let next = Fence::parse(next).expect("only fences are written");
         assert!(before.epoch <= next.epoch, "the fence's epoch fell: {before}, then {next}");
         assert!(
-            before.uid == next.uid || before.kind == FenceKind::Released,
+            before.uid == next.uid || before.kind == FenceKind::Released || self.lost,
             "another environment's fence was overwritten: {before}, then {next}"
         );
         if before.epoch == next.epoch {

@@ -3,9 +3,9 @@
 use flotilla_proto::Initialization;
 use flotilla_worker::fence::{Fence, FenceKind};
 
-use super::place::Item;
-use super::state::{Act, ENVIRONMENTS, Span, State, WORKERS, index_of};
 use super::node::Life;
+use super::place::Item;
+use super::state::{Act, ENVIRONMENTS, Span, State, WORKERS, Wish, index_of};
 use super::*;
 
 /// So many leases it may take until all is well: the longest pauses are of ten minutes.
@@ -111,9 +111,22 @@ impl State {
             if self.why_not_well().is_none() {
                 return;
             }
+            for at in 0..ENVIRONMENTS.len() {
+                if self.is_left_to_the_user(at) {
+                    self.heal_by(Act::User(at, Wish::TakeOver));
+                }
+            }
             self.heal_by(Act::Pass(Span::Lease));
         }
         panic!("it is not well in the end: {}", self.why_not_well().unwrap_or_default());
+    }
+
+    /// After a loss an earlier environment's owner, cut off, may have been the first to claim. That is shown as a conflict,
+    /// and the user decides.
+    fn is_left_to_the_user(&self, at: usize) -> bool {
+        let known = self.fleet.environments.get(&env(ENVIRONMENTS[at]));
+        let waits = |environment: &&environment::Environment| environment.record.take_over.is_none();
+        self.places[at].lost && known.filter(waits).is_some_and(|environment| environment.conflict().is_some())
     }
 
     fn heal_by(&mut self, act: Act) {

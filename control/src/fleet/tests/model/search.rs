@@ -1,67 +1,85 @@
 //! Breadth first from states that matter, and at random from the first one.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
+use super::Scheduling;
 use super::digest::digest;
-use super::state::{Act, Budget, State, Wish};
+use super::state::{Act, Budget, Span, State, Wish, index_of};
 
 /// How many transitions each breadth-first search makes, at most.
-const MOST_TRANSITIONS: usize = 12_000;
+const MOST_TRANSITIONS: usize = 15_000;
 /// How many random histories there are, and how many things happen in each.
 const HISTORIES: u64 = 1000;
 const LENGTH: usize = 200;
 /// In a history everything may happen as often as it likes.
 const UNLIMITED: Budget = Budget { faults: u8::MAX, wishes: u8::MAX, versions: u8::MAX, spans: u8::MAX };
 
+/// A number from the environment of the process.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
 /// A state that is to be gone on from, and how it was reached.
 struct Reached {
     state: State,
+    /// From which of the first states.
+    start: usize,
     path: Vec<Act>,
 }
 
 /// Carries out what happens; if a promise is broken by it, says how it came about.
-fn happen(state: &mut State, path: &[Act], act: Act) {
+fn happen(state: &mut State, from: &Reached, act: Act) {
     let result = catch_unwind(AssertUnwindSafe(|| {
         state.happen(act);
         state.check();
     }));
     if let Err(panic) = result {
-        eprintln!("it came about so: {path:?}, {act:?}");
+        eprintln!("it came about so, from the start {}: {:?}, {act:?}", from.start, from.path);
         resume_unwind(panic);
     }
 }
 
-/// Every state within a budget of what may happen, breadth first, until there were enough transitions.
-fn search(name: &str, mut start: State, budget: Budget) {
+/// The states through which it comes to rest from a state, if nothing else happens.
+fn course(mut state: State) -> Vec<State> {
+    state.budget = Budget { faults: 0, wishes: 0, versions: 0, spans: 0 };
+    let mut course = vec![state.clone()];
+    while let Some(act) = state.possible().first() {
+        state.happen(*act);
+        course.push(state.clone());
+    }
+    course
+}
+
+/// Every state within a budget of what may happen, breadth first from all of these, until there were enough transitions.
+fn search(name: &str, starts: Vec<State>, budget: Budget) {
     let began = Instant::now();
-    start.budget = budget;
-    let mut seen = HashSet::from([digest(&start)]);
-    let mut level = vec![Reached { state: start, path: Vec::new() }];
+    let mut seen = HashSet::new();
+    let mut level: VecDeque<Reached> = VecDeque::new();
+    for (at, mut state) in starts.into_iter().enumerate() {
+        state.budget = budget;
+        if seen.insert(digest(&state)) {
+            level.push_back(Reached { state, start: at, path: Vec::new() });
+        }
+    }
+    let most = number("FLOTILLA_TRANSITIONS").map_or(MOST_TRANSITIONS, |most| usize::try_from(most).unwrap());
     let (mut transitions, mut depth) = (0, 0);
-    while !level.is_empty() && transitions < MOST_TRANSITIONS {
-        let mut next = Vec::new();
-        for reached in &level {
-            for act in reached.state.possible() {
-                let mut state = reached.state.clone();
-                happen(&mut state, &reached.path, act);
-                transitions += 1;
-                if seen.insert(digest(&state)) {
-                    let path = reached.path.iter().copied().chain([act]).collect();
-                    next.push(Reached { state, path });
-                }
+    while let Some(reached) = level.pop_front().filter(|_| transitions < most) {
+        depth = reached.path.len() + 1;
+        for act in reached.state.possible() {
+            let mut state = reached.state.clone();
+            happen(&mut state, &reached, act);
+            transitions += 1;
+            if seen.insert(digest(&state)) {
+                let path = reached.path.iter().copied().chain([act]).collect();
+                level.push_back(Reached { state, start: reached.start, path });
             }
         }
-        level = next;
-        depth += 1;
     }
-    let end = if level.is_empty() { "all" } else { "bounded" };
-    println!(
-        "{name}: {} states, {transitions} transitions, depth {depth} ({end}), {:.1?}",
-        seen.len(),
-        began.elapsed()
-    );
+    let end = if transitions < most { "all" } else { "bounded" };
+    let states = seen.len();
+    println!("{name}: {states} states, {transitions} transitions, depth {depth} ({end}), {:.1?}", began.elapsed());
 }
 
 /// Both environments exist, both workers are connected, and all is well.
@@ -74,9 +92,54 @@ fn steady() -> State {
     state
 }
 
+/// The first environment of the first worker that has one.
+fn owned(state: &State) -> (usize, usize) {
+    let owner = state.nodes.iter().position(|node| !node.running.is_empty()).expect("somebody owns it");
+    let name = state.nodes[owner].running.keys().next().expect("it owns one");
+    (owner, index_of(name))
+}
+
 #[test]
-fn near_the_steady_state_no_promise_is_broken() {
-    search("steady", steady(), Budget { faults: 2, wishes: 1, versions: 1, spans: 2 });
+fn while_environments_find_their_places_no_promise_is_broken() {
+    let mut state = State::new();
+    for act in [Act::User(0, Wish::Create), Act::User(1, Wish::Create)] {
+        state.happen(act);
+    }
+    search("start, nothing fails", vec![state.clone()], Budget { faults: 0, wishes: 0, versions: 0, spans: 0 });
+    search("start, something fails", course(state), Budget { faults: 1, wishes: 1, versions: 0, spans: 1 });
+    search("steady, much fails", vec![steady()], Budget { faults: 3, wishes: 0, versions: 1, spans: 1 });
+}
+
+#[test]
+fn while_an_environment_moves_no_promise_is_broken() {
+    let mut state = steady();
+    state.happen(Act::Schedule(owned(&state).0, Scheduling::Draining));
+    search("draining, nothing fails", vec![state.clone()], Budget { faults: 0, wishes: 0, versions: 2, spans: 1 });
+    search(
+        "draining, undone or more",
+        course(state.clone()),
+        Budget { faults: 0, wishes: 1, versions: 0, spans: 1 },
+    );
+    search("draining, something fails", course(state), Budget { faults: 2, wishes: 0, versions: 0, spans: 1 });
+}
+
+#[test]
+fn while_an_environment_is_purged_no_promise_is_broken() {
+    let mut state = steady();
+    state.happen(Act::User(owned(&state).1, Wish::Purge));
+    search("purge, created again", course(state.clone()), Budget { faults: 0, wishes: 1, versions: 0, spans: 1 });
+    search("purge, something fails", course(state), Budget { faults: 2, wishes: 0, versions: 0, spans: 1 });
+}
+
+#[test]
+fn while_an_owner_stands_still_no_promise_is_broken() {
+    let mut state = steady();
+    let (owner, environment) = owned(&state);
+    state.happen(Act::Source(environment));
+    state.happen(Act::Pause(owner));
+    state.happen(Act::Pass(Span::Lease));
+    search("paused, nothing else", course(state.clone()), Budget { faults: 0, wishes: 0, versions: 1, spans: 1 });
+    search("paused, something else", course(state), Budget { faults: 1, wishes: 1, versions: 0, spans: 1 });
 }
 
 /// Numbers that look like chance and come again with the same seed.
@@ -183,8 +246,10 @@ fn explain(path: &[Act]) -> ! {
 #[test]
 fn random_histories_break_no_promise_and_end_well() {
     let began = Instant::now();
-    let seed = std::env::var("FLOTILLA_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let seeds = seed.map_or(0..HISTORIES, |seed: u64| seed..seed + 1);
+    let seeds = match number("FLOTILLA_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FLOTILLA_HISTORIES").unwrap_or(HISTORIES),
+    };
     let steps: usize = seeds.clone().map(|seed| history(seed).len()).sum();
     println!("{} histories, {steps} steps, {:.1?}", seeds.count(), began.elapsed());
 }

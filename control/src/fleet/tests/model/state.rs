@@ -29,6 +29,8 @@ pub(super) enum Wish {
     Pause,
     Resume,
     Purge,
+    /// Overwrite the foreign fence that is shown.
+    TakeOver,
 }
 
 /// One thing that happens. Workers and environments are named by their place in [`WORKERS`] and [`ENVIRONMENTS`].
@@ -366,7 +368,8 @@ impl State {
     /// Whoever has something on its way all the time is cut off: neither side hears of the other.
     fn pass_lease(&mut self) {
         let is_idle = |node: &Node| {
-            let line = node.line.as_ref().filter(|line| line.welcomed && line.up.is_empty() && line.down.is_empty());
+            let line =
+                node.line.as_ref().filter(|line| line.welcomed && line.up.is_empty() && line.down.is_empty());
             line.filter(|_| node.is_alive()).map(|line| line.id)
         };
         let heard = self.nodes.each_ref().map(is_idle);
@@ -396,6 +399,7 @@ impl State {
             }
             Wish::Pause => Edit::Pause.into(),
             Wish::Resume => Edit::Resume.into(),
+            Wish::TakeOver => Edit::Resync(Claim::TakeOver).into(),
             Wish::Purge => Action::Delete(RemovalRequest::Purge),
         };
         self.command(Command::Mutate(mutation(name, action)));

@@ -118,6 +118,9 @@ impl Writer {
     /// A new assignment of the same environment.
     pub(super) fn reassign(&mut self, assignment: Assignment) {
         if assignment.grant == self.assignment.grant {
+            if assignment.take_over.is_some() && matches!(self.standing, Standing::Conflict(_)) {
+                self.standing = Standing::Unknown;
+            }
             self.assignment = assignment;
             return;
         }
@@ -253,6 +256,7 @@ impl Writer {
             self.standing = Standing::Held;
             self.attempts.clear();
             self.content = Content::Unknown;
+            self.assignment.take_over = None;
         }
         self.expected = Some(value);
     }
@@ -269,14 +273,14 @@ impl Writer {
         if self.is_ended_by_us(fence.as_deref()) {
             return self.lose(Standing::Ended);
         }
-        let Assignment { uid, grant, .. } = &self.assignment;
+        let Assignment { uid, grant, take_over, .. } = &self.assignment;
         let claimant = Claimant {
             fleet: me.fleet,
             uid,
             grant,
             incarnation: me.incarnation,
             expected: self.expected.as_deref(),
-            take_over: None,
+            take_over: take_over.as_ref(),
         };
         match (judge(&found, &claimant), fence) {
             (Verdict::Expected, _) => {
@@ -305,6 +309,7 @@ impl Writer {
             Some(_) => {}
             None => self.content = Content::Unknown,
         }
+        self.assignment.take_over = None;
         self.must_advance = true;
         self.expected = Some(value);
         self.attempts.clear();
@@ -337,7 +342,8 @@ impl Writer {
 
     /// The session is over, or a while has passed: what was asked is to be asked again.
     pub(super) fn ask_again(&mut self) {
-        if let Standing::Absent(confirmation @ (Confirmation::Asked(_) | Confirmation::Denied)) = &mut self.standing {
+        if let Standing::Absent(confirmation @ (Confirmation::Asked(_) | Confirmation::Denied)) = &mut self.standing
+        {
             *confirmation = Confirmation::Wanted;
         }
     }
