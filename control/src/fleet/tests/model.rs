@@ -10,7 +10,9 @@ mod place;
 mod writer;
 // A worker.
 mod node;
-// All of it, and what can happen.
+// What can happen.
+mod act;
+// All of it, and what comes of that.
 mod state;
 // What must hold.
 mod properties;

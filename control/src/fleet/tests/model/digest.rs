@@ -4,7 +4,7 @@
 use flotilla_proto::{Grant, Uid};
 use flotilla_worker::fence::Fence;
 
-use super::node::{Down, Life, Node, Up};
+use super::node::{Down, Node, Up};
 use super::place::{Item, Operation, Outcome, Place, Put};
 use super::state::{ENVIRONMENTS, State, index_of};
 use super::writer::{Confirmation, Content, Flight, Standing, Writer};
@@ -159,7 +159,6 @@ impl<'a> Digest<'a> {
 
     fn node(&mut self, node: &'a Node) {
         self.word(&node.life);
-        self.flag(node.life == Life::Alive);
         self.number(node.old.len() as u64);
         for (_, up) in &node.old {
             self.up(up);

@@ -3,9 +3,10 @@
 use flotilla_proto::Initialization;
 use flotilla_worker::fence::{Fence, FenceKind};
 
+use super::act::{Act, Budget, Span, Wish};
 use super::node::Life;
 use super::place::Item;
-use super::state::{Act, ENVIRONMENTS, Span, State, WORKERS, Wish, index_of};
+use super::state::{ENVIRONMENTS, State, WORKERS, index_of};
 use super::*;
 
 /// So many leases it may take until all is well: the longest pauses are of ten minutes.
@@ -95,13 +96,13 @@ impl State {
 
     /// Nothing fails any more: in the end all is well.
     pub(super) fn check_that_it_heals(&mut self) {
-        for at in 0..WORKERS.len() {
+        for (at, name) in WORKERS.into_iter().enumerate() {
             match self.nodes[at].life {
                 Life::Alive => {}
                 Life::Paused => self.heal_by(Act::Resume(at)),
                 Life::Crashed => self.heal_by(Act::Restart(at)),
             }
-            let scheduling = self.fleet.workers.get(&w(WORKERS[at])).map(|worker| worker.scheduling);
+            let scheduling = self.fleet.workers.get(&w(name)).map(|worker| worker.scheduling);
             if scheduling.is_some_and(|scheduling| scheduling != Scheduling::Active) {
                 self.heal_by(Act::Schedule(at, Scheduling::Active));
             }
@@ -136,7 +137,7 @@ impl State {
 
     /// Everything that is on its way arrives.
     fn settle(&mut self) {
-        self.budget = state::Budget { faults: 0, wishes: 0, versions: 0, spans: 0 };
+        self.budget = Budget { faults: 0, wishes: 0, versions: 0, spans: 0 };
         for _ in 0..MOST_DELIVERIES {
             let Some(act) = self.possible().first().copied() else { return };
             self.heal_by(act);
