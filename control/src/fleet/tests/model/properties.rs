@@ -1,10 +1,10 @@
 //! What must hold in every state, and what must come about once nothing fails any more.
 
-use flotilla_proto::Initialization;
+use flotilla_proto::{GrantId, Initialization};
 use flotilla_worker::fence::{Fence, FenceKind};
 
 use super::act::{Act, Budget, Span, Wish};
-use super::node::Life;
+use super::node::{Life, Node};
 use super::place::Item;
 use super::state::{ENVIRONMENTS, State, WORKERS, index_of};
 use super::*;
@@ -29,6 +29,18 @@ impl State {
             let granted = record.grant.as_ref().map(|granted| &granted.grant);
             assert_eq!(granted, Some(grant), "a grant was sent that is not durable");
         }
+    }
+
+    /// Control confirms a worker's grants: they are the present ones.
+    pub(super) fn check_confirmed(&self, session: SessionId, grants: &[GrantId]) {
+        let of_session = |node: &&Node| node.line.as_ref().is_some_and(|line| line.id == session);
+        // One whose session is over does not hear of it.
+        let Some(node) = self.nodes.iter().find(of_session) else { return };
+        let present = |id: &GrantId| {
+            let granted = self.stored.environments.values().filter_map(|record| record.grant.as_ref());
+            granted.into_iter().any(|granted| granted.grant.id == *id && granted.worker == node.name)
+        };
+        assert!(grants.iter().all(present), "a grant that is over was confirmed: {grants:?}");
     }
 
     /// Control forgets an environment: if it was purged, only the released fence is left.
@@ -83,6 +95,7 @@ impl State {
         }
         let report = known.standing_report().expect("a report of a standing grant");
         assert!(place.marker, "current without a marker");
+        assert!(report.flags > 0, "current before the comparison's last write was acknowledged: {report:?}");
         let fence = place.fence().expect("current without a fence");
         assert_eq!((&fence.uid, fence.kind), (&record.uid, FenceKind::Serving), "current under another's fence");
         assert!(fence.epoch >= report.grant.epoch, "current under an earlier fence than the one reported");

@@ -10,7 +10,7 @@ use super::digest::digest;
 use super::state::{State, index_of};
 
 /// How many transitions each breadth-first search makes, at most.
-const MOST_TRANSITIONS: usize = 15_000;
+const MOST_TRANSITIONS: usize = 10_000;
 /// How many random histories there are, and how many things happen in each.
 const HISTORIES: u64 = 1000;
 const LENGTH: usize = 200;

@@ -296,9 +296,9 @@ impl State {
                     self.check_sent(assignment);
                 }
             }
+            ControlMessage::Confirmed { grants, .. } => self.check_confirmed(session, grants),
             ControlMessage::Welcome(_)
             | ControlMessage::InitialStateComplete
-            | ControlMessage::Confirmed { .. }
             | ControlMessage::NothingMoves
             | ControlMessage::Request { .. }
             | ControlMessage::GoAway { .. } => {}
