@@ -2,7 +2,7 @@
 //!
 //! The fleet is the real one, and so is the judgement of a found fence. Workers are abstract: see [`writer`]. First every
 //! state near some that matter, breadth first; then long random histories, each ended by healing everything.
-//! `FLOTILLA_SEED=n` plays one of those histories again.
+//! `FLOTILLA_SEED=n` plays one of those histories again; `FLOTILLA_HISTORIES=n` and `FLOTILLA_TRANSITIONS=n` search longer.
 
 // A prefix of the store.
 mod place;

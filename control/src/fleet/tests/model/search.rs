@@ -10,7 +10,7 @@ use super::digest::digest;
 use super::state::{State, index_of};
 
 /// How many transitions each breadth-first search makes, at most.
-const MOST_TRANSITIONS: usize = 10_000;
+const MOST_TRANSITIONS: usize = 12_000;
 /// How many random histories there are, and how many things happen in each.
 const HISTORIES: u64 = 1000;
 const LENGTH: usize = 200;
@@ -115,7 +115,7 @@ fn while_environments_find_their_places_no_promise_is_broken() {
         state.happen(act);
     }
     search("start, nothing fails", vec![state.clone()], Budget { faults: 0, wishes: 0, versions: 0, spans: 0 });
-    search("start, something fails", course(state), Budget { faults: 1, wishes: 1, versions: 0, spans: 1 });
+    search("start, something fails", course(state), Budget { faults: 1, wishes: 0, versions: 0, spans: 1 });
     search("steady, much fails", vec![steady()], Budget { faults: 3, wishes: 0, versions: 1, spans: 1 });
 }
 
@@ -129,7 +129,7 @@ fn while_an_environment_moves_no_promise_is_broken() {
         course(state.clone()),
         Budget { faults: 0, wishes: 1, versions: 0, spans: 1 },
     );
-    search("draining, something fails", course(state), Budget { faults: 2, wishes: 0, versions: 0, spans: 1 });
+    search("draining, something fails", course(state), Budget { faults: 1, wishes: 0, versions: 0, spans: 1 });
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn while_an_environment_is_purged_no_promise_is_broken() {
     let mut state = steady();
     state.happen(Act::User(owned(&state).1, Wish::Purge));
     search("purge, created again", course(state.clone()), Budget { faults: 0, wishes: 1, versions: 0, spans: 1 });
-    search("purge, something fails", course(state), Budget { faults: 2, wishes: 0, versions: 0, spans: 1 });
+    search("purge, something fails", course(state), Budget { faults: 1, wishes: 0, versions: 0, spans: 1 });
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn while_an_owner_stands_still_no_promise_is_broken() {
     state.happen(Act::Pause(owner));
     state.happen(Act::Pass(Span::Lease));
     search("paused, nothing else", course(state.clone()), Budget { faults: 0, wishes: 0, versions: 1, spans: 1 });
-    search("paused, something else", course(state), Budget { faults: 1, wishes: 1, versions: 0, spans: 1 });
+    search("paused, something else", course(state), Budget { faults: 1, wishes: 0, versions: 0, spans: 1 });
 }
 
 /// Numbers that look like chance and come again with the same seed.
