@@ -115,7 +115,7 @@ pub(crate) struct Counts {
 }
 
 /// The whole state of control. Owned by one task.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fleet {
     settings: FleetSettings,
     now: Timestamp,
@@ -157,14 +157,14 @@ pub(crate) struct Fleet {
 }
 
 /// A store, and where it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Store {
     url: StoreUrl,
     endpoint: StoreEndpoint,
 }
 
 /// What a step has come to so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Gathered {
     changes: Vec<Change>,
     effects: Vec<Effect>,
@@ -188,7 +188,7 @@ struct Gathered {
 }
 
 /// A reply in the making.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Answer {
     /// This.
     Ready(Result<Reply, Refusal>),

@@ -36,8 +36,9 @@ impl Fleet {
         let record = &mut environment.record;
         let epoch = grant.epoch;
         let before = record.grant.replace(GrantRecord { worker: worker.clone(), grant });
-        if intent == Intent::Serve {
-            record.released = None;
+        match intent {
+            Intent::Warm | Intent::Serve => record.released = None,
+            Intent::Release | Intent::Purge => environment.last_ending = epoch,
         }
         environment.regrant_at = None;
         let reason = environment.moving.take();

@@ -207,7 +207,7 @@ impl std::fmt::Debug for SpecChange {
 }
 
 /// What the fleet wants done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Effect {
     /// Make this durable before any other effect of the step.
     Persist(Change),
@@ -232,7 +232,7 @@ pub(crate) enum Effect {
 }
 
 /// The answer to a command that was not refused.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Reply {
     /// The environment after the change; `None` when it is gone (deleted, abandoned).
     Environment(Option<Box<flotilla_proto::v1::Environment>>),

@@ -13,7 +13,7 @@ use flotilla_proto::{Timestamp, Uid};
 const REMEMBERED: Duration = Duration::from_hours(7 * 24);
 
 /// The environments that were removed or abandoned in the last 7 days.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ended {
     at: BTreeMap<Uid, Timestamp>,
     by_time: BTreeSet<(Timestamp, Uid)>,

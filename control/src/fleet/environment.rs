@@ -35,6 +35,8 @@ pub(super) struct Environment {
     pub(super) holder: Option<WorkerName>,
     /// The last report that counts.
     pub(super) observed: Option<Observed>,
+    /// The epoch under which it was last to be released or purged: what was said under an earlier one stands no longer.
+    pub(super) last_ending: Epoch,
     /// Workers that could not carry it out, and what they could not.
     pub(super) parked: BTreeMap<WorkerName, Parked>,
     /// Where the proof of a new key is.
@@ -152,6 +154,7 @@ impl Environment {
         Self {
             holder: record.grant.as_ref().map(|granted| granted.worker.clone()),
             observed: None,
+            last_ending: Epoch::default(),
             parked: BTreeMap::new(),
             rotation,
             regrant_at: None,
@@ -225,11 +228,14 @@ impl Environment {
 
     /// What the status is made of: the report of the highest grant that has reported. Until a new owner serves it is the
     /// last owner's, which was in line when the new one took over; and what a worker said under a grant stands until it
-    /// has reported under its next one.
+    /// has reported under its next one, unless it was to end it in between.
     pub(super) fn standing_report(&self) -> Option<&EnvironmentReport> {
         let holder = self.holder.as_ref()?;
         let last = || self.record.predecessor.as_ref().and_then(|last| self.report_under(last));
-        let own = || self.observed.as_ref().filter(|observed| observed.worker == *holder).map(|one| &one.report);
+        let own = || {
+            let observed = self.observed.as_ref().filter(|observed| observed.worker == *holder)?;
+            (observed.report.grant.epoch > self.last_ending).then_some(&observed.report)
+        };
         self.report_of_grant().or_else(last).or_else(own)
     }
 

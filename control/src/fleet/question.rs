@@ -16,14 +16,14 @@ use super::{Fleet, refuse};
 pub(super) struct QuestionId(u64);
 
 /// Questions that are not answered yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Questions {
     last: u64,
     open: BTreeMap<QuestionId, Open>,
     deadlines: BTreeSet<(Timestamp, QuestionId)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Open {
     id: QuestionId,
     session: SessionId,
@@ -33,7 +33,7 @@ struct Open {
 }
 
 /// Who waits for an answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Asker {
     /// A caller.
     Command(CommandId),

@@ -16,13 +16,13 @@ pub(super) const MOST_REMEMBERED: usize = 100_000;
 pub(super) const FULL: &str = "100000 request ids were used within the last hour and no more are remembered; send the request without a request_id, or later";
 
 /// Request ids of the last hour.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Requests {
     answered: BTreeMap<String, Answered>,
     by_time: BTreeSet<(Timestamp, String)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Answered {
     digest: String,
     environment: EnvironmentName,

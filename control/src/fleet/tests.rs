@@ -20,6 +20,8 @@ mod reports;
 mod rotations;
 // Random histories.
 mod properties;
+// Every state near some that matter, and long histories.
+mod model;
 // Ten thousand environments.
 mod scale;
 

@@ -13,7 +13,7 @@ use super::placement::Weight;
 pub(super) type EnvironmentKey = (EnvironmentName, Uid);
 
 /// One worker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Worker {
     /// State of its connection.
     pub(super) link: Link,
@@ -41,7 +41,7 @@ pub(super) struct Worker {
 }
 
 /// State of a worker's connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Link {
     /// Its session is alive.
     Connected(Session),
@@ -60,7 +60,7 @@ pub(super) enum Link {
 }
 
 /// What a worker said of itself.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct About {
     pub(super) address: String,
     pub(super) version: String,
@@ -72,7 +72,7 @@ pub(super) struct About {
 }
 
 /// A live session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) id: SessionId,
     /// Environments whose assignment may differ from what the worker was told.
@@ -104,7 +104,7 @@ pub(super) enum InitialState {
 }
 
 /// An update that is not acknowledged yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct InFlight {
     pub(super) nonce: u64,
     /// What it assigned.

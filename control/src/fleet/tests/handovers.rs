@@ -78,6 +78,18 @@ fn who_cannot_get_ready_in_time_is_dropped_and_another_is_asked() {
 }
 
 #[test]
+fn who_is_ready_when_nobody_waits_for_it_any_more_has_no_say() {
+    let mut world = warming();
+    let late = world.report_of("w2", "a");
+    world.advance(WARM);
+    assert_eq!(intent(&world, "w2"), None);
+    world.say("w2", WorkerMessage::Report(vec![late]));
+    assert!(is_current(&world));
+    world.report("w1", "a", |report| report.source_state = Some(SourceState::Interrupted));
+    assert!(!is_current(&world), "the holder's word counts");
+}
+
+#[test]
 fn who_did_not_manage_is_asked_again_later() {
     let mut world = warming();
     world.advance(WARM);

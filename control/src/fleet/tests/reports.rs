@@ -109,6 +109,21 @@ fn a_report_of_an_earlier_grant_or_another_uid_does_not_count() {
 }
 
 #[test]
+fn what_was_said_before_a_pause_is_no_status_after_it() {
+    let mut world = one();
+    world.report("w1", "a", |_| {});
+    assert_eq!(world.initialization("a"), v1::Initialization::Current);
+    let before = world.report_of("w1", "a");
+    world.act("a", Edit::Pause).unwrap();
+    world.act("a", Edit::Resume).unwrap();
+    assert_eq!(world.initialization("a"), v1::Initialization::Stale, "it may have released meanwhile");
+    world.say("w1", WorkerMessage::Report(vec![before]));
+    assert_eq!(world.initialization("a"), v1::Initialization::Stale, "said before it was told");
+    world.report("w1", "a", |_| {});
+    assert_eq!(world.initialization("a"), v1::Initialization::Current);
+}
+
+#[test]
 fn the_old_owners_word_stands_until_the_new_one_has_reported() {
     let mut world = one();
     world.report("w1", "a", |report| report.flags = 1);

@@ -77,6 +77,58 @@ pub(super) fn settings(term: Term) -> FleetSettings {
     }
 }
 
+impl Stored {
+    /// What a control that starts finds.
+    pub(super) fn remembered(&self, stores: Vec<(StoreName, StoreUrl)>) -> Remembered {
+        Remembered {
+            environments: self.environments.values().cloned().collect(),
+            epochs: self.epochs.iter().map(|((s, p), e)| (s.clone(), p.clone(), *e)).collect(),
+            stores,
+            requests: self.requests.values().cloned().collect(),
+            ended: self.ended.iter().map(|(uid, at)| (uid.clone(), *at)).collect(),
+            workers: self.workers.iter().map(|(worker, how)| (worker.clone(), *how)).collect(),
+            events: self.events.clone(),
+        }
+    }
+
+    /// Makes a change durable.
+    pub(super) fn persist(&mut self, change: &Change) {
+        match change {
+            Change::PutEnvironment(record) => {
+                self.environments.insert(record.name.clone(), (**record).clone());
+            }
+            Change::DeleteEnvironment { environment } => {
+                self.environments.remove(environment);
+            }
+            Change::PutEpoch { store, prefix, epoch } => {
+                let before = self.epochs.insert((store.clone(), prefix.clone()), *epoch);
+                assert!(before.is_none_or(|before| before < *epoch), "an epoch fell or was given twice");
+            }
+            Change::PutRequest { request, environment, at } => {
+                self.requests.insert(request.id.clone(), (request.clone(), environment.clone(), *at));
+            }
+            Change::ForgetRequests { before } => self.requests.retain(|_, (_, _, at)| *at >= *before),
+            Change::PutEnded { uid, at } => {
+                self.ended.insert(uid.clone(), *at);
+            }
+            Change::ForgetEnded { before } => self.ended.retain(|_, at| *at >= *before),
+            Change::PutTerm { term } => self.term = *term,
+            Change::PutWorker { worker, scheduling } => {
+                self.workers.insert(worker.clone(), *scheduling);
+            }
+            Change::DeleteWorker { worker } => {
+                self.workers.remove(worker);
+            }
+            Change::PutEvent(event) => {
+                let last = self.events.last().map_or(0, |event| event.number);
+                assert_eq!(event.number, last + 1, "events follow each other");
+                self.events.push((**event).clone());
+            }
+            Change::PutStore { .. } => {}
+        }
+    }
+}
+
 impl World {
     pub(super) fn new() -> Self {
         let url = |url| StoreUrl::parse("url", url).unwrap();
@@ -103,15 +155,7 @@ impl World {
     /// Control stops and starts from what is stored; all sessions are gone.
     pub(super) fn restart(&mut self) {
         self.stored.term = self.stored.term.next();
-        let remembered = Remembered {
-            environments: self.stored.environments.values().cloned().collect(),
-            epochs: self.stored.epochs.iter().map(|((s, p), e)| (s.clone(), p.clone(), *e)).collect(),
-            stores: self.stores.clone(),
-            requests: self.stored.requests.values().cloned().collect(),
-            ended: self.stored.ended.iter().map(|(uid, at)| (uid.clone(), *at)).collect(),
-            workers: self.stored.workers.iter().map(|(worker, how)| (worker.clone(), *how)).collect(),
-            events: self.stored.events.clone(),
-        };
+        let remembered = self.stored.remembered(self.stores.clone());
         for player in self.players.values_mut() {
             player.session = None;
         }
@@ -143,7 +187,7 @@ impl World {
 
     fn apply(&mut self, effect: &Effect, inputs: &mut std::collections::VecDeque<Input>) {
         match effect {
-            Effect::Persist(change) => self.persist(change),
+            Effect::Persist(change) => self.stored.persist(change),
             Effect::Send { session, message } => {
                 let player = self.players.values_mut().find(|player| player.session == Some(*session));
                 if let Some(answer) = player.and_then(|player| player.hear(message)) {
@@ -161,42 +205,6 @@ impl World {
             | Effect::WorkerChanged { .. }
             | Effect::WorkerRemoved { .. }
             | Effect::Note(_) => {}
-        }
-    }
-
-    fn persist(&mut self, change: &Change) {
-        match change {
-            Change::PutEnvironment(record) => {
-                self.stored.environments.insert(record.name.clone(), (**record).clone());
-            }
-            Change::DeleteEnvironment { environment } => {
-                self.stored.environments.remove(environment);
-            }
-            Change::PutEpoch { store, prefix, epoch } => {
-                let before = self.stored.epochs.insert((store.clone(), prefix.clone()), *epoch);
-                assert!(before.is_none_or(|before| before < *epoch), "an epoch fell or was given twice");
-            }
-            Change::PutRequest { request, environment, at } => {
-                self.stored.requests.insert(request.id.clone(), (request.clone(), environment.clone(), *at));
-            }
-            Change::ForgetRequests { before } => self.stored.requests.retain(|_, (_, _, at)| *at >= *before),
-            Change::PutEnded { uid, at } => {
-                self.stored.ended.insert(uid.clone(), *at);
-            }
-            Change::ForgetEnded { before } => self.stored.ended.retain(|_, at| *at >= *before),
-            Change::PutTerm { term } => self.stored.term = *term,
-            Change::PutWorker { worker, scheduling } => {
-                self.stored.workers.insert(worker.clone(), *scheduling);
-            }
-            Change::DeleteWorker { worker } => {
-                self.stored.workers.remove(worker);
-            }
-            Change::PutEvent(event) => {
-                let last = self.stored.events.last().map_or(0, |event| event.number);
-                assert_eq!(event.number, last + 1, "events follow each other");
-                self.stored.events.push((**event).clone());
-            }
-            Change::PutStore { .. } => {}
         }
     }
 
@@ -429,7 +437,7 @@ pub(super) fn mutation(name: &str, action: impl Into<Action>) -> Mutation {
     Mutation { environment: env(name), action: action.into(), etag: None, request: None, validate_only: false }
 }
 
-fn assert_persists_come_first(effects: &[Effect]) {
+pub(super) fn assert_persists_come_first(effects: &[Effect]) {
     let is_persist = |effect: &Effect| matches!(effect, Effect::Persist(_));
     let first_other = effects.iter().position(|effect| !is_persist(effect)).unwrap_or(effects.len());
     assert!(!effects[first_other..].iter().any(is_persist), "something is done before all is durable");
