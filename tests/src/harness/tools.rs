@@ -13,9 +13,9 @@ pub fn binary_directory() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// A binary of that directory.
+/// A binary of that directory. The path is absolute, for processes are started in directories of their own.
 pub fn binary_in(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
-    let path = directory.join(name);
+    let path = std::path::absolute(directory.join(name))?;
     if !path.is_file() {
         bail!("{} does not exist: build it with `cargo build --bins`", path.display());
     }
