@@ -54,8 +54,8 @@ impl Fleet {
             self.gathering = None;
             self.gathered.retry_unplaced = true;
         }
-        // Room that came free is offered to those that wait.
-        if std::mem::take(&mut self.gathered.retry_unplaced) && self.has_room() {
+        // Room that came free is offered to those that wait, unless they wait for more of it.
+        if std::mem::take(&mut self.gathered.retry_unplaced) && self.gathering.is_none() && self.has_room() {
             for name in self.unplaced.clone() {
                 if self.reconsider(&name) {
                     orphans.insert(name);

@@ -67,11 +67,12 @@ pub(crate) async fn run(binaries: &Path, options: &Options) -> anyhow::Result<()
 
     let begin = started();
     let before = moves(&fleet).await?;
+    let share = u32::try_from(options.environments.div_ceil(options.workers + 1))?;
+    let excess: u32 = loads(&fleet).await?.iter().map(|load| load.saturating_sub(share)).sum();
     sessions.push(Session::start(&url, &worker(options.workers)));
-    let share = options.environments / (options.workers + 1);
-    settled(&fleet, options, options.workers + 1).await;
+    nobody_above(&fleet, share, options.workers + 1).await;
     println!(
-        "a worker joined: {} moves, at least {share} make the share of it, in {:.1} s",
+        "a worker joined: {} moves, of {excess} that others had above the new share, in {:.1} s",
         moves(&fleet).await? - before,
         begin.elapsed().as_secs_f64()
     );
@@ -140,16 +141,15 @@ async fn all_current_again(fleet: &Fleet, options: &Options, moved: u64) {
     all_current(fleet, options.environments).await;
 }
 
-/// How many environments each worker that has any has, in the order of names.
+/// How many environments each worker has, in the order of names.
 async fn loads(fleet: &Fleet) -> anyhow::Result<Vec<u32>> {
     let mut client = FleetServiceClient::new(Endpoint::from_shared(fleet.control_url())?.connect().await?);
     let request = ListWorkersRequest { page_size: 1000, ..ListWorkersRequest::default() };
     let workers = client.list_workers(request).await?.into_inner().workers;
-    Ok(workers.iter().map(|worker| worker.environments).filter(|environments| *environments > 0).collect())
+    Ok(workers.iter().map(|worker| worker.environments).collect())
 }
 
-async fn settled(fleet: &Fleet, options: &Options, workers: usize) {
-    let share = u32::try_from(options.environments.div_ceil(workers)).unwrap_or(u32::MAX);
+async fn nobody_above(fleet: &Fleet, share: u32, workers: usize) {
     wait_until("nobody has more than the share", BOUND, async || {
         let loads = loads(fleet).await.map_err(|error| error.to_string())?;
         let most = loads.iter().max().copied().unwrap_or_default();
@@ -163,7 +163,8 @@ async fn settled(fleet: &Fleet, options: &Options, workers: usize) {
 }
 
 async fn print_loads(fleet: &Fleet) -> anyhow::Result<()> {
-    let loads = loads(fleet).await?;
+    // Who was cut off is still listed.
+    let loads: Vec<_> = loads(fleet).await?.into_iter().filter(|load| *load > 0).collect();
     let (least, most) = (loads.iter().min().copied().unwrap_or(0), loads.iter().max().copied().unwrap_or(0));
     println!("loads: {} workers with {least} to {most}", loads.len());
     Ok(())
