@@ -7,6 +7,8 @@
 mod comparison;
 // Items that stay although a payload says otherwise.
 mod doubts;
+// Payloads that would remove too much.
+mod guard;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use flotilla_proto::Timestamp;
 pub use self::comparison::{Comparison, Differences, Evidence, StoredText};
 pub use self::doubts::{Authority, SECOND_OPINION_AFTER};
 use self::doubts::{Doubt, Kept, Sent};
+pub use self::guard::{Lacking, is_too_much};
 use crate::source::{FullPayload, Kind};
 
 /// Names an item of an environment.
@@ -54,6 +57,8 @@ struct Collection {
 pub struct Dataset {
     flags: Collection,
     segments: Collection,
+    /// A payload that would remove too much is not believed at once.
+    guarded: bool,
 }
 
 /// What an environment held at one moment, in key order.
@@ -143,6 +148,11 @@ impl Dataset {
         self.of(kind).items.len() as u64
     }
 
+    /// How many items are held.
+    fn len(&self) -> usize {
+        self.flags.items.len() + self.segments.items.len()
+    }
+
     /// Bytes of JSON held.
     pub fn bytes(&self) -> u64 {
         self.flags.bytes + self.segments.bytes
@@ -166,6 +176,7 @@ impl Dataset {
     /// changed.
     pub fn replace(&mut self, payload: &FullPayload, authority: Authority, now: Timestamp) -> Vec<ItemId> {
         let mut changed = Vec::new();
+        let held_before = self.len();
         let mut present: [HashSet<&str>; 2] = Default::default();
         for rejected in payload.rejected() {
             present[rejected.kind as usize].insert(&rejected.key);
@@ -184,12 +195,21 @@ impl Dataset {
         for item in payload.items().filter(|item| item.deleted) {
             deleted[item.kind as usize].insert(item.key, item.version);
         }
-        for kind in [Kind::Flag, Kind::Segment] {
-            let (present, deleted) = (&present[kind as usize], &deleted[kind as usize]);
+        let gone = [Kind::Flag, Kind::Segment].map(|kind| {
+            let is_gone = |key: &&Arc<str>| !present[kind as usize].contains(&***key);
+            self.of(kind).items.keys().filter(is_gone).cloned().collect::<Vec<_>>()
+        });
+        let is_held_back = self.guarded
+            && authority != Authority::OfAnotherLineage
+            && is_too_much(gone.iter().map(Vec::len).sum(), held_before);
+        for (kind, gone) in [Kind::Flag, Kind::Segment].into_iter().zip(gone) {
+            let deleted = &deleted[kind as usize];
             let collection = self.of_mut(kind);
-            let gone: Vec<_> = collection.items.keys().filter(|key| !present.contains(&***key)).cloned().collect();
             for key in gone {
                 let sent = deleted.get(&*key).map_or(Sent::Nothing, |version| Sent::Deleted(*version));
+                if is_held_back && collection.hold_back(&key, sent, now) == Kept::Yes {
+                    continue;
+                }
                 if collection.doubt(&key, sent, authority, now) == Kept::No {
                     match authority {
                         Authority::OfAnotherLineage => drop(collection.remove(&key)),

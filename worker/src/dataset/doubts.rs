@@ -48,8 +48,10 @@ pub(super) enum Sent {
 /// Why an item stays, and since when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Doubt {
-    sent: Sent,
-    since: Timestamp,
+    pub(super) sent: Sent,
+    pub(super) since: Timestamp,
+    /// For the guard's sake.
+    pub(super) guarded: bool,
 }
 
 /// Whether an item stays as it is held.
@@ -81,7 +83,7 @@ impl Sent {
     }
 
     /// Whether this takes back an item that is held in a version.
-    fn takes_back(self, held: u64) -> bool {
+    pub(super) fn takes_back(self, held: u64) -> bool {
         match self {
             Self::Live(version) => version < held,
             Self::Deleted(version) => version <= held,
@@ -91,6 +93,11 @@ impl Sent {
 }
 
 impl Doubt {
+    /// Whether the item would go, rather than change.
+    pub(super) fn is_about_removal(&self) -> bool {
+        matches!(self.sent, Sent::Deleted(_) | Sent::Nothing)
+    }
+
     fn is_ripe(&self, now: Timestamp) -> bool {
         now.since(self.since) >= SECOND_OPINION_AFTER
     }
@@ -113,7 +120,8 @@ impl Collection {
             return Kept::No;
         }
         let since = known.filter(|doubt| !doubt.is_ripe(now)).map_or(now, |doubt| doubt.since);
-        self.doubts.insert(Arc::clone(key), Doubt { sent, since });
+        let guarded = known.is_some_and(|doubt| doubt.guarded);
+        self.doubts.insert(Arc::clone(key), Doubt { sent, since, guarded });
         Kept::Yes
     }
 
@@ -161,20 +169,26 @@ impl Dataset {
         doubts.map(|doubt| doubt.since.after(SECOND_OPINION_AFTER)).min()
     }
 
-    /// Takes over what a store holds of an item, in doubt, if that is newer than all that is known of it. Whether it was.
-    pub fn adopt(&mut self, stored: StoredText, now: Timestamp) -> bool {
+    /// Takes over, in doubt, what a store holds of items that is newer than all that is known of them. Returns which.
+    pub fn adopt(&mut self, stored: Vec<StoredText>, now: Timestamp) -> BTreeSet<ItemId> {
+        let adopted = stored.into_iter().filter_map(|stored| self.adopt_one(stored, now)).collect();
+        self.guard_adopted();
+        adopted
+    }
+
+    fn adopt_one(&mut self, stored: StoredText, now: Timestamp) -> Option<ItemId> {
         let StoredText { id: ItemId { kind, key }, version, body } = stored;
         let collection = self.of_mut(kind);
         let known = collection.known_version(&key).max(collection.taken_back.get(&key).copied());
         if known.is_some_and(|known| version <= known) {
-            return false;
+            return None;
         }
         let sent = collection.items.get(&key).map_or(Sent::Nothing, |held| Sent::Live(held.version));
-        let doubt = collection.doubts.get(&key).copied().unwrap_or(Doubt { sent, since: now });
+        let doubt = collection.doubts.get(&key).copied().unwrap_or(Doubt { sent, since: now, guarded: false });
         let key = collection.shared_key(&key);
         collection.put(Arc::clone(&key), Held { version, body, since: now });
-        collection.doubts.insert(key, doubt);
-        true
+        collection.doubts.insert(Arc::clone(&key), doubt);
+        Some(ItemId { kind, key })
     }
 
     /// Applies a full payload that came over a second connection, beside the one that is followed, to the items whose

@@ -217,7 +217,7 @@ fn another_lineage_is_believed_in_one_step() {
     assert_eq!((body(&dataset, "a"), body(&dataset, "b")), (Some(&b"new"[..]), None));
     assert!(doubted(&dataset).is_empty());
     assert!(
-        dataset.adopt(stored("a", 2), NOW),
+        !dataset.adopt(vec![stored("a", 2)], NOW).is_empty(),
         "written since by another owner: versions of the old lineage are forgotten"
     );
 }
@@ -227,10 +227,10 @@ fn the_store_is_believed_where_it_is_newer_than_all_that_is_known() {
     let mut dataset = holding(&[("a", 5, "five"), ("gone", 4, "four")]);
     dataset.delete(Kind::Flag, "gone", 5);
     for (key, version) in [("a", 4), ("a", 5), ("gone", 4), ("gone", 5)] {
-        assert!(!dataset.adopt(stored(key, version), NOW), "{key} {version}");
+        assert!(dataset.adopt(vec![stored(key, version)], NOW).is_empty(), "{key} {version}");
     }
     for (key, version) in [("a", 6), ("gone", 6), ("foreign", 1)] {
-        assert!(dataset.adopt(stored(key, version), NOW), "{key} {version}");
+        assert!(!dataset.adopt(vec![stored(key, version)], NOW).is_empty(), "{key} {version}");
         assert_eq!(body(&dataset, key), Some(&b"stored"[..]));
     }
     assert_eq!(
@@ -247,9 +247,9 @@ fn the_store_is_believed_where_it_is_newer_than_all_that_is_known() {
 fn what_was_decided_is_not_doubted_again() {
     let mut dataset = in_doubt();
     dataset.decide(&payload(&[("a", 3, "three", false)]), NOW.after(SECOND_OPINION_AFTER));
-    assert!(!dataset.adopt(stored("a", 5), NOW), "the store has not been told yet");
-    assert!(dataset.adopt(stored("a", 6), NOW));
+    assert!(dataset.adopt(vec![stored("a", 5)], NOW).is_empty(), "the store has not been told yet");
+    assert!(!dataset.adopt(vec![stored("a", 6)], NOW).is_empty());
     let mut dataset = in_doubt();
     dataset.decide(&payload(&[]), NOW.after(SECOND_OPINION_AFTER));
-    assert!(!dataset.adopt(stored("a", 5), NOW), "nor of the deletion");
+    assert!(dataset.adopt(vec![stored("a", 5)], NOW).is_empty(), "nor of the deletion");
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use flotilla_proto::{Intent, Marker, Timestamp};
 
-use super::{Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, Under, Versions, Writer};
+use super::guard::Guard;
+use super::{
+    Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, StoredVersions, Under, Writer,
+};
 use crate::dataset::ItemId;
 use crate::fence::{Claimant, Fence, FenceKind, Found, Verdict, judge};
 use crate::store::{Look, Outcome, StoreError};
@@ -128,7 +131,8 @@ impl Writer {
     fn comparison_closed(&mut self, value: &str) {
         if self.content != Content::Unknown {
             self.stored = self.stored_lineage(value);
-            self.stored_versions = Versions::Comparable;
+            self.stored_versions = StoredVersions::Comparable;
+            self.guard = Guard::Open;
             self.content = Content::InLine;
             self.was_in_line = true;
         }
@@ -145,6 +149,7 @@ impl Writer {
         self.attempts.clear();
         self.must_advance = false;
         self.content = Content::Unknown;
+        self.guard = Guard::Open;
         self.compared_at = None;
         self.counts = counts;
     }
@@ -189,6 +194,9 @@ impl Writer {
 
     fn compared(&mut self, differing: Vec<ItemId>) -> Effect {
         self.health.worked();
+        if self.held_back().is_some() {
+            return Effect::default();
+        }
         if self.content == Content::Unknown {
             self.content = Content::Compared;
         }

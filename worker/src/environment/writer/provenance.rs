@@ -1,6 +1,7 @@
 //! Where the items in the store came from, and what of them may be newer than the data set.
 
-use super::{Versions, Writer};
+use super::guard::Guard;
+use super::{Content, StoredVersions, Versions, Writer};
 use crate::dataset::Evidence;
 use crate::fence::{Fence, Lineage};
 
@@ -14,7 +15,16 @@ impl Writer {
     /// owner has begun that very lineage before.
     pub(in crate::environment) fn begin_lineage(&mut self, lineage: Lineage) {
         self.me.lineage = lineage;
-        self.stored_versions = Versions::Meaningless;
+        self.stored_versions = StoredVersions::OfAnotherLineage;
+    }
+
+    /// The user says that the data set is right, whatever is stored.
+    pub(in crate::environment) fn overrule(&mut self, lineage: Lineage) {
+        self.me.lineage = lineage;
+        self.stored_versions = StoredVersions::Overruled;
+        self.guard = Guard::Open;
+        self.content = Content::Unknown;
+        self.compared_at = None;
     }
 
     /// What of the store may be newer than the data set: within a lineage, whatever has a higher version; and items that
@@ -35,9 +45,9 @@ impl Writer {
     pub(in crate::environment) fn has_comparable_versions(&self) -> bool {
         let is_proven_same = || self.stored.as_ref().is_some_and(|stored| stored.is_proven_same(&self.me.lineage));
         match (self.me.versions, self.stored_versions) {
-            (Versions::Meaningless, _) => false,
-            (Versions::Comparable, Versions::Meaningless) => is_proven_same(),
-            (Versions::Comparable, Versions::Comparable) => true,
+            (Versions::Meaningless, _) | (Versions::Comparable, StoredVersions::Overruled) => false,
+            (Versions::Comparable, StoredVersions::OfAnotherLineage) => is_proven_same(),
+            (Versions::Comparable, StoredVersions::Comparable) => true,
         }
     }
 
