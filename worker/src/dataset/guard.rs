@@ -32,7 +32,7 @@ impl Collection {
         if self.doubts.contains_key(key) || !sent.takes_back(held.version) {
             return Kept::No;
         }
-        self.doubts.insert(key.clone(), Doubt { sent, since: now, guarded: true });
+        self.doubts.insert(key.clone(), Doubt { sent, since: now, guarded: true, adopted: false });
         Kept::Yes
     }
 }

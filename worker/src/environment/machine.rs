@@ -65,6 +65,8 @@ pub(super) struct Machine {
     dataset: Dataset,
     /// A full payload has been applied.
     filled: bool,
+    /// It came before the user changed where the data comes from. An owner keeps it until there is something new.
+    is_outdated: bool,
     writer: Writer,
     news: StoreNews,
     /// Paced looks so far.
@@ -113,6 +115,7 @@ impl Machine {
             control,
             dataset,
             filled: false,
+            is_outdated: false,
             writer,
             news: StoreNews::default(),
             checks: 0,
@@ -193,8 +196,11 @@ impl Machine {
             // The user says that the data may be another environment's now, with other versions.
             (self.environment_id, self.changed_environment_id) = (None, None);
             self.next_payload = NextPayload::FirstOfLineage;
-            // What an owner has written stays until there is something new. Another may have written that already.
-            self.filled &= new.grant == old.grant;
+            self.is_outdated = true;
+        }
+        if self.is_outdated && (new.grant != old.grant || new.grant.intent == Intent::Warm) {
+            // Another owner may have written what the new source says already, and what is held would replace that.
+            self.filled = false;
         }
         let identity = identity(&self.fleet, &self.incarnation, new, self.lineage.clone());
         if new.grant == old.grant {
@@ -327,17 +333,17 @@ impl Machine {
             (
                 NextPayload::Accepted | NextPayload::FirstOfLineage,
                 Source::Stream { .. } | Source::Poll { .. } | Source::File { .. },
-            )
-            | (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => {
-                Authority::OfAnotherLineage
-            }
+            ) => Authority::OfAnotherLineage,
+            (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => Authority::OfFile,
             (NextPayload::FirstOfConnection | NextPayload::Later, Source::Poll { .. }) => Authority::OfPoll,
             (NextPayload::FirstOfConnection, Source::Stream { .. }) => Authority::OfNewConnection,
             (NextPayload::Later, Source::Stream { .. }) => Authority::Binding,
         };
         match place {
             NextPayload::Accepted => self.writer.overrule(self.lineage.clone()),
-            NextPayload::FirstOfLineage => self.writer.begin_lineage(self.lineage.clone()),
+            NextPayload::FirstOfLineage => {
+                self.writer.begin_lineage(self.lineage.clone(), versions(&self.assignment.spec));
+            }
             NextPayload::FirstOfConnection | NextPayload::Later => self.writer.amend_lineage(self.lineage.clone()),
         }
         let changed = self.dataset.replace(payload, authority, now);
@@ -346,7 +352,7 @@ impl Machine {
             self.writer.confirm();
         }
         self.rejected = payload.rejected().to_vec();
-        self.filled = true;
+        (self.filled, self.is_outdated) = (true, false);
         self.source_state = Some(SourceState::Connected);
     }
 
@@ -454,6 +460,10 @@ fn is_same_source(new: &Assignment, old: &Assignment) -> bool {
         && tags(&new.spec) == tags(&old.spec)
 }
 
+fn versions(spec: &EnvironmentSpec) -> Versions {
+    if spec.is_file() { Versions::Meaningless } else { Versions::Comparable }
+}
+
 /// Whether a payload that would remove too much is doubted. A file is the user's own word.
 fn is_guarded(spec: &EnvironmentSpec) -> bool {
     spec.guard == Guard::Confirm && !spec.is_file()
@@ -477,7 +487,7 @@ fn identity(fleet: &FleetId, incarnation: &Incarnation, assignment: &Assignment,
         incarnation: incarnation.clone(),
         grant: assignment.grant.clone(),
         lineage,
-        versions: if assignment.spec.is_file() { Versions::Meaningless } else { Versions::Comparable },
+        versions: versions(&assignment.spec),
         take_over: assignment.take_over.clone(),
     }
 }

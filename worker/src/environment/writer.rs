@@ -122,6 +122,7 @@ struct Attempt {
     carried: BTreeSet<ItemId>,
     /// What the store holds if it was done; `None`: what it held before.
     counts: Option<[u64; 2]>,
+    lineages: u32,
 }
 
 /// The operation under way.
@@ -137,6 +138,7 @@ enum Under {
         carried: BTreeSet<ItemId>,
         /// What the store holds afterwards; `None`: only the fence was advanced.
         counts: Option<[u64; 2]>,
+        lineages: u32,
     },
     End,
     /// It belongs to an earlier grant: what it did, the coming look tells.
@@ -180,6 +182,8 @@ pub(super) struct Writer {
     /// Where the items in the store came from; `None`: nobody knows.
     stored: Option<Lineage>,
     stored_versions: StoredVersions,
+    /// How many lineages the data set has begun: a write that was sent in an earlier one says nothing of this one.
+    lineages: u32,
     guard: Guard,
     dirty: BTreeSet<ItemId>,
     /// A full payload, or a comparison, brought changes that are not written yet.
@@ -214,6 +218,7 @@ impl Writer {
             content: Content::Unknown,
             stored: None,
             stored_versions: StoredVersions::Comparable,
+            lineages: 0,
             guard: Guard::Open,
             dirty: BTreeSet::new(),
             is_behind_payload: false,
@@ -235,7 +240,7 @@ impl Writer {
     pub(super) fn regrant(&mut self, me: Identity) {
         let old = std::mem::replace(self, Self::new(me, self.next_number));
         self.under = old.under.map(|_| Under::Outdated);
-        self.stored_versions = old.stored_versions;
+        (self.stored_versions, self.lineages) = (old.stored_versions, old.lineages);
         (self.marker, self.health, self.last_good) = (old.marker, old.health, old.last_good);
     }
 
@@ -437,7 +442,7 @@ impl Writer {
             }
             Some(_) | None => Op::Write(Write { step, set, remove, marker: data.is_some() }),
         };
-        self.run(Under::Write { value, carried, counts }, op)
+        self.run(Under::Write { value, carried, counts, lineages: self.lineages }, op)
     }
 
     /// Releases or purges, over the value found.

@@ -5,6 +5,7 @@ use flotilla_proto::Timestamp;
 
 use super::{StoredVersions, Versions, Writer};
 use crate::dataset::{Differences, Lacking, is_too_much};
+use crate::fence::Lineage;
 
 /// Whether it stands in the way of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(super) enum Guard {
 impl Writer {
     /// Looks at what a comparison found, before that counts.
     pub(in crate::environment) fn guard(&mut self, now: Timestamp, found: &Differences) {
-        let is_unknown = self.stored.as_ref().is_none_or(|stored| stored.is_unknown());
+        let is_unknown = self.stored.as_ref().is_none_or(Lineage::is_unknown);
         let is_overruled =
             self.stored_versions != StoredVersions::Comparable || self.me.versions == Versions::Meaningless;
         let held = usize::try_from(self.counts.iter().sum::<u64>()).unwrap_or(usize::MAX);

@@ -105,10 +105,10 @@ impl Writer {
         self.standing = Standing::Held;
         match self.attempts.iter().position(|attempt| attempt.value == value) {
             Some(at) => {
-                let Attempt { counts, .. } = self.attempts.remove(at);
+                let Attempt { counts, lineages, .. } = self.attempts.remove(at);
                 if let Some(counts) = counts {
                     self.counts = counts;
-                    self.comparison_closed(&value);
+                    self.comparison_closed(&value, lineages);
                 }
             }
             // An older value of ours, put back by a restored store: the content is as old.
@@ -128,10 +128,12 @@ impl Writer {
     }
 
     /// Items were written under this grant, after a comparison, with this fence.
-    fn comparison_closed(&mut self, value: &str) {
+    fn comparison_closed(&mut self, value: &str, lineages: u32) {
         if self.content != Content::Unknown {
             self.stored = self.stored_lineage(value);
-            self.stored_versions = StoredVersions::Comparable;
+            if lineages == self.lineages {
+                self.stored_versions = StoredVersions::Comparable;
+            }
             self.guard = Guard::Open;
             self.content = Content::InLine;
             self.was_in_line = true;
@@ -168,12 +170,12 @@ impl Writer {
                 // The leave is spent; control hears of it by the report.
                 self.me.take_over = None;
             }
-            Under::Write { value, counts: intended, carried: _ } => {
+            Under::Write { value, counts: intended, carried: _, lineages } => {
                 self.must_advance = false;
                 self.is_behind_payload &= !self.dirty.is_empty();
                 if let Some(intended) = intended {
                     self.marker = Marker::Present;
-                    self.comparison_closed(&value);
+                    self.comparison_closed(&value, lineages);
                     if counts != intended {
                         // Somebody else added or removed fields.
                         self.content = Content::Unknown;
@@ -225,12 +227,17 @@ impl Writer {
         }
         let is_unknown = matches!(error, StoreError::Unknown(_));
         match under {
-            Under::Write { value, carried, counts } if is_unknown => {
-                self.attempts.push(Attempt { value, carried, counts });
+            Under::Write { value, carried, counts, lineages } if is_unknown => {
+                self.attempts.push(Attempt { value, carried, counts, lineages });
             }
             Under::Write { carried, .. } => self.dirty.extend(carried),
             Under::Claim { value } if is_unknown => {
-                self.attempts.push(Attempt { value, carried: BTreeSet::new(), counts: None });
+                self.attempts.push(Attempt {
+                    value,
+                    carried: BTreeSet::new(),
+                    counts: None,
+                    lineages: self.lineages,
+                });
             }
             Under::Compare => self.verify_at = Some(now),
             // What they would have brought about, the next look tells.
