@@ -145,6 +145,20 @@ fn what_was_said_before_a_pause_is_no_status_after_it() {
 }
 
 #[test]
+fn what_was_said_before_a_pause_is_no_status_after_a_restart_either() {
+    let mut world = one();
+    world.report("w1", "a", |_| {});
+    let before = world.report_of("w1", "a");
+    world.cut("w1");
+    world.act("a", Edit::Pause).unwrap();
+    world.act("a", Edit::Resume).unwrap();
+    world.restart();
+    world.connect("w1");
+    world.say("w1", WorkerMessage::Report(vec![before]));
+    assert_eq!(world.initialization("a"), v1::Initialization::Stale, "another may have released it");
+}
+
+#[test]
 fn the_old_owners_word_stands_until_the_new_one_has_reported() {
     let mut world = one();
     world.report("w1", "a", |report| report.flags = 1);
