@@ -5,7 +5,7 @@
 //! depends on names and loads only, and few move when workers come and go. [`excess`] names what a worker above the bound
 //! gives away, and to whom: just so much that nobody is above it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::{EnvironmentName, Labels, WorkerName};
 
@@ -89,10 +89,8 @@ pub(super) fn place(candidates: &[Candidate<'_>], seekers: &[Seeker<'_>]) -> Vec
         // What nobody may have is no load: it must not make room for more than a share elsewhere.
         places = self::places(candidates, &order, bound(candidates, waiting - stranded));
     }
-    let mut placed: Vec<_> =
-        order.iter().zip(places).map(|(seeker, place)| (seeker.environment.clone(), place)).collect();
-    placed.sort();
-    placed
+    let named = order.iter().zip(places).map(|(seeker, place)| (seeker.environment.clone(), place));
+    named.collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 fn places(candidates: &[Candidate<'_>], order: &[&Seeker<'_>], bound: Weight) -> Vec<Option<WorkerName>> {

@@ -99,8 +99,7 @@ impl Doubt {
     /// Whether a node that sends this has not seen yet what another one has sent before.
     fn is_ahead_of(&self, sent: Sent, held: &Held, now: Timestamp) -> bool {
         match (self.sent, sent) {
-            (Sent::Live(before), Sent::Live(version)) => version < before,
-            (Sent::Live(before), Sent::Deleted(version)) => version < before,
+            (Sent::Live(before), Sent::Live(version) | Sent::Deleted(version)) => version < before,
             (Sent::Deleted(before), Sent::Live(version)) => version <= before,
             (Sent::Nothing, Sent::Live(_)) => true,
             (Sent::Live(_), Sent::Nothing) => !self.adopted && now.since(held.since) < CAME_LATELY,

@@ -1,11 +1,9 @@
-use std::time::Duration;
-
 use super::super::tests::{NOW, payload};
 use super::super::{Authority, ItemId, SECOND_OPINION_AFTER};
 use super::*;
 use crate::source::{FullPayload, Kind};
 
-const LONG_AGO: Duration = Duration::from_hours(1);
+const HOUR: u64 = 3_600_000;
 
 fn flags(numbers: std::ops::Range<usize>) -> FullPayload {
     let keys: Vec<_> = numbers.map(|number| format!("flag-{number:03}")).collect();
@@ -15,7 +13,7 @@ fn flags(numbers: std::ops::Range<usize>) -> FullPayload {
 /// A guarded data set that has held so many flags for long.
 fn holding(flags_held: usize) -> Dataset {
     let mut dataset = Dataset::default();
-    dataset.replace(&flags(0..flags_held), Authority::Binding, Timestamp(NOW.0 - LONG_AGO.as_millis() as u64));
+    dataset.replace(&flags(0..flags_held), Authority::Binding, Timestamp(NOW.0 - HOUR));
     dataset.set_guarded(true);
     dataset
 }
