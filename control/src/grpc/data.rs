@@ -30,7 +30,7 @@ impl Handler {
         let command = Command::Ask { environment, question, timeout };
         match self.0.driver.command(command).await? {
             Reply::Answer(answer) => Ok(answer),
-            Reply::Environment(_) | Reply::Worker(_) => Err(other_answer()),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) => Err(other_answer()),
         }
     }
 }

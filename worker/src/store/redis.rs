@@ -5,6 +5,8 @@
 
 // The connections of a store and what they tell.
 mod connection;
+// From a URL to clients of servers.
+mod target;
 // The Lua scripts, their arguments and answers.
 mod script;
 

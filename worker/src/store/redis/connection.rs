@@ -6,16 +6,13 @@ use std::time::Duration;
 
 use flotilla_proto::{Prefix, StoreUrl};
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisResult,
-    Value, cmd,
-};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::super::{StoreError, StoreNews};
 use super::script;
+use super::target::{ClientError, Server, data_client, only_server};
 
 /// Time limits of one call, of connecting, and between signs of life.
 const CALL: Duration = Duration::from_secs(3);
@@ -106,14 +103,15 @@ impl Drop for Link {
 
 impl Link {
     pub(super) fn open(url: &StoreUrl) -> Result<Self, StoreError> {
-        let client =
-            client(url).map_err(|error| StoreError::NotDone(format!("the store's URL is not usable: {error}")))?;
+        let server = only_server(&url.place).ok_or_else(|| {
+            StoreError::NotDone("this worker knows no stores behind Sentinels and no clusters".to_owned())
+        })?;
         let (sender, current) = watch::channel(State::Starting);
         let (broken, demoted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let registry = Arc::new(Registry::default());
         let hints = Hints { broken: Arc::clone(&broken), demoted: Arc::clone(&demoted) };
         #[expect(clippy::disallowed_methods, reason = "the task is owned by the link and ends with it")]
-        let keeper = tokio::spawn(keep(client, url.redacted(), sender, hints, Arc::clone(&registry)));
+        let keeper = tokio::spawn(keep(url.clone(), server, sender, hints, Arc::clone(&registry)));
         Ok(Self { current, broken, demoted, registry, keeper })
     }
 
@@ -152,18 +150,13 @@ impl Link {
     }
 }
 
-fn client(url: &StoreUrl) -> RedisResult<Client> {
-    let info = url.expose().into_connection_info()?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
-}
-
 /// Connects, publishes the connections, waits until they fail, and so on for ever.
-async fn keep(client: Client, shown: String, current: watch::Sender<State>, hints: Hints, registry: Arc<Registry>) {
+async fn keep(url: StoreUrl, server: Server, current: watch::Sender<State>, hints: Hints, registry: Arc<Registry>) {
+    let shown = url.redacted();
     let mut pause = *RETRY.start();
     let mut told = false;
     loop {
-        match connect(&client, &hints.broken, &registry).await {
+        match connect(&url, &server, &hints.broken, &registry).await {
             Ok(connections) => {
                 tracing::info!(store = shown, "connected to the store");
                 (pause, told) = (*RETRY.start(), false);
@@ -186,7 +179,22 @@ async fn keep(client: Client, shown: String, current: watch::Sender<State>, hint
     }
 }
 
-async fn connect(client: &Client, broken: &Arc<Notify>, registry: &Arc<Registry>) -> RedisResult<Connections> {
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+}
+
+async fn connect(
+    url: &StoreUrl,
+    server: &Server,
+    broken: &Arc<Notify>,
+    registry: &Arc<Registry>,
+) -> Result<Connections, ConnectError> {
+    let client = data_client(url, server)?;
     let base = || {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
