@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 /// Messages that hold a secret get a hand-written `Debug` in `redact.rs`.
-const SECRET: [&str; 7] = [
+const SECRET: [&str; 8] = [
     "flotilla.v1.CreateEnvironmentRequest",
     "flotilla.v1.UpdateEnvironmentRequest",
     "flotilla.v1.RotateSdkKeyRequest",
@@ -13,6 +13,7 @@ const SECRET: [&str; 7] = [
     "flotilla.v1.ProveKey",
     "flotilla.v1.CreateStoreRequest",
     "flotilla.v1.StoreLogin",
+    "flotilla.v1.ProbeStore",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

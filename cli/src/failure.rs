@@ -222,6 +222,8 @@ fn option_of(field: &str) -> String {
         "name" | "environment" => "NAME".to_owned(),
         "key" => "KEY".to_owned(),
         "url" => "URL".to_owned(),
+        "worker" => "--worker".to_owned(),
+        "prefix" => "--prefix".to_owned(),
         "spec.source.stream.initial_retry_delay" => "--initial-retry-delay".to_owned(),
         "spec.source.poll.interval" => "--poll-interval".to_owned(),
         "spec.source.file.path" => "--source".to_owned(),

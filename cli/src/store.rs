@@ -8,16 +8,17 @@ mod password;
 use std::io;
 
 use flotilla_proto::v1::{
-    CreateStoreRequest, DeleteStoreRequest, GetStoreRequest, ListStoresRequest, Store, StoreLogin, StoreTls,
+    CheckStoreRequest, CreateStoreRequest, DeleteStoreRequest, GetStoreRequest, ListStoresRequest, Store,
+    StoreLogin, StoreTls,
 };
 use tonic::Code;
 
-use crate::arguments::{AddStore, RemoveStore, StoreCommand};
+use crate::arguments::{AddStore, CheckStore, RemoveStore, StoreCommand};
 use crate::failure::{ExitStatus, Failure};
 use crate::output::Shown;
-use crate::output::document::{RemovedStoreDocument, StoreDocument, StoresDocument};
+use crate::output::document::{RemovedStoreDocument, StoreCheckDocument, StoreDocument, StoresDocument};
 use crate::session::Session;
-use view::{store_pairs, store_table};
+use view::{check_table, store_pairs, store_table};
 
 const PAGE_SIZE: u32 = 500;
 
@@ -27,6 +28,9 @@ pub(crate) async fn run(session: &mut Session, command: StoreCommand) -> Result<
         StoreCommand::Add(options) => add(session, &options).await?,
         StoreCommand::List => list(session).await?,
         StoreCommand::Get { name } => get(session, name.as_str()).await?,
+        StoreCommand::Check(options) => {
+            return check(session, &options).await.map_err(Failure::where_failed_means_no);
+        }
         StoreCommand::Remove(options) => remove(session, &options).await?,
     }
     Ok(ExitStatus::Done)
@@ -93,6 +97,23 @@ async fn get(session: &mut Session, name: &str) -> Result<(), Failure> {
         names: vec![format!("store/{name}")],
         table: &|_| store_pairs(&store),
     })
+}
+
+async fn check(session: &mut Session, options: &CheckStore) -> Result<ExitStatus, Failure> {
+    let request = session.client.request(CheckStoreRequest {
+        name: options.name.to_string(),
+        worker: options.worker.as_ref().map(ToString::to_string).unwrap_or_default(),
+        prefix: options.prefix.as_ref().map(ToString::to_string).unwrap_or_default(),
+    });
+    let answer = session.client.stores().check_store(request).await;
+    let checked = session.client.answer(answer)?;
+    let document = StoreCheckDocument::new(options.name.as_str(), &checked);
+    session.show(&Shown {
+        document: &document,
+        names: vec![format!("store/{}", options.name)],
+        table: &|_| check_table(&checked),
+    })?;
+    Ok(if document.is_usable() { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
 fn in_answer(store: Option<Store>) -> Result<Store, Failure> {

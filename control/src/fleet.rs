@@ -59,8 +59,8 @@ use url::Url;
 pub(crate) use boundary::{
     Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, FailedRotation, GrantIds,
     GrantRecord, Input, Mutation, Proof, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
-    RotationFailure, Scheduling, SessionId, SpecChange, StoreAction, StoreCommand, Subject, WorkerAction,
-    WorkerCommand,
+    RotationFailure, Scheduling, SessionId, SpecChange, StoreAction, StoreCheck, StoreCommand, Subject,
+    WorkerAction, WorkerCommand,
 };
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;
@@ -300,6 +300,7 @@ impl Fleet {
             Input::Command { id, command: Command::Mutate(mutation) } => self.mutate(id, mutation),
             Input::Command { id, command: Command::Worker(command) } => self.decide_worker(id, &command),
             Input::Command { id, command: Command::Store(command) } => self.decide_store(id, command),
+            Input::Command { id, command: Command::CheckStore(check) } => self.ask_to_check(id, check),
             Input::Command { id, command: Command::Ask { environment, question, timeout } } => {
                 self.ask_for_command(id, &environment, question, timeout);
             }

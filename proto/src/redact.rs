@@ -22,4 +22,5 @@ redacted! {
     ProveKey { environment }
     CreateStoreRequest { name, tls, request_id, validate_only }
     StoreLogin { username }
+    ProbeStore { prefix }
 }

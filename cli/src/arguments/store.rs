@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use flotilla_proto::StoreName;
+use flotilla_proto::{Prefix, StoreName, WorkerName};
 
 /// `flotilla store …`.
 #[derive(Debug, Subcommand)]
@@ -42,6 +42,18 @@ Examples:
         /// Name of the store
         name: StoreName,
     },
+    /// Have a worker look a store over: connection, version, role, persistence, eviction, latency, permissions, tracking
+    ///
+    /// For a moment it writes keys of its own, under a prefix, to see what the user may do.
+    #[command(
+        after_help = "Exit status: 0 workers can use it, perhaps with warnings, 1 they cannot, 2 could not tell, 3 unknown store.
+
+Examples:
+  flotilla store check eu
+  flotilla store check eu --worker w2
+  flotilla store check acl --prefix ld:spree:production"
+    )]
+    Check(CheckStore),
     /// Remove a store that no environment uses; what is in it stays
     #[command(
         visible_alias = "rm",
@@ -114,6 +126,19 @@ impl std::fmt::Debug for AddStore {
         // The URL may hold a password.
         f.debug_struct("AddStore").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// `flotilla store check`.
+#[derive(Debug, Args)]
+pub struct CheckStore {
+    /// Name of the store
+    pub name: StoreName,
+    /// The worker that looks; unset: any that is connected
+    #[arg(long, value_name = "WORKER")]
+    pub worker: Option<WorkerName>,
+    /// The prefix to write under, for a user whose keys are restricted; unset: that of an environment of the store
+    #[arg(long)]
+    pub prefix: Option<Prefix>,
 }
 
 /// `flotilla store remove`.

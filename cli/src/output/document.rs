@@ -159,6 +159,59 @@ pub(crate) struct StoresDocument {
     pub(crate) stores: Vec<StoreDocument>,
 }
 
+/// What a worker found in a store.
+#[derive(Debug, Serialize)]
+pub(crate) struct StoreCheckDocument {
+    store: String,
+    /// The worker that looked.
+    worker: String,
+    /// Whether workers can use it.
+    usable: bool,
+    checks: Vec<CheckDocument>,
+}
+
+/// One check of a store.
+#[derive(Debug, Serialize)]
+struct CheckDocument {
+    name: String,
+    /// `ok`, `warning` or `failed`.
+    outcome: &'static str,
+    message: String,
+}
+
+impl StoreCheckDocument {
+    /// What was found in the store of that name.
+    pub(crate) fn new(store: &str, checked: &v1::CheckStoreResponse) -> Self {
+        let failed = |check: &v1::StoreCheck| check.outcome() == v1::CheckOutcome::Failed;
+        let document = |check: &v1::StoreCheck| CheckDocument {
+            name: check.name.clone(),
+            outcome: outcome_text(check.outcome()),
+            message: check.message.clone(),
+        };
+        Self {
+            store: store.to_owned(),
+            worker: checked.worker.clone(),
+            usable: !checked.checks.is_empty() && !checked.checks.iter().any(failed),
+            checks: checked.checks.iter().map(document).collect(),
+        }
+    }
+
+    /// Whether workers can use it.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.usable
+    }
+}
+
+/// How a check came out, in a word.
+pub(crate) fn outcome_text(outcome: v1::CheckOutcome) -> &'static str {
+    match outcome {
+        v1::CheckOutcome::Unspecified => "unknown",
+        v1::CheckOutcome::Ok => "ok",
+        v1::CheckOutcome::Warning => "warning",
+        v1::CheckOutcome::Failed => "failed",
+    }
+}
+
 /// A store that is removed.
 #[derive(Debug, Serialize)]
 pub(crate) struct RemovedStoreDocument {

@@ -1,9 +1,9 @@
 //! Stores in tables and words.
 
-use flotilla_proto::v1::{Store, StoreTls};
+use flotilla_proto::v1::{CheckStoreResponse, Store, StoreTls};
 
 use crate::output::Width;
-use crate::output::document::topology_text;
+use crate::output::document::{outcome_text, topology_text};
 use crate::output::table::{Align, columns, pairs};
 use crate::output::text::or_dash;
 
@@ -45,6 +45,17 @@ pub(super) fn store_table(stores: &[Store], width: Width) -> String {
     columns(&headers, &rows)
 }
 
+/// One line a check.
+pub(super) fn check_table(checked: &CheckStoreResponse) -> String {
+    let headers = [("check", Align::Left), ("outcome", Align::Left), ("found", Align::Left)];
+    let rows: Vec<Vec<String>> = checked
+        .checks
+        .iter()
+        .map(|check| vec![check.name.clone(), outcome_text(check.outcome()).to_owned(), check.message.clone()])
+        .collect();
+    columns(&headers, &rows)
+}
+
 pub(super) fn store_pairs(store: &Store) -> String {
     let mut lines = vec![
         ("Name", store.name.clone()),
@@ -70,7 +81,7 @@ pub(super) fn store_pairs(store: &Store) -> String {
 
 #[cfg(test)]
 mod tests {
-    use flotilla_proto::v1::StoreTopology;
+    use flotilla_proto::v1::{CheckOutcome, StoreCheck, StoreTopology};
 
     use super::*;
 
@@ -101,6 +112,26 @@ mod tests {
         NAME     TOPOLOGY  ENVIRONMENTS  URL                                           LOGIN
         default  server               0  redis://127.0.0.1:6379                        -
         ha       sentinel            12  rediss+sentinel://s1:26379,s2:26379/mymaster  flotilla, with a password
+        ");
+    }
+
+    #[test]
+    fn checks_are_shown_in_order() {
+        let check = |name: &str, outcome: CheckOutcome, message: &str| StoreCheck {
+            name: name.to_owned(),
+            outcome: outcome.into(),
+            message: message.to_owned(),
+        };
+        let checks = vec![
+            check("version", CheckOutcome::Ok, "Redis 7.0.15"),
+            check("eviction", CheckOutcome::Warning, "allkeys-lru"),
+            check("permissions", CheckOutcome::Failed, "the user may not call EVALSHA"),
+        ];
+        insta::assert_snapshot!(check_table(&CheckStoreResponse { worker: "w1".to_owned(), checks }), @r"
+        CHECK        OUTCOME  FOUND
+        version      ok       Redis 7.0.15
+        eviction     warning  allkeys-lru
+        permissions  failed   the user may not call EVALSHA
         ");
     }
 

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Worker(WorkerCommand),
     /// A store comes or goes.
     Store(StoreCommand),
+    /// A worker is to look a store over.
+    CheckStore(StoreCheck),
     /// A question to the worker that serves the environment.
     Ask { environment: EnvironmentName, question: flotilla_proto::session::Question, timeout: Duration },
 }
@@ -94,6 +96,19 @@ pub(crate) enum StoreAction {
     Create(Box<StoreUrl>),
     /// It is no more.
     Delete,
+}
+
+/// Who is to look a store over, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoreCheck {
+    /// The store.
+    pub(crate) store: StoreName,
+    /// The worker; `None`: any that is connected.
+    pub(crate) worker: Option<WorkerName>,
+    /// The prefix to write under; `None`: that of an environment there, or one that nobody has.
+    pub(crate) prefix: Option<Prefix>,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
 }
 
 /// What a request was about.
@@ -276,6 +291,8 @@ pub(crate) enum Reply {
     Store(Option<Box<flotilla_proto::v1::Store>>),
     /// What the worker answered.
     Answer(flotilla_proto::session::Answer),
+    /// What a worker found in a store.
+    Checked(flotilla_proto::v1::CheckStoreResponse),
 }
 
 /// A durable change. Each replaces what is stored under its key.

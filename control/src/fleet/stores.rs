@@ -87,7 +87,7 @@ impl Fleet {
         refuse(Reason::StoreInUse, format!("store \"{name}\" is used by {users}; remove the environments first"))
     }
 
-    fn users_of(&self, store: &StoreName) -> impl Iterator<Item = &flotilla_proto::EnvironmentName> {
+    pub(super) fn users_of(&self, store: &StoreName) -> impl Iterator<Item = &flotilla_proto::EnvironmentName> {
         let uses = move |environment: &&super::Environment| environment.record.spec.store == *store;
         self.environments.values().filter(uses).map(|environment| &environment.record.name)
     }

@@ -47,7 +47,7 @@ impl Handler {
         };
         match self.0.driver.command(Command::Mutate(mutation)).await? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
-            Reply::Worker(_) | Reply::Answer(_) | Reply::Store(_) => Err(unfit_reply()),
+            Reply::Worker(_) | Reply::Answer(_) | Reply::Store(_) | Reply::Checked(_) => Err(unfit_reply()),
         }
     }
 

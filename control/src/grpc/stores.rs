@@ -1,14 +1,15 @@
 //! Adding, reading and removing stores.
 
 use flotilla_proto::store_url::{Login, TlsFiles};
-use flotilla_proto::{FieldViolation, Refusal, StoreName, StoreUrl, v1};
+use flotilla_proto::{FieldViolation, InvalidName, Prefix, Refusal, StoreName, StoreUrl, v1};
 use tonic::{Request, Response, Status};
 
+use super::data::timeout;
 use super::environments::request_id;
 use super::page::Page;
-use super::{Api, store_name, unfit_reply};
+use super::{Api, store_name, unfit_reply, worker_name};
 use crate::driver::View;
-use crate::fleet::{Command, Reply, RequestId, StoreAction, StoreCommand};
+use crate::fleet::{Command, Reply, RequestId, StoreAction, StoreCheck, StoreCommand};
 
 /// Characters of a URL, a login or a path, at most.
 const LONGEST: usize = 4096;
@@ -28,7 +29,7 @@ impl Handler {
         let command = StoreCommand { store: store_name("name", name)?, action, request, validate_only };
         match self.0.driver.command(Command::Store(command)).await? {
             Reply::Store(store) => Ok(store.map(|store| *store)),
-            Reply::Environment(_) | Reply::Worker(_) | Reply::Answer(_) => Err(unfit_reply()),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Answer(_) | Reply::Checked(_) => Err(unfit_reply()),
         }
     }
 
@@ -62,6 +63,10 @@ fn url_of(request: &v1::CreateStoreRequest) -> Result<StoreUrl, FieldViolation> 
     let path = |text: String| Some(text).filter(|text| !text.is_empty());
     let files = TlsFiles { ca: path(ca_file), cert: path(cert_file), key: path(key_file) };
     StoreUrl::parse("url", &request.url)?.with_access("url", login, sentinel_login, files)
+}
+
+fn prefix_of(text: &str) -> Result<Prefix, Refusal> {
+    text.parse().map_err(|error: InvalidName| FieldViolation::new("prefix", &error.to_string()).into())
 }
 
 fn list_page(view: &View<'_>, page: &Page) -> v1::ListStoresResponse {
@@ -98,6 +103,23 @@ impl v1::store_service_server::StoreService for Handler {
         let request = request.into_inner();
         let page = Page::parse(request.page_size, &request.page_token, b"stores")?;
         Ok(Response::new(self.0.driver.read(move |view| list_page(view, &page)).await?))
+    }
+
+    async fn check_store(
+        &self,
+        request: Request<v1::CheckStoreRequest>,
+    ) -> Result<Response<v1::CheckStoreResponse>, Status> {
+        let timeout = timeout(request.metadata());
+        let v1::CheckStoreRequest { name, worker, prefix } = request.into_inner();
+        let store = store_name("name", &name)?;
+        let worker = if worker.is_empty() { None } else { Some(worker_name("worker", &worker)?) };
+        let prefix = if prefix.is_empty() { None } else { Some(prefix_of(&prefix)?) };
+        match self.0.driver.command(Command::CheckStore(StoreCheck { store, worker, prefix, timeout })).await? {
+            Reply::Checked(checked) => Ok(Response::new(checked)),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) => {
+                Err(unfit_reply().into())
+            }
+        }
     }
 
     async fn delete_store(

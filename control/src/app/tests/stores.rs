@@ -67,3 +67,22 @@ async fn wrong_stores_are_refused_by_field_and_without_their_passwords() {
     let taken = control.stores().create_store(new_store("default", "redis://eu.test")).await;
     assert_eq!(refusal(taken).reason, Reason::StoreNameTaken);
 }
+
+#[tokio::test]
+async fn a_check_needs_a_store_and_a_worker() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = start(settings(&directory)).await;
+    let check = |name: &str, worker: &str, prefix: &str| v1::CheckStoreRequest {
+        name: name.to_owned(),
+        worker: worker.to_owned(),
+        prefix: prefix.to_owned(),
+    };
+    for (request, reason) in [
+        (check("default", "", ""), Reason::NoWorker),
+        (check("default", "w1", ""), Reason::WorkerNotFound),
+        (check("elsewhere", "", ""), Reason::StoreNotFound),
+        (check("default", "", "a b"), Reason::InvalidField),
+    ] {
+        assert_eq!(refusal(control.stores().check_store(request).await).reason, reason);
+    }
+}

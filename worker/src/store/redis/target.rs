@@ -17,6 +17,16 @@ pub(super) enum Server {
     Socket(String),
 }
 
+impl Server {
+    /// Host and port, if it has them.
+    pub(super) fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Tcp(address) => Some(address),
+            Self::Socket(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -45,6 +55,11 @@ pub(super) enum ClientError {
 /// A client of a server that holds data of the store. TLS files are read now: they may have been renewed.
 pub(super) fn data_client(url: &StoreUrl, server: &Server) -> Result<Client, ClientError> {
     client(url, server, settings(&url.login).set_db(url.database.into()))
+}
+
+/// A client of a Sentinel.
+pub(super) fn sentinel_client(url: &StoreUrl, sentinel: &Address) -> Result<Client, ClientError> {
+    client(url, &Server::Tcp(sentinel.clone()), settings(&url.sentinel_login))
 }
 
 fn settings(login: &Login) -> RedisConnectionInfo {
