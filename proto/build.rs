@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 /// Messages that hold a secret get a hand-written `Debug` in `redact.rs`.
-const SECRET: [&str; 5] = [
+const SECRET: [&str; 8] = [
     "flotilla.v1.CreateEnvironmentRequest",
     "flotilla.v1.UpdateEnvironmentRequest",
     "flotilla.v1.RotateSdkKeyRequest",
     "flotilla.v1.Assignment",
     "flotilla.v1.ProveKey",
+    "flotilla.v1.CreateStoreRequest",
+    "flotilla.v1.StoreLogin",
+    "flotilla.v1.ProbeStore",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("proto");
-    let files = ["environment", "event", "fleet", "data", "worker"]
+    let files = ["environment", "event", "fleet", "data", "store", "worker"]
         .map(|name| root.join(format!("flotilla/v1/{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());

@@ -4,6 +4,8 @@
 mod env;
 // `flotilla worker …` and `flotilla events`.
 mod fleet;
+// `flotilla store …`.
+mod store;
 // Labels and sources.
 mod value;
 
@@ -11,6 +13,7 @@ pub use env::{
     Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
 };
 pub use fleet::{Drain, EventKind, Events, Forget, Member, WorkerCommand};
+pub use store::{AddStore, CheckStore, RemoveStore, SecretOptions, StoreCommand};
 pub use value::{LabelChange, SourceOption, parse_label, parse_label_change, parse_source};
 
 use std::path::PathBuf;
@@ -107,6 +110,14 @@ pub enum Command {
   flotilla worker list"
     )]
     Worker(WorkerCommand),
+    /// Stores: Redis databases that environments are kept in
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  flotilla store list
+  flotilla store add eu redis://redis.eu.example:6379/2"
+    )]
+    Store(StoreCommand),
     /// Sum the fleet up; exit status 1 if an environment that is not paused is not current
     #[command(
         after_help = "Exit status: 0 all current, 1 not all current, 2 could not tell, 5 control unreachable, 124 control did not

@@ -5,6 +5,7 @@ use std::time::Duration;
 use flotilla_proto::v1::data_service_client::DataServiceClient;
 use flotilla_proto::v1::environment_service_client::EnvironmentServiceClient;
 use flotilla_proto::v1::fleet_service_client::FleetServiceClient;
+use flotilla_proto::v1::store_service_client::StoreServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
@@ -66,6 +67,11 @@ impl Client {
     /// The service of the fleet.
     pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+    }
+
+    /// The service of stores.
+    pub(crate) fn stores(&self) -> StoreServiceClient<Channel> {
+        StoreServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// The service of stored data.

@@ -221,6 +221,9 @@ fn option_of(field: &str) -> String {
     match field {
         "name" | "environment" => "NAME".to_owned(),
         "key" => "KEY".to_owned(),
+        "url" => "URL".to_owned(),
+        "worker" => "--worker".to_owned(),
+        "prefix" => "--prefix".to_owned(),
         "spec.source.stream.initial_retry_delay" => "--initial-retry-delay".to_owned(),
         "spec.source.poll.interval" => "--poll-interval".to_owned(),
         "spec.source.file.path" => "--source".to_owned(),
@@ -239,7 +242,9 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
             "give the key with --sdk-key-file FILE, --sdk-key-env VARIABLE or --sdk-key-stdin"
         }
         Reason::NameTaken => "see it with `flotilla env get NAME`, change it with `flotilla env update NAME`",
-        Reason::PrefixTaken => "see who uses it with `flotilla env list -o wide`",
+        Reason::StoreNameTaken => "see it with `flotilla store get NAME`",
+        Reason::StoreNotFound => "see what there is with `flotilla store list`, add one with `flotilla store add`",
+        Reason::StoreInUse | Reason::PrefixTaken => "see who uses it with `flotilla env list -o wide`",
         Reason::EtagMismatch => "somebody changed it at the same time: look at it, then try again",
         Reason::EnvironmentNotFound => "see what there is with `flotilla env list`",
         Reason::WorkerNotFound => "see what there is with `flotilla worker list`",
@@ -257,7 +262,6 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
         | Reason::RequestIdReused
         | Reason::InvalidPageToken
         | Reason::WorkerNameTaken
-        | Reason::StoreNotFound
         | Reason::NoSdkKey
         | Reason::NoConflict
         | Reason::StoreUnavailable

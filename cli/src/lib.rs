@@ -26,6 +26,8 @@ pub mod session;
 pub mod environment;
 // `flotilla worker …`
 mod worker;
+// `flotilla store …`
+mod store;
 // `flotilla events`
 mod events;
 // `status`, `version`
@@ -85,6 +87,7 @@ async fn execute(cli: Cli) -> Result<ExitStatus, Failure> {
         Command::Dev(options) => Box::pin(dev::run(options)).await,
         Command::Env(command) => Box::pin(environment::run(&mut Session::new(&cli.global)?, command)).await,
         Command::Worker(command) => Box::pin(worker::run(&mut Session::new(&cli.global)?, command)).await,
+        Command::Store(command) => Box::pin(store::run(&mut Session::new(&cli.global)?, command)).await,
         Command::Events(options) => {
             Box::pin(events::run(&mut Session::new(&cli.global)?, &options)).await?;
             Ok(ExitStatus::Done)

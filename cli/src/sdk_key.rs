@@ -62,7 +62,7 @@ fn read_text(reader: impl Read) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Takes SDK keys out of a text that repeats the command line, as a usage error does.
+/// Takes SDK keys, and passwords within URLs, out of a text that repeats the command line, as a usage error does.
 pub(crate) fn redact(text: &str, arguments: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in secrets(arguments) {
@@ -81,6 +81,13 @@ fn secrets(arguments: &[String]) -> Vec<&str> {
         let given = previous == "--sdk-key" || argument.starts_with("--sdk-key=");
         if (given && value.len() >= 6) || (value.starts_with("sdk-") && value.len() >= 16) {
             found.push(value);
+        }
+        // A URL may hold a user and a password.
+        if let Some((_, rest)) = argument.split_once("://")
+            && let Some((login, _)) = rest.rsplit_once('@')
+            && !login.is_empty()
+        {
+            found.push(login);
         }
         previous = argument;
     }
@@ -177,5 +184,8 @@ mod tests {
             assert!(!shown.contains(KEY) && !shown.contains("SPREE_PROD"), "{shown}");
             assert!(shown.contains("env add x"), "{shown}");
         }
+        let line = "flotilla store add redis://u:p@h";
+        let shown = redact(&format!("error: {line}"), &arguments(line));
+        assert_eq!(shown, "error: flotilla store add redis://********@h");
     }
 }

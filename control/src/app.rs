@@ -237,6 +237,11 @@ pub(crate) fn settle_default_store(
             );
         }
     }
+    for one in remembered.environments.iter().filter(|one| one.spec.store == name) {
+        if let Err(why) = url.check_prefix(&one.spec.prefix) {
+            bail!("--redis-url cannot be the store of environment {}: {why}", one.name);
+        }
+    }
     let change = Change::PutStore { store: name.clone(), url: url.clone() };
     store.commit(&[change])?;
     match before {

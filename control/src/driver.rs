@@ -377,6 +377,7 @@ fn event_of(change: &Change) -> Option<&EventRecord> {
         | Change::DeleteEnvironment { .. }
         | Change::PutEpoch { .. }
         | Change::PutStore { .. }
+        | Change::DeleteStore { .. }
         | Change::PutRequest { .. }
         | Change::ForgetRequests { .. }
         | Change::PutEnded { .. }

@@ -35,6 +35,8 @@ mod assignment;
 mod report;
 // What operators ask about afterwards.
 mod event;
+// Stores, and what they are told by.
+mod stores;
 // Replacing an SDK key.
 mod rotation;
 // Questions to workers.
@@ -47,7 +49,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use flotilla_proto::secret::StoreEndpoint;
+use flotilla_proto::store_url::StoreEndpoint;
 use flotilla_proto::{
     EnvironmentName, EnvironmentSpec, Epoch, FleetId, Initialization, Prefix, Reason, Refusal, StoreName, StoreUrl,
     Term, Timestamp, Uid, WorkerName,
@@ -57,7 +59,8 @@ use url::Url;
 pub(crate) use boundary::{
     Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, FailedRotation, GrantIds,
     GrantRecord, Input, Mutation, Proof, Regression, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
-    RotationFailure, Scheduling, SessionId, SpecChange, WorkerAction, WorkerCommand,
+    RotationFailure, Scheduling, SessionId, SpecChange, StoreAction, StoreCheck, StoreCommand, Subject,
+    WorkerAction, WorkerCommand,
 };
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;
@@ -196,6 +199,8 @@ enum Answer {
     Present(EnvironmentName),
     /// The worker as it is at the end of the step.
     Worker(WorkerName),
+    /// The store as it is at the end of the step.
+    Store(StoreName),
 }
 
 impl Fleet {
@@ -205,11 +210,7 @@ impl Fleet {
             now,
             last_tick: now,
             term: settings.term,
-            stores: remembered
-                .stores
-                .into_iter()
-                .map(|(name, url)| (name, Store { endpoint: url.endpoint(), url }))
-                .collect(),
+            stores: BTreeMap::new(),
             environments: BTreeMap::new(),
             prefixes: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -232,14 +233,21 @@ impl Fleet {
             gathered: Gathered::default(),
             settings,
         };
+        for (name, url) in remembered.stores {
+            fleet.put_store(name, url);
+        }
+        for (endpoint, prefix, epoch) in remembered.former_epochs {
+            let highest = fleet.epochs.entry((fleet.place(endpoint), prefix)).or_default();
+            *highest = epoch.max(*highest);
+        }
         for (store, prefix, epoch) in remembered.epochs {
             if let Some(store) = fleet.stores.get(&store) {
                 let highest = fleet.epochs.entry((store.endpoint.clone(), prefix)).or_default();
                 *highest = epoch.max(*highest);
             }
         }
-        for (request, environment, at) in remembered.requests {
-            fleet.requests.answered(at, request, environment);
+        for (request, subject, at) in remembered.requests {
+            fleet.requests.answered(at, request, subject);
         }
         for (uid, at) in remembered.ended {
             fleet.ended.note(at, uid);
@@ -291,6 +299,8 @@ impl Fleet {
         match input {
             Input::Command { id, command: Command::Mutate(mutation) } => self.mutate(id, mutation),
             Input::Command { id, command: Command::Worker(command) } => self.decide_worker(id, &command),
+            Input::Command { id, command: Command::Store(command) } => self.decide_store(id, command),
+            Input::Command { id, command: Command::CheckStore(check) } => self.ask_to_check(id, check),
             Input::Command { id, command: Command::Ask { environment, question, timeout } } => {
                 self.ask_for_command(id, &environment, question, timeout);
             }
@@ -370,6 +380,7 @@ impl Fleet {
                 Answer::Ready(result) => result,
                 Answer::Present(name) => Ok(Reply::Environment(self.environment(&name).map(Box::new))),
                 Answer::Worker(name) => Ok(self.present_worker(&name)),
+                Answer::Store(name) => Ok(Reply::Store(self.store(&name).map(Box::new))),
             };
             effects.push(Effect::Reply { id, result });
         }

@@ -18,6 +18,8 @@ mod events;
 mod fleet;
 // What the store holds, through the worker that serves it.
 mod data;
+// Stores.
+mod stores;
 // The workers' sessions.
 mod session;
 
@@ -26,7 +28,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use flotilla_proto::process::Chance;
-use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, WorkerName, v1};
+use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, StoreName, WorkerName, v1};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
@@ -51,11 +53,12 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// The names under which health is reported; the empty one is the server as a whole.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "flotilla.v1.EnvironmentService",
     "flotilla.v1.FleetService",
     "flotilla.v1.DataService",
+    "flotilla.v1.StoreService",
     "flotilla.v1.WorkerService",
 ];
 
@@ -115,6 +118,8 @@ pub(crate) async fn serve_connections<C: Connection>(
     let data = v1::data_service_server::DataServiceServer::new(data::Handler(api.clone()))
         .max_decoding_message_size(API_MESSAGE_LIMIT)
         .max_encoding_message_size(SESSION_MESSAGE_LIMIT);
+    let stores = v1::store_service_server::StoreServiceServer::new(stores::Handler(api.clone()))
+        .max_decoding_message_size(API_MESSAGE_LIMIT);
     let worker = v1::worker_service_server::WorkerServiceServer::new(session::Handler(api))
         .max_decoding_message_size(SESSION_MESSAGE_LIMIT)
         .max_encoding_message_size(SESSION_MESSAGE_LIMIT);
@@ -128,6 +133,7 @@ pub(crate) async fn serve_connections<C: Connection>(
         .add_service(environments)
         .add_service(fleet)
         .add_service(data)
+        .add_service(stores)
         .add_service(worker)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
@@ -147,6 +153,10 @@ pub(crate) async fn report_health(health: &HealthReporter, status: ServingStatus
 }
 
 fn environment_name(field: &str, text: &str) -> Result<EnvironmentName, Refusal> {
+    text.parse().map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
+}
+
+fn store_name(field: &str, text: &str) -> Result<StoreName, Refusal> {
     text.parse().map_err(|error: InvalidName| FieldViolation::new(field, &error.to_string()).into())
 }
 

@@ -45,6 +45,8 @@ reasons! {
     InvalidPageToken = "INVALID_PAGE_TOKEN" => InvalidArgument,
     /// An environment of that name exists.
     NameTaken = "NAME_TAKEN" => AlreadyExists,
+    /// A store of that name exists.
+    StoreNameTaken = "STORE_NAME_TAKEN" => AlreadyExists,
     /// Another environment has that prefix on the same store.
     PrefixTaken = "PREFIX_TAKEN" => AlreadyExists,
     /// A worker of that name is alive elsewhere.
@@ -59,6 +61,8 @@ reasons! {
     StoreNotFound = "STORE_NOT_FOUND" => NotFound,
     /// No such item in the store.
     ItemNotFound = "ITEM_NOT_FOUND" => NotFound,
+    /// Environments use the store.
+    StoreInUse = "STORE_IN_USE" => FailedPrecondition,
     /// The environment is being removed.
     EnvironmentRemoving = "ENVIRONMENT_REMOVING" => FailedPrecondition,
     /// The environment is paused.

@@ -11,6 +11,8 @@
 pub mod names;
 // Values that are never printed.
 pub mod secret;
+// Where a store is, and how one gets in.
+pub mod store_url;
 // Instants, for hearts that read no clock.
 pub mod time;
 // What users say about an environment.
@@ -32,11 +34,12 @@ pub mod process;
 pub use error::{Reason, Refusal};
 pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};
 pub use names::{EnvironmentName, FleetId, Generation, InvalidName, Prefix, StoreName, Term, Uid, WorkerName};
-pub use secret::{SdkKey, StoreUrl};
+pub use secret::SdkKey;
 pub use spec::{EnvironmentSpec, FieldViolation, Guard, Labels, Source};
 pub use status::{
     Condition, ConditionStatus, EnvironmentReport, GrantState, Initialization, LastError, Marker, SourceState,
 };
+pub use store_url::StoreUrl;
 pub use time::Timestamp;
 
 /// The generated messages, clients and servers of package `flotilla.v1`.

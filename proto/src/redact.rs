@@ -20,4 +20,7 @@ redacted! {
     RotateSdkKeyRequest { name, force, etag, request_id, validate_only }
     Assignment { environment, uid, generation, grant, spec, resync }
     ProveKey { environment }
+    CreateStoreRequest { name, tls, request_id, validate_only }
+    StoreLogin { username }
+    ProbeStore { prefix }
 }

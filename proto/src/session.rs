@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::error::Reason;
 use crate::grant::{Grant, GrantId, HeldGrant, Incarnation};
 use crate::names::{EnvironmentName, FleetId, Generation, Term, Uid, WorkerName};
-use crate::secret::{SdkKey, StoreUrl};
+use crate::secret::SdkKey;
 use crate::spec::{EnvironmentSpec, Labels};
 use crate::status::EnvironmentReport;
+use crate::store_url::StoreUrl;
 use crate::v1;
 
 /// The question of a request, as the API's own messages.

@@ -77,6 +77,12 @@ mod restarts;
 // Redis loses data, is changed by somebody else, or is away.
 #[path = "e2e/store_loss.rs"]
 mod store_loss;
+// A certificate authority.
+#[path = "e2e/certificates.rs"]
+mod certificates;
+// Named stores, passwords, certificates.
+#[path = "e2e/stores.rs"]
+mod stores;
 // Workers among each other, and two fleets in one Redis.
 #[path = "e2e/workers.rs"]
 mod workers;

@@ -445,7 +445,16 @@ impl<E: Environments> Supervisor<E> {
     }
 
     fn ask(&mut self, asked_by: SessionNumber, id: u64, deadline: Duration, question: Question) {
-        let refusal = match environment_of(&question).parse::<EnvironmentName>() {
+        let environment = match environment_of(&question) {
+            Ok(environment) => environment,
+            Err(probe) if self.questions.len() < QUESTIONS => {
+                let probe = questions::probe(deadline, probe.clone());
+                self.questions.spawn(async move { (asked_by, id, probe.await) });
+                return;
+            }
+            Err(_) => return self.step(Input::Answered { asked_by, id, answer: too_many_questions() }),
+        };
+        let refusal = match environment.parse::<EnvironmentName>() {
             Ok(environment) if self.questions.len() < QUESTIONS => match self.slots.get_mut(&environment) {
                 Some(slot) => {
                     let (answer, answered) = oneshot::channel();

@@ -6,6 +6,8 @@ mod environments;
 mod watching;
 // Workers' sessions.
 mod sessions;
+// Stores.
+mod stores;
 // Cordon, drain, forget, and events.
 mod members;
 // What is around the API: probes, metrics, starting and stopping.
@@ -25,6 +27,7 @@ use v1::environment_service_client::EnvironmentServiceClient;
 use v1::fleet_service_client::FleetServiceClient;
 use v1::session_request::Message as Up;
 use v1::session_response::Message as Down;
+use v1::store_service_client::StoreServiceClient;
 use v1::worker_service_client::WorkerServiceClient;
 
 use super::{App, Running};
@@ -67,6 +70,10 @@ impl Control {
 
     fn data(&self) -> DataServiceClient<Channel> {
         DataServiceClient::new(self.channel.clone())
+    }
+
+    fn stores(&self) -> StoreServiceClient<Channel> {
+        StoreServiceClient::new(self.channel.clone())
     }
 
     async fn create(&self, name: &str) -> v1::Environment {

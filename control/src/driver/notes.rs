@@ -63,6 +63,9 @@ pub(super) fn log(note: &Note) {
             epoch = epoch.0,
             "a worker mended the store"
         ),
+        Note::StoreChanged { store, action } => {
+            tracing::info!(store = store.as_str(), action, "request carried out");
+        }
         Note::Worker { worker, change } => log_worker(worker.as_str(), *change),
         Note::UnknownReason { worker, reason, message } => tracing::warn!(
             worker = worker.as_str(),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use flotilla_proto::session::{ControlMessage, Hello, TakeOver, WorkerMessage};
+use flotilla_proto::store_url::StoreEndpoint;
 use flotilla_proto::{
     EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal, SdkKey,
     StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
@@ -47,6 +48,10 @@ pub(crate) enum Command {
     Mutate(Mutation),
     /// Whether a worker takes part.
     Worker(WorkerCommand),
+    /// A store comes or goes.
+    Store(StoreCommand),
+    /// A worker is to look a store over.
+    CheckStore(StoreCheck),
     /// A question to the worker that serves the environment.
     Ask { environment: EnvironmentName, question: flotilla_proto::session::Question, timeout: Duration },
 }
@@ -69,6 +74,50 @@ pub(crate) enum WorkerAction {
     Schedule(Scheduling),
     /// It will not come back: forget it.
     Forget,
+}
+
+/// What users decide about a store.
+#[derive(Debug)]
+pub(crate) struct StoreCommand {
+    /// The store.
+    pub(crate) store: StoreName,
+    /// What to do.
+    pub(crate) action: StoreAction,
+    /// Makes a retry safe: the id, and a digest of the whole request.
+    pub(crate) request: Option<RequestId>,
+    /// Check everything, change nothing.
+    pub(crate) validate_only: bool,
+}
+
+/// What users decide about a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StoreAction {
+    /// It is there.
+    Create(Box<StoreUrl>),
+    /// It is no more.
+    Delete,
+}
+
+/// Who is to look a store over, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoreCheck {
+    /// The store.
+    pub(crate) store: StoreName,
+    /// The worker; `None`: any that is connected.
+    pub(crate) worker: Option<WorkerName>,
+    /// The prefix to write under; `None`: that of an environment there, or one that nobody has.
+    pub(crate) prefix: Option<Prefix>,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
+}
+
+/// What a request was about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// An environment.
+    Environment(EnvironmentName),
+    /// A store.
+    Store(StoreName),
 }
 
 /// Whether a worker is given environments, as users said. Nothing but a user changes it.
@@ -247,8 +296,12 @@ pub(crate) enum Reply {
     Environment(Option<Box<flotilla_proto::v1::Environment>>),
     /// The worker after the change; `None` when it is forgotten.
     Worker(Option<Box<flotilla_proto::v1::Worker>>),
+    /// The store after the change; `None` when it is removed.
+    Store(Option<Box<flotilla_proto::v1::Store>>),
     /// What the worker answered.
     Answer(flotilla_proto::session::Answer),
+    /// What a worker found in a store.
+    Checked(flotilla_proto::v1::CheckStoreResponse),
 }
 
 /// A durable change. Each replaces what is stored under its key.
@@ -262,8 +315,10 @@ pub(crate) enum Change {
     PutEpoch { store: StoreName, prefix: Prefix, epoch: Epoch },
     /// A store.
     PutStore { store: StoreName, url: StoreUrl },
+    /// No such store any more. What was granted there is remembered by its endpoint.
+    DeleteStore { store: StoreName, endpoint: StoreEndpoint },
     /// An answered request id; forgotten after 1 h.
-    PutRequest { request: RequestId, environment: EnvironmentName, at: Timestamp },
+    PutRequest { request: RequestId, subject: Subject, at: Timestamp },
     /// Request ids older than this are forgotten.
     ForgetRequests { before: Timestamp },
     /// An environment that ended; forgotten after 7 days.
@@ -374,10 +429,12 @@ pub(crate) struct Remembered {
     pub(crate) environments: Vec<EnvironmentRecord>,
     /// The highest epochs, by store and prefix.
     pub(crate) epochs: Vec<(StoreName, Prefix, Epoch)>,
+    /// The same of stores that were removed.
+    pub(crate) former_epochs: Vec<(StoreEndpoint, Prefix, Epoch)>,
     /// All stores.
     pub(crate) stores: Vec<(StoreName, StoreUrl)>,
     /// Request ids of the last hour.
-    pub(crate) requests: Vec<(RequestId, EnvironmentName, Timestamp)>,
+    pub(crate) requests: Vec<(RequestId, Subject, Timestamp)>,
     /// Environments that ended in the last 7 days.
     pub(crate) ended: Vec<(Uid, Timestamp)>,
     /// Workers that users have cordoned or drained.

@@ -1,6 +1,6 @@
 //! What operators ask about afterwards: noted as it happens, for the log and for the history of events.
 
-use flotilla_proto::{EnvironmentName, Epoch, Initialization, Term, Timestamp, WorkerName, v1};
+use flotilla_proto::{EnvironmentName, Epoch, Initialization, StoreName, Term, Timestamp, WorkerName, v1};
 
 /// Something that operators ask about afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(crate) enum Note {
     WriteFenced { environment: EnvironmentName, worker: WorkerName, epoch: Epoch },
     /// A worker mended the store.
     Repaired { environment: EnvironmentName, worker: WorkerName, epoch: Epoch },
+    /// A store came or went; the action is one word.
+    StoreChanged { store: StoreName, action: &'static str },
     /// A worker came, went, or was told whether to take part.
     Worker { worker: WorkerName, change: WorkerChange },
     /// A worker refused a question for a reason that is not known here: it may be of a later version.
@@ -226,7 +228,7 @@ impl Note {
                 reason: change.as_str().to_owned(),
                 message: change.sentence(worker),
             },
-            Self::UnknownReason { .. } | Self::UnknownHeld { .. } => return None,
+            Self::StoreChanged { .. } | Self::UnknownReason { .. } | Self::UnknownHeld { .. } => return None,
         };
         Some(event)
     }

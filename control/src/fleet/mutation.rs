@@ -5,7 +5,7 @@ use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Generatio
 
 use super::boundary::{
     Action, Change, Claim, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Proof, Regression, RemovalKind,
-    RemovalRequest, Reply, RequestId, SpecChange,
+    RemovalRequest, Reply, RequestId, SpecChange, Subject,
 };
 use super::environment::Environment;
 use super::event::Note;
@@ -29,7 +29,9 @@ impl Fleet {
         let asked = action.as_str();
         match self.replayed(request.as_ref()) {
             Ok(None) => {}
-            Ok(Some(answered)) => return self.reply_present(command, answered),
+            Ok(Some(Subject::Environment(answered))) => return self.reply_present(command, answered),
+            // Its digest is of another kind of request.
+            Ok(Some(Subject::Store(answered))) => return self.reply_store(command, answered),
             Err(refusal) => return self.reply(command, Err(refusal)),
         }
         if !validate_only && request.is_some() && self.requests.is_full() {
@@ -44,19 +46,20 @@ impl Fleet {
             return self.reply(command, Ok(reply));
         }
         if let Some(request) = request {
-            self.requests.answered(self.now, request.clone(), name.clone());
-            let change = Change::PutRequest { request, environment: name.clone(), at: self.now };
+            let subject = Subject::Environment(name.clone());
+            self.requests.answered(self.now, request.clone(), subject.clone());
+            let change = Change::PutRequest { request, subject, at: self.now };
             self.gathered.changes.push(change);
         }
         self.carry_out(&name, decision, asked);
         self.reply_present(command, name);
     }
 
-    fn replayed(&self, request: Option<&RequestId>) -> Result<Option<EnvironmentName>, Refusal> {
+    pub(super) fn replayed(&self, request: Option<&RequestId>) -> Result<Option<Subject>, Refusal> {
         let Some(request) = request else { return Ok(None) };
         match self.requests.find(self.now, &request.id) {
             None => Ok(None),
-            Some((digest, environment)) if digest == request.digest => Ok(Some(environment.clone())),
+            Some((digest, subject)) if digest == request.digest => Ok(Some(subject.clone())),
             Some(_) => refuse(
                 Reason::RequestIdReused,
                 format!(
@@ -120,15 +123,14 @@ impl Fleet {
             return refuse(Reason::NameTaken, message);
         }
         let Some(store) = self.stores.get(&spec.store) else {
-            let known: Vec<_> = self.stores.keys().map(|store| format!("\"{store}\"")).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let why = format!("no store is named \"{}\"; known stores: {known}", spec.store);
+            let why = self.no_such_store(&spec.store).message;
             let violation = FieldViolation::new("spec.store", &why);
             return Err(Refusal { reason: Reason::StoreNotFound, ..violation.into() });
         };
         if let Some(other) = self.prefixes.get(&(store.endpoint.clone(), spec.prefix.clone())) {
             return Err(self.prefix_taken(&spec, other));
         }
+        store.url.check_prefix(&spec.prefix).map_err(|why| FieldViolation::new("spec.prefix", &why))?;
         check_key(&spec, sdk_key.as_ref())?;
         Ok(Decision::Put(Box::new(EnvironmentRecord {
             name: name.clone(),

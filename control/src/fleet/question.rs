@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flotilla_proto::session::{Answer, ControlMessage, Question};
-use flotilla_proto::v1::RequestFailure;
-use flotilla_proto::{EnvironmentName, Intent, Reason, Refusal, Timestamp, WorkerName};
+use flotilla_proto::v1::{self, RequestFailure};
+use flotilla_proto::{
+    EnvironmentName, FieldViolation, Intent, Prefix, Reason, Refusal, StoreName, Timestamp, WorkerName,
+};
 
-use super::boundary::{CommandId, Effect, Reply, SessionId};
+use super::boundary::{CommandId, Effect, Reply, SessionId, StoreCheck};
 use super::event::Note;
-use super::{Fleet, refuse};
+use super::{Fleet, no_such_worker, refuse};
 
 /// Names a question since control's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +94,48 @@ impl Fleet {
         }
     }
 
+    /// A caller wants a store looked over.
+    pub(super) fn ask_to_check(&mut self, command: CommandId, check: StoreCheck) {
+        let StoreCheck { store, worker, prefix, timeout } = check;
+        let result = self.probe_of(&store, prefix).and_then(|probe| Ok((probe, self.prober(worker)?)));
+        match result {
+            Ok((probe, worker)) => {
+                self.ask(&worker, Question::ProbeStore(probe), timeout, Asker::Command(command));
+            }
+            Err(refusal) => self.reply(command, Err(refusal)),
+        }
+    }
+
+    fn probe_of(&self, store: &StoreName, prefix: Option<Prefix>) -> Result<v1::ProbeStore, Refusal> {
+        let url = &self.stores.get(store).ok_or_else(|| self.no_such_store(store))?.url;
+        // Whoever may write there may write this, also where its keys are restricted.
+        let of_user = || {
+            let user = self.users_of(store).next()?;
+            Some(self.environments.get(user)?.record.spec.prefix.to_string())
+        };
+        let prefix = match prefix {
+            Some(prefix) => {
+                url.check_prefix(&prefix).map_err(|why| FieldViolation::new("prefix", &why))?;
+                prefix.to_string()
+            }
+            None => of_user().unwrap_or_else(|| "{flotilla-check}".to_owned()),
+        };
+        Ok(v1::ProbeStore { store_url: url.expose().to_owned(), prefix })
+    }
+
+    fn prober(&self, wanted: Option<WorkerName>) -> Result<WorkerName, Refusal> {
+        match wanted {
+            Some(worker) if !self.workers.contains_key(&worker) => Err(no_such_worker(&worker)),
+            Some(worker) if !self.is_connected(&worker) => {
+                refuse(Reason::NoWorker, format!("worker \"{worker}\" is not connected now"))
+            }
+            Some(worker) => Ok(worker),
+            None => self.workers.keys().find(|worker| self.is_connected(worker)).cloned().ok_or_else(|| {
+                Refusal::new(Reason::NoWorker, "no worker is connected now, and stores are reached by workers only")
+            }),
+        }
+    }
+
     fn server_of(&self, name: &EnvironmentName) -> Result<WorkerName, Refusal> {
         let environment = self.existing(name)?;
         let holder = environment.holder.as_ref().filter(|worker| self.is_connected(worker));
@@ -137,6 +181,9 @@ impl Fleet {
             Asker::Command(command) => {
                 let result = match answer {
                     Answer::Failure(failure) => Err(self.refusal_of(open.worker, failure)),
+                    Answer::StoreProbed(v1::StoreProbed { checks }) => {
+                        Ok(Reply::Checked(v1::CheckStoreResponse { worker: open.worker.to_string(), checks }))
+                    }
                     Answer::ListItems(_) | Answer::GetItem(_) | Answer::KeyProved(_) => Ok(Reply::Answer(answer)),
                 };
                 self.reply(command, result);

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use flotilla_proto::{EnvironmentName, Timestamp};
+use flotilla_proto::Timestamp;
 
-use super::boundary::RequestId;
+use super::boundary::{RequestId, Subject};
 
 /// How long a request id is remembered.
 const REMEMBERED: Duration = Duration::from_hours(1);
@@ -25,15 +25,15 @@ pub(super) struct Requests {
 #[derive(Debug, Clone)]
 struct Answered {
     digest: String,
-    environment: EnvironmentName,
+    subject: Subject,
     at: Timestamp,
 }
 
 impl Requests {
     /// Notes that a request was answered.
-    pub(super) fn answered(&mut self, at: Timestamp, request: RequestId, environment: EnvironmentName) {
+    pub(super) fn answered(&mut self, at: Timestamp, request: RequestId, subject: Subject) {
         self.by_time.insert((at, request.id.clone()));
-        let answered = Answered { digest: request.digest, environment, at };
+        let answered = Answered { digest: request.digest, subject, at };
         if let Some(earlier) = self.answered.insert(request.id.clone(), answered)
             && earlier.at != at
         {
@@ -41,10 +41,10 @@ impl Requests {
         }
     }
 
-    /// The digest and environment of a request that was answered within the hour.
-    pub(super) fn find(&self, now: Timestamp, id: &str) -> Option<(&str, &EnvironmentName)> {
+    /// The digest and subject of a request that was answered within the hour.
+    pub(super) fn find(&self, now: Timestamp, id: &str) -> Option<(&str, &Subject)> {
         let answered = self.answered.get(id)?;
-        (now.since(answered.at) < REMEMBERED).then_some((&answered.digest, &answered.environment))
+        (now.since(answered.at) < REMEMBERED).then_some((&answered.digest, &answered.subject))
     }
 
     /// Whether no more can be remembered now.
@@ -76,7 +76,7 @@ mod tests {
         for number in 0..MOST_REMEMBERED {
             assert!(!requests.is_full());
             let request = RequestId { id: number.to_string(), digest: String::new() };
-            requests.answered(Timestamp(1), request, "a".parse().unwrap());
+            requests.answered(Timestamp(1), request, Subject::Environment("a".parse().unwrap()));
         }
         assert!(requests.is_full() && requests.find(Timestamp(1), "0").is_some());
         requests.forget(Timestamp(1).after(REMEMBERED));

@@ -16,6 +16,8 @@ mod handovers;
 mod membership;
 // Status, conditions, conflicts, fencing.
 mod reports;
+// Stores.
+mod stores;
 // New SDK keys, and questions.
 mod rotations;
 // Random histories.

@@ -30,7 +30,7 @@ impl Handler {
         let command = Command::Ask { environment, question, timeout };
         match self.0.driver.command(command).await? {
             Reply::Answer(answer) => Ok(answer),
-            Reply::Environment(_) | Reply::Worker(_) => Err(other_answer()),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Checked(_) => Err(other_answer()),
         }
     }
 }
@@ -41,7 +41,7 @@ fn other_answer() -> Refusal {
 }
 
 /// The time that a worker has: what the caller has left, less the way back.
-fn timeout(metadata: &MetadataMap) -> Duration {
+pub(super) fn timeout(metadata: &MetadataMap) -> Duration {
     let given = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse_timeout);
     given.map_or(DEFAULT_TIMEOUT, without_way_back).min(LONGEST_TIMEOUT)
 }
@@ -83,7 +83,9 @@ impl v1::data_service_server::DataService for Handler {
         let environment = request.environment.clone();
         match self.ask(&environment, Question::ListItems(request), timeout).await? {
             Answer::ListItems(answer) => Ok(Response::new(answer)),
-            Answer::GetItem(_) | Answer::KeyProved(_) | Answer::Failure(_) => Err(other_answer().into()),
+            Answer::GetItem(_) | Answer::KeyProved(_) | Answer::StoreProbed(_) | Answer::Failure(_) => {
+                Err(other_answer().into())
+            }
         }
     }
 
@@ -109,7 +111,9 @@ impl v1::data_service_server::DataService for Handler {
         let environment = request.environment.clone();
         match self.ask(&environment, Question::GetItem(request), timeout).await? {
             Answer::GetItem(answer) => Ok(Response::new(answer)),
-            Answer::ListItems(_) | Answer::KeyProved(_) | Answer::Failure(_) => Err(other_answer().into()),
+            Answer::ListItems(_) | Answer::KeyProved(_) | Answer::StoreProbed(_) | Answer::Failure(_) => {
+                Err(other_answer().into())
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ impl Handler {
         };
         match self.0.driver.command(Command::Mutate(mutation)).await? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
-            Reply::Worker(_) | Reply::Answer(_) => Err(unfit_reply()),
+            Reply::Worker(_) | Reply::Answer(_) | Reply::Store(_) | Reply::Checked(_) => Err(unfit_reply()),
         }
     }
 
@@ -129,7 +129,7 @@ fn removal(purge: bool, abandon: bool) -> Result<RemovalRequest, Refusal> {
 }
 
 /// The caller's id of a request, with a digest of all of it. Two requests of the same id are the same if their digests are.
-fn request_id(kind: &str, id: &str, request: &impl Message) -> Result<Option<RequestId>, Refusal> {
+pub(super) fn request_id(kind: &str, id: &str, request: &impl Message) -> Result<Option<RequestId>, Refusal> {
     if id.is_empty() {
         return Ok(None);
     }

@@ -5,8 +5,9 @@ use super::{
 };
 use crate::grant::{GrantId, Malformed};
 use crate::names::{Generation, Term};
-use crate::secret::{SdkKey, StoreUrl};
+use crate::secret::SdkKey;
 use crate::spec::EnvironmentSpec;
+use crate::store_url::StoreUrl;
 use crate::time::{duration_from_proto, duration_to_proto};
 use crate::v1;
 use crate::v1::session_request::Message as Up;

@@ -33,6 +33,9 @@ pub(super) async fn answer(subject: Subject, question: Question, deadline: Durat
             Question::ListItems(request) => list(&subject, &request).await,
             Question::GetItem(request) => get(&subject, &request).await,
             Question::ProveKey(request) => prove(subject, &request.sdk_key, deadline).await,
+            Question::ProbeStore(_) => {
+                Err(RequestFailure::new(Reason::InvalidField, "the question is about a store, not an environment"))
+            }
         }
     };
     tokio::time::timeout(deadline, answer)

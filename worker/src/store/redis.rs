@@ -1,10 +1,22 @@
-//! Redis, alone: `redis://`, `rediss://` and `redis+unix://`. Redis 6.2 or newer.
+//! Redis: alone, behind Sentinels, as a cluster. Redis 6.2 or newer.
 //!
 //! Writes and looks go over one tracked connection, so that Redis tells of foreign writes; staging, comparisons and
 //! reading go over a second one, so that they delay no patch.
 
-// The connections of a store and what they tell.
-mod connection;
+// All servers of a store, and the way to the one that has a prefix.
+mod link;
+// One server: its connections.
+mod node;
+// Who wants to know what the servers tell.
+mod registry;
+// Which server has which keys.
+mod layout;
+// Whom to ask for that.
+mod guide;
+// Looks a store over, for those who want to know before they use it.
+mod check;
+// From a URL to clients of servers.
+mod target;
 // The Lua scripts, their arguments and answers.
 mod script;
 
@@ -18,7 +30,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value, cmd};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use self::connection::{Connections, Link};
+pub(crate) use self::check::check;
+use self::link::Link;
+use self::node::Connections;
 use super::{FenceStep, FlagStore, Op, Outcome, StoreError, StoreNews, StoredItem, Urgency, hash_suffix};
 use crate::dataset::{Comparison, Evidence, ItemId, Snapshot};
 use crate::source::Kind;
@@ -71,7 +85,7 @@ impl RedisStore {
     pub fn connect(url: &StoreUrl) -> Result<Self, StoreError> {
         Ok(Self {
             shared: Arc::new(Shared {
-                link: Link::open(url)?,
+                link: Link::open(url),
                 heavy: Semaphore::new(HEAVY_AT_ONCE),
                 listing: Semaphore::new(1),
             }),
@@ -94,15 +108,15 @@ impl FlagStore for RedisStore {
 impl Shared {
     async fn execute(&self, keys: &Keys, op: Op) -> Result<Outcome, StoreError> {
         match op {
-            Op::Look => self.script(&script::LOOK, &keys.all(), |_| {}).await,
+            Op::Look => self.script(keys, &script::LOOK, &keys.all(), |_| {}).await,
             Op::Write(write) => {
-                self.script(&script::WRITE, &keys.all(), |call| {
+                self.script(keys, &script::WRITE, &keys.all(), |call| {
                     script::write_arguments(call, &write);
                 })
                 .await
             }
             Op::Purge(step) => {
-                self.script(&script::PURGE, &keys.all(), |call| {
+                self.script(keys, &script::PURGE, &keys.all(), |call| {
                     script::step_arguments(call, &step);
                 })
                 .await
@@ -111,13 +125,11 @@ impl Shared {
             Op::Compare { snapshot, urgency, evidence } => self.compare(keys, &snapshot, urgency, evidence).await,
             Op::List => self.list(keys).await,
             Op::Read(id) => {
-                let mut bulk = self.link.connections().await?.bulk;
-                let body: Option<Vec<u8>> = cmd("HGET")
-                    .arg(keys.hash(id.kind))
-                    .arg(&*id.key)
-                    .query_async(&mut bulk)
-                    .await
-                    .map_err(|error| self.failed(&error))?;
+                let mut at = self.link.connections(&keys.prefix).await?;
+                let mut call = cmd("HGET");
+                call.arg(keys.hash(id.kind)).arg(&*id.key);
+                let answer = call.query_async(&mut at.bulk).await;
+                let body: Option<Vec<u8>> = answer.map_err(|error| self.failed(&at, &error))?;
                 Ok(Outcome::Read(body))
             }
         }
@@ -126,30 +138,33 @@ impl Shared {
     /// Runs a script on the tracked connection.
     async fn script(
         &self,
+        keys: &Keys,
         script: &script::Script,
-        keys: &[String],
+        names: &[String],
         fill: impl Fn(&mut redis::Cmd),
     ) -> Result<Outcome, StoreError> {
-        let mut main = self.link.connections().await?.main;
-        script::outcome(self.call(&mut main, script, keys, fill).await?)
+        let at = self.link.connections(&keys.prefix).await?;
+        script::outcome(self.call(&at, at.main.clone(), script, names, fill).await?)
     }
 
-    /// Runs a script, and loads it first where the server does not know it: then it has not run.
+    /// Runs a script on one of a server's connections, and loads it first where the server does not know it: then it has
+    /// not run.
     async fn call(
         &self,
-        connection: &mut MultiplexedConnection,
+        at: &Connections,
+        mut connection: MultiplexedConnection,
         script: &script::Script,
-        keys: &[String],
+        names: &[String],
         fill: impl Fn(&mut redis::Cmd),
     ) -> Result<Value, StoreError> {
-        let mut call = script.call(keys);
+        let mut call = script.call(names);
         fill(&mut call);
-        match call.query_async(connection).await {
+        match call.query_async(&mut connection).await {
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                script.load().exec_async(connection).await.map_err(|error| self.failed(&error))?;
-                call.query_async(connection).await.map_err(|error| self.failed(&error))
+                script.load().exec_async(&mut connection).await.map_err(|error| self.failed(at, &error))?;
+                call.query_async(&mut connection).await.map_err(|error| self.failed(at, &error))
             }
-            answer => answer.map_err(|error| self.failed(&error)),
+            answer => answer.map_err(|error| self.failed(at, &error)),
         }
     }
 
@@ -168,29 +183,29 @@ impl Shared {
         let nonce = crate::fence::digest(step.next.as_bytes());
         let staged = |part: &str| format!("{}:$flotilla:stage:{nonce}:{part}", keys.prefix);
         let names = ["features", "segments"].map(staged);
-        let outcome = match self.stage(&names, snapshot).await {
+        let outcome = match self.stage(keys, &names, snapshot).await {
             Ok(()) => {
                 let mut all = keys.all();
                 all.extend(names.clone());
                 all.extend(["old-features", "old-segments"].map(staged));
                 let counts = [snapshot.flags.len(), snapshot.segments.len()];
-                self.script(&script::LOAD, &all, |call| script::load_arguments(call, step, counts)).await
+                self.script(keys, &script::LOAD, &all, |call| script::load_arguments(call, step, counts)).await
             }
             Err(error) => Err(error),
         };
         if !matches!(outcome, Ok(Outcome::Done { .. })) {
-            self.unstage(&names).await;
+            self.unstage(keys, &names).await;
         }
         outcome
     }
 
-    async fn stage(&self, names: &[String; 2], snapshot: &Snapshot) -> Result<(), StoreError> {
-        let mut bulk = self.link.connections().await?.bulk;
+    async fn stage(&self, keys: &Keys, names: &[String; 2], snapshot: &Snapshot) -> Result<(), StoreError> {
+        let at = self.link.connections(&keys.prefix).await?;
         for (name, items) in names.iter().zip([&snapshot.flags, &snapshot.segments]) {
             for chunk in chunks(items) {
                 let key = std::slice::from_ref(name);
-                let staging =
-                    self.call(&mut bulk, &script::STAGE, key, |call| script::stage_arguments(call, chunk));
+                let staging = self
+                    .call(&at, at.bulk.clone(), &script::STAGE, key, |call| script::stage_arguments(call, chunk));
                 // Nothing of the environment itself was touched yet.
                 let answer = staging.await.map_err(|error| StoreError::NotDone(error.to_string()))?;
                 if !script::is_staged(&answer) {
@@ -202,8 +217,8 @@ impl Shared {
     }
 
     /// Takes back what a load that came to nothing has left. What stays for all that expires by itself.
-    async fn unstage(&self, names: &[String; 2]) {
-        if let Ok(Connections { mut bulk, .. }) = self.link.connections().await {
+    async fn unstage(&self, keys: &Keys, names: &[String; 2]) {
+        if let Ok(Connections { mut bulk, .. }) = self.link.connections(&keys.prefix).await {
             let _ = cmd("UNLINK").arg(names).exec_async(&mut bulk).await;
         }
     }
@@ -248,13 +263,14 @@ impl Shared {
 
     /// Reads a hash page by page.
     async fn scan(&self, keys: &Keys, kind: Kind, mut found: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        let mut bulk = self.link.connections().await?.bulk;
+        let mut at = self.link.connections(&keys.prefix).await?;
         let hash = keys.hash(kind);
         let mut cursor = "0".to_owned();
         loop {
             let mut call = cmd("HSCAN");
             call.arg(&hash).arg(&cursor).arg("COUNT").arg(PAGE);
-            let page: Value = call.query_async(&mut bulk).await.map_err(|error| self.failed(&error))?;
+            let page = call.query_async(&mut at.bulk).await;
+            let page: Value = page.map_err(|error| self.failed(&at, &error))?;
             let (next, fields) = <(String, Vec<Vec<u8>>)>::from_redis_value(page)
                 // The error would quote the whole page.
                 .map_err(|_| StoreError::NotDone("the store's answer to HSCAN is not understood".to_owned()))?;
@@ -269,16 +285,22 @@ impl Shared {
     }
 
     /// What an error means for the operation, and for the connection.
-    fn failed(&self, error: &RedisError) -> StoreError {
+    fn failed(&self, at: &Connections, error: &RedisError) -> StoreError {
         if error.is_connection_dropped() || error.is_unrecoverable_error() {
-            self.link.broken();
+            at.broken();
         }
         match error.code() {
-            // The server answered with an error: a script that is refused has not begun.
+            // The server answered with an error: a script that is refused has not begun. In a cluster it may be that the slot
+            // has moved (MOVED), or is about to (ASK, TRYAGAIN), of which nothing follows about the keys.
             Some(code) => {
                 if matches!(code, "READONLY" | "MASTERDOWN") {
                     // It may be a master no more, and its name may lead elsewhere by now.
-                    self.link.demoted();
+                    at.demoted();
+                }
+                if code == "MOVED"
+                    && let Some((to, slot)) = error.redirect_node()
+                {
+                    self.link.moved(slot, to);
                 }
                 StoreError::NotDone(format!("the store answered {code}: {}", error.detail().unwrap_or_default()))
             }

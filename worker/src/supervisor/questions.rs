@@ -3,16 +3,29 @@
 use std::time::Duration;
 
 use flotilla_proto::session::{Answer, Question};
-use flotilla_proto::{Reason, v1};
+use flotilla_proto::{Reason, StoreUrl, v1};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-pub(super) fn environment_of(question: &Question) -> &str {
+use crate::store::redis::check;
+
+/// The environment that a question is about, or the store.
+pub(super) fn environment_of(question: &Question) -> Result<&str, &v1::ProbeStore> {
     match question {
-        Question::ListItems(question) => &question.environment,
-        Question::GetItem(question) => &question.environment,
-        Question::ProveKey(question) => &question.environment,
+        Question::ListItems(question) => Ok(&question.environment),
+        Question::GetItem(question) => Ok(&question.environment),
+        Question::ProveKey(question) => Ok(&question.environment),
+        Question::ProbeStore(probe) => Err(probe),
     }
+}
+
+/// Looks a store over, in less time than there is: what was found until then is of use.
+pub(super) async fn probe(deadline: Duration, probe: v1::ProbeStore) -> Answer {
+    let url = match StoreUrl::parse("store_url", &probe.store_url) {
+        Ok(url) => url,
+        Err(violation) => return failure(Reason::InvalidField, &violation.to_string()),
+    };
+    Answer::StoreProbed(v1::StoreProbed { checks: check(&url, &probe.prefix, deadline).await })
 }
 
 pub(super) async fn wait_for_answer(deadline: Duration, answer: oneshot::Receiver<Answer>) -> Answer {

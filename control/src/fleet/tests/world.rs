@@ -11,7 +11,8 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 pub(super) struct Stored {
     pub(super) environments: BTreeMap<EnvironmentName, EnvironmentRecord>,
     pub(super) epochs: BTreeMap<(StoreName, Prefix), Epoch>,
-    pub(super) requests: BTreeMap<String, (RequestId, EnvironmentName, Timestamp)>,
+    pub(super) former_epochs: BTreeMap<(StoreEndpoint, Prefix), Epoch>,
+    pub(super) requests: BTreeMap<String, (RequestId, Subject, Timestamp)>,
     pub(super) ended: BTreeMap<Uid, Timestamp>,
     pub(super) workers: BTreeMap<WorkerName, Scheduling>,
     pub(super) events: Vec<EventRecord>,
@@ -83,6 +84,7 @@ impl Stored {
         Remembered {
             environments: self.environments.values().cloned().collect(),
             epochs: self.epochs.iter().map(|((s, p), e)| (s.clone(), p.clone(), *e)).collect(),
+            former_epochs: self.former_epochs.iter().map(|((s, p), e)| (s.clone(), p.clone(), *e)).collect(),
             stores,
             requests: self.requests.values().cloned().collect(),
             ended: self.ended.iter().map(|(uid, at)| (uid.clone(), *at)).collect(),
@@ -104,8 +106,8 @@ impl Stored {
                 let before = self.epochs.insert((store.clone(), prefix.clone()), *epoch);
                 assert!(before.is_none_or(|before| before < *epoch), "an epoch fell or was given twice");
             }
-            Change::PutRequest { request, environment, at } => {
-                self.requests.insert(request.id.clone(), (request.clone(), environment.clone(), *at));
+            Change::PutRequest { request, subject, at } => {
+                self.requests.insert(request.id.clone(), (request.clone(), subject.clone(), *at));
             }
             Change::ForgetRequests { before } => self.requests.retain(|_, (_, _, at)| *at >= *before),
             Change::PutEnded { uid, at } => {
@@ -125,6 +127,13 @@ impl Stored {
                 self.events.push((**event).clone());
             }
             Change::PutStore { .. } => {}
+            Change::DeleteStore { store, endpoint } => {
+                let gone = self.epochs.extract_if(.., |(name, _), _| name == store);
+                for ((_, prefix), epoch) in gone.collect::<Vec<_>>() {
+                    let highest = self.former_epochs.entry((endpoint.clone(), prefix)).or_default();
+                    *highest = epoch.max(*highest);
+                }
+            }
         }
     }
 }
@@ -187,7 +196,14 @@ impl World {
 
     fn apply(&mut self, effect: &Effect, inputs: &mut std::collections::VecDeque<Input>) {
         match effect {
-            Effect::Persist(change) => self.stored.persist(change),
+            Effect::Persist(change) => {
+                match change {
+                    Change::PutStore { store, url } => self.stores.push((store.clone(), url.clone())),
+                    Change::DeleteStore { store, .. } => self.stores.retain(|(name, _)| name != store),
+                    _ => {}
+                }
+                self.stored.persist(change);
+            }
             Effect::Send { session, message } => {
                 let player = self.players.values_mut().find(|player| player.session == Some(*session));
                 if let Some(answer) = player.and_then(|player| player.hear(message)) {
@@ -218,7 +234,9 @@ impl World {
         let id = self.command(Command::Mutate(mutation));
         match self.replies.remove(&id).expect("a mutation is answered at once")? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
-            other @ (Reply::Answer(_) | Reply::Worker(_)) => panic!("not an environment: {other:?}"),
+            other @ (Reply::Answer(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Checked(_)) => {
+                panic!("not an environment: {other:?}")
+            }
         }
     }
 
@@ -230,7 +248,9 @@ impl World {
         let id = self.command(Command::Worker(WorkerCommand { worker: w(worker), action, validate_only: false }));
         match self.replies.remove(&id).expect("it is answered at once")? {
             Reply::Worker(worker) => Ok(worker.map(|worker| *worker)),
-            other @ (Reply::Answer(_) | Reply::Environment(_)) => panic!("not a worker: {other:?}"),
+            other @ (Reply::Answer(_) | Reply::Environment(_) | Reply::Store(_) | Reply::Checked(_)) => {
+                panic!("not a worker: {other:?}")
+            }
         }
     }
 

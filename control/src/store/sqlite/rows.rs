@@ -3,8 +3,9 @@
 use std::fmt;
 
 use flotilla_proto::session::TakeOver;
+use flotilla_proto::store_url::StoreEndpoint;
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, Prefix, SdkKey, StoreName,
+    EnvironmentName, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, InvalidName, Prefix, SdkKey,
     StoreUrl, Timestamp, v1,
 };
 use prost::Message as _;
@@ -12,10 +13,13 @@ use rusqlite::{Connection, Row, params};
 
 use crate::fleet::{
     Change, EnvironmentRecord, FailedRotation, GrantRecord, Remembered, RemovalKind, RequestId, RotationFailure,
-    Scheduling,
+    Scheduling, Subject,
 };
 use crate::store::StoreError;
 use crate::store::sqlite::events;
+
+/// What stands before the name of a store where a request was about one; no environment's name holds a '/'.
+const STORE_SUBJECT: &str = "store/";
 
 /// A stored value that cannot be read.
 pub(super) fn corrupt(what: &str, why: &dyn fmt::Display) -> StoreError {
@@ -39,10 +43,27 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
                 .prepare("INSERT OR REPLACE INTO stores (name, url) VALUES (?1, ?2)")?
                 .execute([store.as_str(), url.expose()])?;
         }
-        Change::PutRequest { request, environment, at } => {
+        Change::DeleteStore { store, endpoint } => {
+            transaction.prepare("DELETE FROM stores WHERE name = ?1")?.execute([store.as_str()])?;
+            // An endpoint holds a '/', which no name does.
+            let names = params![store.as_str(), endpoint.to_string()];
+            transaction
+                .prepare(
+                    "INSERT INTO epochs (store, prefix, epoch)
+                        SELECT ?2, prefix, epoch FROM epochs WHERE store = ?1
+                     ON CONFLICT (store, prefix) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
+                )?
+                .execute(names)?;
+            transaction.prepare("DELETE FROM epochs WHERE store = ?1")?.execute([store.as_str()])?;
+        }
+        Change::PutRequest { request, subject, at } => {
+            let subject = match subject {
+                Subject::Environment(name) => name.to_string(),
+                Subject::Store(name) => format!("{STORE_SUBJECT}{name}"),
+            };
             transaction
                 .prepare("INSERT OR REPLACE INTO requests (id, digest, environment, at) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![request.id, request.digest, environment.as_str(), at.0.cast_signed()])?;
+                .execute(params![request.id, request.digest, subject, at.0.cast_signed()])?;
         }
         Change::ForgetRequests { before } => {
             transaction.prepare("DELETE FROM requests WHERE at < ?1")?.execute([before.0.cast_signed()])?;
@@ -136,9 +157,13 @@ pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreErr
     let mut statement = connection.prepare("SELECT store, prefix, epoch FROM epochs ORDER BY store, prefix")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let store: StoreName = parse(row, "store")?;
+        let store: String = row.get("store")?;
         let prefix: Prefix = parse(row, "prefix")?;
-        remembered.epochs.push((store, prefix, Epoch(number(row, "epoch")?)));
+        let epoch = Epoch(number(row, "epoch")?);
+        match StoreEndpoint::parse(&store) {
+            Some(endpoint) => remembered.former_epochs.push((endpoint, prefix, epoch)),
+            None => remembered.epochs.push((parse(row, "store")?, prefix, epoch)),
+        }
     }
     let mut statement = connection.prepare("SELECT name, url FROM stores ORDER BY name")?;
     let mut rows = statement.query([])?;
@@ -151,8 +176,12 @@ pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreErr
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let request = RequestId { id: row.get("id")?, digest: row.get("digest")? };
-        let environment: EnvironmentName = parse(row, "environment")?;
-        remembered.requests.push((request, environment, Timestamp(number(row, "at")?)));
+        let subject: String = row.get("environment")?;
+        let subject = match subject.strip_prefix(STORE_SUBJECT) {
+            None => Subject::Environment(parse(row, "environment")?),
+            Some(name) => Subject::Store(name.parse().map_err(|error: InvalidName| corrupt("a request", &error))?),
+        };
+        remembered.requests.push((request, subject, Timestamp(number(row, "at")?)));
     }
     let mut statement = connection.prepare("SELECT uid, at FROM ended ORDER BY at, uid")?;
     let mut rows = statement.query([])?;

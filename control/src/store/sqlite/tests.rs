@@ -12,7 +12,7 @@ use prost::Message as _;
 
 use super::{SqliteStore, schema};
 use crate::fleet::{
-    Change, EnvironmentRecord, FailedRotation, GrantRecord, RemovalKind, RequestId, RotationFailure,
+    Change, EnvironmentRecord, FailedRotation, GrantRecord, RemovalKind, RequestId, RotationFailure, Subject,
 };
 use crate::store::{Loaded, Store as _, StoreError};
 
@@ -80,7 +80,19 @@ fn everything_is_there_after_reopening() {
         Change::DeleteEnvironment { environment: "gone".parse().unwrap() },
         Change::PutEpoch { store: StoreName::default_store(), prefix: "ld:a".parse().unwrap(), epoch: Epoch(7) },
         Change::PutStore { store: StoreName::default_store(), url: url.clone() },
-        Change::PutRequest { request: request.clone(), environment: "a".parse().unwrap(), at: Timestamp(5) },
+        Change::PutRequest {
+            request: request.clone(),
+            subject: Subject::Environment("a".parse().unwrap()),
+            at: Timestamp(5),
+        },
+        Change::PutRequest {
+            request: RequestId { id: "s".to_owned(), digest: "d".to_owned() },
+            subject: Subject::Store("eu".parse().unwrap()),
+            at: Timestamp(6),
+        },
+        Change::PutStore { store: "eu".parse().unwrap(), url: url.clone() },
+        Change::PutEpoch { store: "eu".parse().unwrap(), prefix: "ld:a".parse().unwrap(), epoch: Epoch(8) },
+        Change::DeleteStore { store: "eu".parse().unwrap(), endpoint: url.endpoint() },
         Change::ForgetRequests { before: Timestamp(5) },
         Change::PutEnded { uid: "old".parse().unwrap(), at: Timestamp(4) },
         Change::PutEnded { uid: "young".parse().unwrap(), at: Timestamp(5) },
@@ -94,8 +106,13 @@ fn everything_is_there_after_reopening() {
     assert_eq!(format!("{:?}", remembered.environments), format!("{:?}", [record("a"), bare]));
     assert_eq!(remembered.environments[0].sdk_key.as_ref().unwrap().expose(), "sdk-one");
     assert_eq!(remembered.epochs, [(StoreName::default_store(), "ld:a".parse().unwrap(), Epoch(7))]);
+    assert_eq!(remembered.former_epochs, [(url.endpoint(), "ld:a".parse().unwrap(), Epoch(8))]);
     assert_eq!(remembered.stores, [(StoreName::default_store(), url)]);
-    assert_eq!(remembered.requests, [(request, "a".parse().unwrap(), Timestamp(5))]);
+    let subjects: Vec<_> =
+        remembered.requests.into_iter().map(|(request, subject, _)| (request.id, subject)).collect();
+    let environment = Subject::Environment("a".parse().unwrap());
+    let store = Subject::Store("eu".parse().unwrap());
+    assert_eq!(subjects, [(request.id, environment), ("s".to_owned(), store)]);
     assert_eq!(remembered.ended, [("young".parse().unwrap(), Timestamp(5))]);
 }
 

@@ -1,0 +1,148 @@
+//! `flotilla store …`.
+
+// Tables and words.
+mod view;
+// Passwords, never shown.
+mod password;
+
+use std::io;
+
+use flotilla_proto::v1::{
+    CheckStoreRequest, CreateStoreRequest, DeleteStoreRequest, GetStoreRequest, ListStoresRequest, Store,
+    StoreLogin, StoreTls,
+};
+use tonic::Code;
+
+use crate::arguments::{AddStore, CheckStore, RemoveStore, StoreCommand};
+use crate::failure::{ExitStatus, Failure};
+use crate::output::Shown;
+use crate::output::document::{RemovedStoreDocument, StoreCheckDocument, StoreDocument, StoresDocument};
+use crate::session::Session;
+use view::{check_table, store_pairs, store_table};
+
+const PAGE_SIZE: u32 = 500;
+
+/// Runs `flotilla store …`.
+pub(crate) async fn run(session: &mut Session, command: StoreCommand) -> Result<ExitStatus, Failure> {
+    match command {
+        StoreCommand::Add(options) => add(session, &options).await?,
+        StoreCommand::List => list(session).await?,
+        StoreCommand::Get { name } => get(session, name.as_str()).await?,
+        StoreCommand::Check(options) => {
+            return check(session, &options).await.map_err(Failure::where_failed_means_no);
+        }
+        StoreCommand::Remove(options) => remove(session, &options).await?,
+    }
+    Ok(ExitStatus::Done)
+}
+
+async fn add(session: &mut Session, options: &AddStore) -> Result<(), Failure> {
+    if let Ok(url) = url::Url::parse(&options.url)
+        && url.password().is_some()
+    {
+        session.note("warning: a password in the URL shows in process lists and shell history; the --password options do not");
+    }
+    let passwords = password::read(&options.secrets, io::stdin())?;
+    let given = |text: &Option<String>| text.clone().unwrap_or_default();
+    let tls = StoreTls {
+        ca_file: given(&options.tls_ca),
+        cert_file: given(&options.tls_cert),
+        key_file: given(&options.tls_key),
+    };
+    let request = session.client.request(CreateStoreRequest {
+        name: options.name.to_string(),
+        url: options.url.clone(),
+        login: Some(StoreLogin { username: given(&options.username), password: passwords.redis }),
+        sentinel_login: Some(StoreLogin {
+            username: given(&options.sentinel_username),
+            password: passwords.sentinel,
+        }),
+        tls: Some(tls),
+        request_id: String::new(),
+        validate_only: options.dry_run,
+    });
+    let answer = session.client.stores().create_store(request).await;
+    let store = in_answer(session.client.answer(answer)?.store)?;
+    let name = format!("store/{}", store.name);
+    let line = format!("{name} {}\n", if options.dry_run { "created (dry run)" } else { "created" });
+    session.show(&Shown { document: &StoreDocument::from(&store), names: vec![name], table: &|_| line.clone() })
+}
+
+async fn list(session: &mut Session) -> Result<(), Failure> {
+    let mut stores = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = session.client.request(ListStoresRequest { page_size: PAGE_SIZE, page_token });
+        let answer = session.client.stores().list_stores(request).await;
+        let page = session.client.answer(answer)?;
+        stores.extend(page.stores);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        page_token = page.next_page_token;
+    }
+    session.show(&Shown {
+        document: &StoresDocument { stores: stores.iter().map(Into::into).collect() },
+        names: stores.iter().map(|store| format!("store/{}", store.name)).collect(),
+        table: &|width| store_table(&stores, width),
+    })
+}
+
+async fn get(session: &mut Session, name: &str) -> Result<(), Failure> {
+    let request = session.client.request(GetStoreRequest { name: name.to_owned() });
+    let answer = session.client.stores().get_store(request).await;
+    let store = in_answer(session.client.answer(answer)?.store)?;
+    session.show(&Shown {
+        document: &StoreDocument::from(&store),
+        names: vec![format!("store/{name}")],
+        table: &|_| store_pairs(&store),
+    })
+}
+
+async fn check(session: &mut Session, options: &CheckStore) -> Result<ExitStatus, Failure> {
+    let request = session.client.request(CheckStoreRequest {
+        name: options.name.to_string(),
+        worker: options.worker.as_ref().map(ToString::to_string).unwrap_or_default(),
+        prefix: options.prefix.as_ref().map(ToString::to_string).unwrap_or_default(),
+    });
+    let answer = session.client.stores().check_store(request).await;
+    let checked = session.client.answer(answer)?;
+    let document = StoreCheckDocument::new(options.name.as_str(), &checked);
+    session.show(&Shown {
+        document: &document,
+        names: vec![format!("store/{}", options.name)],
+        table: &|_| check_table(&checked),
+    })?;
+    Ok(if document.is_usable() { ExitStatus::Done } else { ExitStatus::Failed })
+}
+
+fn in_answer(store: Option<Store>) -> Result<Store, Failure> {
+    store.ok_or_else(|| Failure::new(ExitStatus::Failed, "control's answer holds no store"))
+}
+
+async fn remove(session: &mut Session, options: &RemoveStore) -> Result<(), Failure> {
+    let RemoveStore { name, yes, ignore_not_found, dry_run } = options;
+    if !yes && !dry_run && !session.confirm(&format!("remove store {name} and leave what is in it as it is?"))? {
+        return Err(Failure::new(ExitStatus::Failed, "nothing was removed"));
+    }
+    let request = session.client.request(DeleteStoreRequest {
+        name: name.to_string(),
+        request_id: String::new(),
+        validate_only: *dry_run,
+    });
+    let answer = session.client.stores().delete_store(request).await;
+    if let Err(status) = &answer
+        && status.code() == Code::NotFound
+        && *ignore_not_found
+    {
+        session.note(&format!("there is no store \"{name}\""));
+        return Ok(());
+    }
+    session.client.answer(answer)?;
+    let line = format!("store/{name} {}\n", if *dry_run { "removed (dry run)" } else { "removed" });
+    session.show(&Shown {
+        document: &RemovedStoreDocument { name: name.to_string(), removed: !dry_run },
+        names: vec![format!("store/{name}")],
+        table: &|_| line.clone(),
+    })
+}

@@ -1,0 +1,162 @@
+//! Stores: which there are, and which are the same place under two names.
+
+use flotilla_proto::store_url::{StoreEndpoint, StorePlace, TlsFiles};
+use flotilla_proto::{FieldViolation, Reason, Refusal, StoreName, StoreUrl, v1};
+
+use super::boundary::{Change, CommandId, Effect, Reply, StoreAction, StoreCommand, Subject};
+use super::event::Note;
+use super::{Answer, Fleet, Store, refuse, request};
+
+/// How many environments are named as users of a store.
+const NAMED_USERS: usize = 10;
+
+impl Fleet {
+    /// Carries a store's command out, or says why not.
+    pub(super) fn decide_store(&mut self, id: CommandId, command: StoreCommand) {
+        let StoreCommand { store, action, request, validate_only } = command;
+        match self.replayed(request.as_ref()) {
+            Ok(None) => {}
+            // A request of that digest was about a store.
+            Ok(Some(Subject::Store(answered))) => return self.reply_store(id, answered),
+            Ok(Some(Subject::Environment(answered))) => return self.reply_present(id, answered),
+            Err(refusal) => return self.reply(id, Err(refusal)),
+        }
+        if !validate_only && request.is_some() && self.requests.is_full() {
+            return self.reply(id, refuse(Reason::TooManyRequestIds, request::FULL));
+        }
+        if let Err(refusal) = self.check_store_action(&store, &action) {
+            return self.reply(id, Err(refusal));
+        }
+        if validate_only {
+            let shown = match &action {
+                StoreAction::Create(url) => Some(Box::new(self.show_store(&store, url))),
+                StoreAction::Delete => None,
+            };
+            return self.reply(id, Ok(Reply::Store(shown)));
+        }
+        if let Some(request) = request {
+            let subject = Subject::Store(store.clone());
+            self.requests.answered(self.now, request.clone(), subject.clone());
+            self.gathered.changes.push(Change::PutRequest { request, subject, at: self.now });
+        }
+        let action = match action {
+            StoreAction::Create(url) => {
+                self.put_store(store.clone(), (*url).clone());
+                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: *url });
+                "added"
+            }
+            StoreAction::Delete => {
+                if let Some(gone) = self.stores.remove(&store) {
+                    let endpoint = gone.endpoint;
+                    self.gathered.changes.push(Change::DeleteStore { store: store.clone(), endpoint });
+                }
+                "removed"
+            }
+        };
+        self.gathered.effects.push(Effect::Note(Note::StoreChanged { store: store.clone(), action }));
+        self.reply_store(id, store);
+    }
+
+    fn check_store_action(&self, name: &StoreName, action: &StoreAction) -> Result<(), Refusal> {
+        let present = self.stores.get(name);
+        match (action, present) {
+            (StoreAction::Create(_), None) => Ok(()),
+            (StoreAction::Create(_), Some(_)) => refuse(
+                Reason::StoreNameTaken,
+                format!("a store named \"{name}\" exists; choose another name, or remove that one first"),
+            ),
+            (StoreAction::Delete, None) => Err(self.no_such_store(name)),
+            (StoreAction::Delete, Some(_)) if *name == StoreName::default_store() => {
+                let why = "the store \"default\" is that of control's --redis-url and cannot be removed";
+                Err(FieldViolation::new("name", why).into())
+            }
+            (StoreAction::Delete, Some(_)) => self.check_unused(name),
+        }
+    }
+
+    fn check_unused(&self, name: &StoreName) -> Result<(), Refusal> {
+        let users: Vec<_> = self.users_of(name).collect();
+        if users.is_empty() {
+            return Ok(());
+        }
+        let mut named: Vec<_> = users.iter().take(NAMED_USERS).map(|user| format!("\"{user}\"")).collect();
+        if users.len() > NAMED_USERS {
+            named.push(format!("{} more", users.len() - NAMED_USERS));
+        }
+        let users = named.join(", ");
+        refuse(Reason::StoreInUse, format!("store \"{name}\" is used by {users}; remove the environments first"))
+    }
+
+    pub(super) fn users_of(&self, store: &StoreName) -> impl Iterator<Item = &flotilla_proto::EnvironmentName> {
+        let uses = move |environment: &&super::Environment| environment.record.spec.store == *store;
+        self.environments.values().filter(uses).map(|environment| &environment.record.name)
+    }
+
+    /// There is no store of that name.
+    pub(super) fn no_such_store(&self, name: &StoreName) -> Refusal {
+        let known: Vec<_> = self.stores.keys().map(|store| format!("\"{store}\"")).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Refusal::new(Reason::StoreNotFound, format!("no store is named \"{name}\"; known stores: {known}"))
+    }
+
+    /// A store is there from now on.
+    pub(super) fn put_store(&mut self, name: StoreName, url: StoreUrl) {
+        let endpoint = self.place(url.endpoint());
+        self.stores.insert(name, Store { url, endpoint });
+    }
+
+    /// The endpoint under which that place is known: addresses of one place may be given in several ways.
+    pub(super) fn place(&self, endpoint: StoreEndpoint) -> StoreEndpoint {
+        let of_stores = self.stores.values().find(|store| store.url.endpoint().meets(&endpoint));
+        let known = of_stores.map(|store| &store.endpoint);
+        let known =
+            known.or_else(|| self.epochs.keys().map(|(known, _)| known).find(|known| known.meets(&endpoint)));
+        known.cloned().unwrap_or(endpoint)
+    }
+
+    /// The store as a message.
+    pub(crate) fn store(&self, name: &StoreName) -> Option<v1::Store> {
+        Some(self.show_store(name, &self.stores.get(name)?.url))
+    }
+
+    /// The store as a message, or that there is none.
+    pub(crate) fn existing_store(&self, name: &StoreName) -> Result<v1::Store, Refusal> {
+        self.store(name).ok_or_else(|| self.no_such_store(name))
+    }
+
+    /// The stores whose names come after that one.
+    pub(crate) fn stores_after(&self, after: Option<&StoreName>) -> impl Iterator<Item = v1::Store> {
+        let later = self.stores.iter().filter(move |(name, _)| after.is_none_or(|after| *name > after));
+        later.map(|(name, store)| self.show_store(name, &store.url))
+    }
+
+    fn show_store(&self, name: &StoreName, url: &StoreUrl) -> v1::Store {
+        let topology = match &url.place {
+            StorePlace::Server(_) => v1::StoreTopology::Server,
+            StorePlace::Socket(_) => v1::StoreTopology::Socket,
+            StorePlace::Sentinel { .. } => v1::StoreTopology::Sentinel,
+            StorePlace::Cluster(_) => v1::StoreTopology::Cluster,
+        };
+        let tls = url.tls.clone().map(|TlsFiles { ca, cert, key }| v1::StoreTls {
+            ca_file: ca.unwrap_or_default(),
+            cert_file: cert.unwrap_or_default(),
+            key_file: key.unwrap_or_default(),
+        });
+        v1::Store {
+            name: name.to_string(),
+            url: url.redacted(),
+            topology: topology.into(),
+            username: url.login.username.clone(),
+            has_password: !url.login.password.is_empty(),
+            sentinel_username: url.sentinel_login.username.clone(),
+            has_sentinel_password: !url.sentinel_login.password.is_empty(),
+            tls,
+            environments: self.users_of(name).count() as u64,
+        }
+    }
+
+    /// The reply about a store: as it is at the end of the step.
+    pub(super) fn reply_store(&mut self, id: CommandId, store: StoreName) {
+        self.gathered.replies.push((id, Answer::Store(store)));
+    }
+}

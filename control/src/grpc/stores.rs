@@ -1,0 +1,134 @@
+//! Adding, reading and removing stores.
+
+use flotilla_proto::store_url::{Login, TlsFiles};
+use flotilla_proto::{FieldViolation, InvalidName, Prefix, Refusal, StoreName, StoreUrl, v1};
+use tonic::{Request, Response, Status};
+
+use super::data::timeout;
+use super::environments::request_id;
+use super::page::Page;
+use super::{Api, store_name, unfit_reply, worker_name};
+use crate::driver::View;
+use crate::fleet::{Command, Reply, RequestId, StoreAction, StoreCheck, StoreCommand};
+
+/// Characters of a URL, a login or a path, at most.
+const LONGEST: usize = 4096;
+
+/// The handler of `StoreService`.
+#[derive(Debug)]
+pub(super) struct Handler(pub(super) Api);
+
+impl Handler {
+    async fn decide(
+        &self,
+        name: &str,
+        action: StoreAction,
+        request: Option<RequestId>,
+        validate_only: bool,
+    ) -> Result<Option<v1::Store>, Refusal> {
+        let command = StoreCommand { store: store_name("name", name)?, action, request, validate_only };
+        match self.0.driver.command(Command::Store(command)).await? {
+            Reply::Store(store) => Ok(store.map(|store| *store)),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Answer(_) | Reply::Checked(_) => Err(unfit_reply()),
+        }
+    }
+
+    async fn create(&self, request: v1::CreateStoreRequest) -> Result<Option<v1::Store>, Refusal> {
+        let id = request_id("create-store", &request.request_id, &request)?;
+        let mut violations = Vec::new();
+        if let Err(refusal) = store_name("name", &request.name) {
+            violations.extend(refusal.violations);
+        }
+        let url = url_of(&request).map_err(|violation| violations.push(violation)).ok();
+        let (Some(url), true) = (url, violations.is_empty()) else {
+            return Err(Refusal::fields(violations));
+        };
+        self.decide(&request.name, StoreAction::Create(Box::new(url)), id, request.validate_only).await
+    }
+}
+
+/// The URL with all that is given beside it.
+fn url_of(request: &v1::CreateStoreRequest) -> Result<StoreUrl, FieldViolation> {
+    let login = |given: &Option<v1::StoreLogin>| {
+        let v1::StoreLogin { username, password } = given.clone().unwrap_or_default();
+        Login { username, password: password.into() }
+    };
+    let v1::StoreTls { ca_file, cert_file, key_file } = request.tls.clone().unwrap_or_default();
+    let (login, sentinel_login) = (login(&request.login), login(&request.sentinel_login));
+    let texts = [&request.url, &login.username, &*login.password, &sentinel_login.username];
+    let more = [&*sentinel_login.password, &ca_file, &cert_file, &key_file];
+    if texts.into_iter().chain(more).any(|text| text.len() > LONGEST) {
+        return Err(FieldViolation::new("url", &format!("a part of it is longer than {LONGEST} characters")));
+    }
+    let path = |text: String| Some(text).filter(|text| !text.is_empty());
+    let files = TlsFiles { ca: path(ca_file), cert: path(cert_file), key: path(key_file) };
+    StoreUrl::parse("url", &request.url)?.with_access("url", login, sentinel_login, files)
+}
+
+fn prefix_of(text: &str) -> Result<Prefix, Refusal> {
+    text.parse().map_err(|error: InvalidName| FieldViolation::new("prefix", &error.to_string()).into())
+}
+
+fn list_page(view: &View<'_>, page: &Page) -> v1::ListStoresResponse {
+    // An empty text is no name: this is the first page.
+    let after: Option<StoreName> = page.after.parse().ok();
+    let stores = view.fleet.stores_after(after.as_ref());
+    let (stores, next_page_token) = page.fill(stores.map(|store| (store.name.clone(), store)));
+    v1::ListStoresResponse { stores, next_page_token }
+}
+
+#[tonic::async_trait]
+impl v1::store_service_server::StoreService for Handler {
+    async fn create_store(
+        &self,
+        request: Request<v1::CreateStoreRequest>,
+    ) -> Result<Response<v1::CreateStoreResponse>, Status> {
+        let store = self.create(request.into_inner()).await?;
+        Ok(Response::new(v1::CreateStoreResponse { store }))
+    }
+
+    async fn get_store(
+        &self,
+        request: Request<v1::GetStoreRequest>,
+    ) -> Result<Response<v1::GetStoreResponse>, Status> {
+        let name = store_name("name", &request.into_inner().name)?;
+        let store = self.0.driver.read(move |view| view.fleet.existing_store(&name)).await??;
+        Ok(Response::new(v1::GetStoreResponse { store: Some(store) }))
+    }
+
+    async fn list_stores(
+        &self,
+        request: Request<v1::ListStoresRequest>,
+    ) -> Result<Response<v1::ListStoresResponse>, Status> {
+        let request = request.into_inner();
+        let page = Page::parse(request.page_size, &request.page_token, b"stores")?;
+        Ok(Response::new(self.0.driver.read(move |view| list_page(view, &page)).await?))
+    }
+
+    async fn check_store(
+        &self,
+        request: Request<v1::CheckStoreRequest>,
+    ) -> Result<Response<v1::CheckStoreResponse>, Status> {
+        let timeout = timeout(request.metadata());
+        let v1::CheckStoreRequest { name, worker, prefix } = request.into_inner();
+        let store = store_name("name", &name)?;
+        let worker = if worker.is_empty() { None } else { Some(worker_name("worker", &worker)?) };
+        let prefix = if prefix.is_empty() { None } else { Some(prefix_of(&prefix)?) };
+        match self.0.driver.command(Command::CheckStore(StoreCheck { store, worker, prefix, timeout })).await? {
+            Reply::Checked(checked) => Ok(Response::new(checked)),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) => {
+                Err(unfit_reply().into())
+            }
+        }
+    }
+
+    async fn delete_store(
+        &self,
+        request: Request<v1::DeleteStoreRequest>,
+    ) -> Result<Response<v1::DeleteStoreResponse>, Status> {
+        let request = request.into_inner();
+        let id = request_id("delete-store", &request.request_id, &request)?;
+        self.decide(&request.name, StoreAction::Delete, id, request.validate_only).await?;
+        Ok(Response::new(v1::DeleteStoreResponse {}))
+    }
+}

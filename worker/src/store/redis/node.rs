@@ -1,0 +1,212 @@
+//! One server of a store: its connections, made, watched and made anew by one task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::StoreUrl;
+use flotilla_proto::store_url::StorePlace;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, Value, cmd};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::layout::Layout;
+use super::registry::Registry;
+use super::script;
+use super::target::{ClientError, Server, data_client};
+
+/// Time limits of one call, of connecting, and between signs of life.
+const CALL: Duration = Duration::from_secs(3);
+const BULK_CALL: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Pause before connecting again: the first, and the longest.
+const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(1);
+/// Commands that may wait for a connection's writer.
+const QUEUE: usize = 1024;
+
+/// The two connections of a server.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
+    /// Tracked: looks and writes.
+    pub(super) main: MultiplexedConnection,
+    /// For what takes long: staging, comparing, reading.
+    pub(super) bulk: MultiplexedConnection,
+    hints: Hints,
+}
+
+impl Connections {
+    /// A call found its connection dead.
+    pub(super) fn broken(&self) {
+        self.hints.broken.notify_one();
+    }
+
+    /// The server answers, but is no master: connect anew.
+    pub(super) fn demoted(&self) {
+        self.hints.demoted.notify_one();
+    }
+}
+
+/// How the connections are.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The very first attempt is under way.
+    Starting,
+    Up(Connections),
+    /// They are being made anew; what was wrong last.
+    Down(String),
+}
+
+/// What calls tell the keeper of the connections.
+#[derive(Debug, Clone, Default)]
+struct Hints {
+    broken: Arc<Notify>,
+    demoted: Arc<Notify>,
+}
+
+/// One server of a store, and the task that keeps its connections.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// How the connections are.
+    pub(super) state: watch::Receiver<State>,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// What a keeper needs to know.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    /// The store.
+    pub(super) url: StoreUrl,
+    /// Who wants news.
+    pub(super) registry: Arc<Registry>,
+    /// Which server has which keys.
+    pub(super) layout: watch::Receiver<Layout>,
+}
+
+impl Surroundings {
+    /// The connections of a server are new, or gone.
+    fn reconnected(&self, server: &Server) {
+        let layout = self.layout.borrow();
+        self.registry.reconnected(|prefix| layout.server(prefix) == Some(server));
+    }
+}
+
+impl Node {
+    /// Connects in the background.
+    pub(super) fn open(server: Server, around: Surroundings) -> Self {
+        let (sender, state) = watch::channel(State::Starting);
+        #[expect(clippy::disallowed_methods, reason = "the task is owned by the node and ends with it")]
+        let keeper = tokio::spawn(keep(server, around, sender));
+        Self { state, keeper }
+    }
+}
+
+/// Connects, publishes the connections, waits until they fail, and so on for ever.
+async fn keep(server: Server, around: Surroundings, current: watch::Sender<State>) {
+    let shown = around.url.redacted();
+    let hints = Hints::default();
+    let mut pause = *RETRY.start();
+    let mut told = false;
+    loop {
+        match connect(&server, &around, &hints).await {
+            Ok(connections) => {
+                tracing::info!(store = shown, %server, "connected to the store");
+                (pause, told) = (*RETRY.start(), false);
+                current.send_replace(State::Up(connections.clone()));
+                around.reconnected(&server);
+                let why = until_broken(connections).await;
+                tracing::warn!(store = shown, %server, error = why, "lost the connection to the store");
+                current.send_replace(State::Down(why));
+                around.reconnected(&server);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(store = shown, %server, error = %error, "cannot connect to the store, will go on trying");
+                }
+                current.send_replace(State::Down(error.to_string()));
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(*RETRY.end());
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    #[error("the server at {0} is no master")]
+    NoMaster(Server),
+}
+
+async fn connect(server: &Server, around: &Surroundings, hints: &Hints) -> Result<Connections, ConnectError> {
+    let client = data_client(&around.url, server)?;
+    let base = || {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(64 * 1024)
+    };
+    let (push_broken, push_around, push_server) = (Arc::clone(&hints.broken), around.clone(), server.clone());
+    let pushed = move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            push_broken.notify_one();
+        } else {
+            push_around.registry.pushed(&push, &push_server, &push_around.layout.borrow());
+        }
+        Ok::<(), ()>(())
+    };
+    let tracked = base().set_response_timeout(Some(CALL)).set_push_sender(pushed);
+    let mut main = client.get_multiplexed_async_connection_with_config(&tracked).await?;
+    if matches!(around.url.place, StorePlace::Sentinel { .. }) && !is_master(&mut main).await? {
+        return Err(ConnectError::NoMaster(server.clone()));
+    }
+    for script in script::ALL {
+        script.load().exec_async(&mut main).await?;
+    }
+    // Without tracking the paced looks find foreign writes, only later.
+    if let Err(error) = cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(&mut main).await {
+        tracing::warn!(error = %error, "the store refuses client tracking, foreign writes will be found later");
+    }
+    let bulk =
+        client.get_multiplexed_async_connection_with_config(&base().set_response_timeout(Some(BULK_CALL))).await?;
+    Ok(Connections { main, bulk, hints: hints.clone() })
+}
+
+/// A server that a failover has left behind may still be named, for a moment.
+async fn is_master(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+    match cmd("ROLE").query_async(connection).await? {
+        Value::Array(parts) => Ok(parts.first() == Some(&Value::BulkString(b"master".to_vec()))),
+        _ => Ok(false),
+    }
+}
+
+/// Returns when a connection is dead, with the reason.
+async fn until_broken(mut connections: Connections) -> String {
+    let hints = connections.hints.clone();
+    loop {
+        tokio::select! {
+            () = hints.broken.notified() => {}
+            () = hints.demoted.notified() => {
+                // Not in a tight loop, for a server that refuses writes may be the right one all the same.
+                tokio::time::sleep(*RETRY.end()).await;
+                return "the server refuses writes, it is no master".to_owned();
+            }
+            () = tokio::time::sleep(HEARTBEAT) => {}
+        }
+        for connection in [&mut connections.main, &mut connections.bulk] {
+            if let Err(error) = cmd("PING").exec_async(connection).await {
+                return error.to_string();
+            }
+        }
+    }
+}

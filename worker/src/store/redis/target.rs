@@ -1,0 +1,116 @@
+//! From a store's URL to clients of its servers: addresses, logins, encryption.
+
+use flotilla_proto::StoreUrl;
+use flotilla_proto::store_url::{Address, Login, StorePlace, TlsFiles};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo,
+    TlsCertificates,
+};
+
+/// A server of a store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Server {
+    /// Host and port.
+    Tcp(Address),
+    /// A Unix socket.
+    Socket(String),
+}
+
+impl Server {
+    /// Host and port, if it has them.
+    pub(super) fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Tcp(address) => Some(address),
+            Self::Socket(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Socket(path) => f.write_str(path),
+        }
+    }
+}
+
+/// Why there is no client of a server.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// A file is missing or not readable.
+    #[error("cannot read the TLS file {path}: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The files are there, but make no sense.
+    #[error("the TLS files are not usable: {0}")]
+    Unusable(String),
+}
+
+/// A client of a server that holds data of the store. TLS files are read now: they may have been renewed.
+pub(super) fn data_client(url: &StoreUrl, server: &Server) -> Result<Client, ClientError> {
+    client(url, server, settings(&url.login).set_db(url.database.into()))
+}
+
+/// A client of a Sentinel.
+pub(super) fn sentinel_client(url: &StoreUrl, sentinel: &Address) -> Result<Client, ClientError> {
+    client(url, &Server::Tcp(sentinel.clone()), settings(&url.sentinel_login))
+}
+
+fn settings(login: &Login) -> RedisConnectionInfo {
+    let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+    if !login.username.is_empty() {
+        settings = settings.set_username(&login.username);
+    }
+    if !login.password.is_empty() {
+        settings = settings.set_password(login.password.as_str());
+    }
+    settings
+}
+
+fn client(url: &StoreUrl, server: &Server, settings: RedisConnectionInfo) -> Result<Client, ClientError> {
+    let address = match server {
+        Server::Socket(path) => ConnectionAddr::Unix(path.into()),
+        Server::Tcp(Address { host, port }) if url.tls.is_some() => {
+            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+        }
+        Server::Tcp(Address { host, port }) => ConnectionAddr::Tcp(host.clone(), *port),
+    };
+    let unusable = |error: redis::RedisError| ClientError::Unusable(error.to_string());
+    let info = address
+        .into_connection_info()
+        .map_err(unusable)?
+        .set_redis_settings(settings)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    match &url.tls {
+        None => Client::open(info).map_err(unusable),
+        Some(files) => Client::build_with_tls(info, certificates(files)?).map_err(unusable),
+    }
+}
+
+fn certificates(files: &TlsFiles) -> Result<TlsCertificates, ClientError> {
+    let read = |path: &Option<String>| {
+        let read =
+            |path: &String| std::fs::read(path).map_err(|source| ClientError::File { path: path.clone(), source });
+        path.as_ref().map(read).transpose()
+    };
+    let client_tls = match (read(&files.cert)?, read(&files.key)?) {
+        (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
+        (Some(_) | None, None) | (None, Some(_)) => None,
+    };
+    Ok(TlsCertificates { client_tls, root_cert: read(&files.ca)? })
+}
+
+/// The only server of a store that has one.
+pub(super) fn only_server(place: &StorePlace) -> Option<Server> {
+    match place {
+        StorePlace::Server(address) => Some(Server::Tcp(address.clone())),
+        StorePlace::Socket(path) => Some(Server::Socket(path.clone())),
+        StorePlace::Sentinel { .. } | StorePlace::Cluster(_) => None,
+    }
+}
