@@ -140,7 +140,7 @@ async fn a_restricted_user_and_a_unix_socket_serve() {
     let socket = directory.path().join("redis.sock").to_str().unwrap().to_owned();
     let server = RedisServer::start_with(&["--unixsocket", &socket]).await.unwrap();
     let mut redis = server.connection().await.unwrap();
-    let rules = "ACL SETUSER flotilla on >hunter2 ~ld:acl:* +@read +@write +@scripting +@connection +@transaction";
+    let rules = "ACL SETUSER flotilla on >hunter2 ~ld:acl:* +@read +@write +@scripting +@connection";
     let mut command = redis::cmd("ACL");
     command.arg(&rules.split(' ').skip(1).collect::<Vec<_>>()[..]);
     command.exec_async(&mut redis).await.unwrap();

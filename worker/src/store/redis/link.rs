@@ -200,11 +200,14 @@ impl Scout {
         }
         self.nodes.settle(layout, &self.around);
         let before = self.layouts.send_replace(layout.clone());
-        tracing::info!(
-            store = self.around.url.redacted(),
-            servers = layout.servers().len(),
-            "the store's servers are others, or their shares"
-        );
+        if before.servers() != layout.servers() {
+            let servers: Vec<_> = layout.servers().iter().map(ToString::to_string).collect();
+            tracing::info!(
+                store = self.around.url.redacted(),
+                servers = servers.join(","),
+                "the store's servers are others"
+            );
+        }
         self.around.registry.reconnected(|prefix| before.server(prefix) != layout.server(prefix));
     }
 }
