@@ -58,7 +58,7 @@ use url::Url;
 
 pub(crate) use boundary::{
     Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, FailedRotation, GrantIds,
-    GrantRecord, Input, Mutation, Proof, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
+    GrantRecord, Input, Mutation, Proof, Regression, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
     RotationFailure, Scheduling, SessionId, SpecChange, StoreAction, StoreCheck, StoreCommand, Subject,
     WorkerAction, WorkerCommand,
 };

@@ -145,6 +145,8 @@ pub struct Assignment {
     pub resync: u64,
     /// Leave to overwrite a foreign fence, once.
     pub take_over: Option<TakeOver>,
+    /// The resync request says that LaunchDarkly is right, whatever its next payload takes back.
+    pub accept_regression: bool,
 }
 
 /// Leave to overwrite a foreign fence, once.

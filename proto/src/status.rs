@@ -197,6 +197,8 @@ pub struct EnvironmentReport {
     pub fenced_writes: u64,
     /// Items in doubt, `flag/KEY: why`; at most 20.
     pub doubted_items: Vec<String>,
+    /// Why the guard holds a payload back; empty: it does not.
+    pub payload_held: String,
 }
 
 impl EnvironmentReport {
@@ -233,6 +235,7 @@ impl EnvironmentReport {
             repairs: _,
             fenced_writes: _,
             doubted_items,
+            payload_held,
         } = self;
         let is_same = *environment == other.environment
             && *uid == other.uid
@@ -249,7 +252,8 @@ impl EnvironmentReport {
             && *rejected_items == other.rejected_items
             && *environment_id == other.environment_id
             && *changed_environment_id == other.changed_environment_id
-            && *doubted_items == other.doubted_items;
+            && *doubted_items == other.doubted_items
+            && *payload_held == other.payload_held;
         !is_same
     }
 }
@@ -332,6 +336,7 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             pending_reason: report.pending_reason.clone(),
             fenced_writes: report.fenced_writes,
             doubted_items: report.doubted_items.clone(),
+            payload_held: report.payload_held.clone(),
         }
     }
 }
@@ -371,6 +376,7 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             repairs: message.repairs,
             fenced_writes: message.fenced_writes,
             doubted_items: message.doubted_items.clone(),
+            payload_held: message.payload_held.clone(),
         })
     }
 }

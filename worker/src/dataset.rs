@@ -7,6 +7,8 @@
 mod comparison;
 // Items that stay although a payload says otherwise.
 mod doubts;
+// Payloads that would remove too much.
+mod guard;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use flotilla_proto::Timestamp;
 pub use self::comparison::{Comparison, Differences, Evidence, StoredText};
 pub use self::doubts::{Authority, SECOND_OPINION_AFTER};
 use self::doubts::{Doubt, Kept, Sent};
+pub use self::guard::{Lacking, is_too_much};
 use crate::source::{FullPayload, Kind};
 
 /// Names an item of an environment.
@@ -54,6 +57,8 @@ struct Collection {
 pub struct Dataset {
     flags: Collection,
     segments: Collection,
+    /// A payload that would remove too much is not believed at once.
+    guarded: bool,
 }
 
 /// What an environment held at one moment, in key order.
@@ -88,16 +93,22 @@ impl Collection {
         Some(old.version)
     }
 
-    /// A payload lacks an item that is held: it goes. A node that had not seen it yet brings it in that very version, so
-    /// that one is not older; but what a store still holds of it is no newer.
-    fn take_back(&mut self, key: Arc<str>) {
-        let version = self.remove(&key).unwrap_or_default();
-        match version.checked_sub(1) {
-            Some(below) => drop(self.deleted.insert(Arc::clone(&key), below)),
+    /// A payload lacks an item that is held, or says that it was deleted: it goes. A node that had not seen it yet brings it
+    /// in that very version, so that one is not older; but what a store still holds of it is no newer.
+    fn take_back(&mut self, key: Arc<str>, sent: Sent) {
+        let Some(held) = self.items.get(&key).map(|held| held.version) else { return };
+        let sent_before = self.doubts.get(&key).map_or(Some(held), |doubt| doubt.highest_sent(held));
+        self.remove(&key);
+        let deleted = match sent {
+            Sent::Deleted(version) => Some(version),
+            Sent::Live(_) | Sent::Nothing => sent_before.and_then(|version| version.checked_sub(1)),
+        };
+        match deleted {
+            Some(deleted) => drop(self.deleted.insert(Arc::clone(&key), deleted)),
             None => drop(self.deleted.remove(&key)),
         }
         let highest = self.taken_back.entry(key).or_default();
-        *highest = version.max(*highest);
+        *highest = held.max(*highest);
     }
 
     /// The highest version known of an item, held or deleted.
@@ -143,6 +154,11 @@ impl Dataset {
         self.of(kind).items.len() as u64
     }
 
+    /// How many items are held.
+    fn len(&self) -> usize {
+        self.flags.items.len() + self.segments.items.len()
+    }
+
     /// Bytes of JSON held.
     pub fn bytes(&self) -> u64 {
         self.flags.bytes + self.segments.bytes
@@ -162,12 +178,13 @@ impl Dataset {
     }
 
     /// Applies a full payload: it replaces everything, but for what its authority leaves in doubt. Items that the payload
-    /// holds in a form that must not reach the store keep their last good one. Returns the items whose stored form
-    /// changed.
+    /// holds in a form that must not reach the store keep their last good one, if that is of the same lineage. Returns the
+    /// items whose stored form changed.
     pub fn replace(&mut self, payload: &FullPayload, authority: Authority, now: Timestamp) -> Vec<ItemId> {
         let mut changed = Vec::new();
+        let held_before = self.len();
         let mut present: [HashSet<&str>; 2] = Default::default();
-        for rejected in payload.rejected() {
+        for rejected in payload.rejected().iter().filter(|_| authority != Authority::OfAnotherLineage) {
             present[rejected.kind as usize].insert(&rejected.key);
             // It exists: what is held is its last good form.
             self.of_mut(rejected.kind).doubts.remove(&*rejected.key);
@@ -184,24 +201,31 @@ impl Dataset {
         for item in payload.items().filter(|item| item.deleted) {
             deleted[item.kind as usize].insert(item.key, item.version);
         }
-        for kind in [Kind::Flag, Kind::Segment] {
-            let (present, deleted) = (&present[kind as usize], &deleted[kind as usize]);
+        let gone = [Kind::Flag, Kind::Segment].map(|kind| {
+            let is_gone = |key: &&Arc<str>| !present[kind as usize].contains(&***key);
+            self.of(kind).items.keys().filter(is_gone).cloned().collect::<Vec<_>>()
+        });
+        let is_held_back =
+            self.guarded && authority.is_of_lineage() && is_too_much(gone.iter().map(Vec::len).sum(), held_before);
+        for (kind, gone) in [Kind::Flag, Kind::Segment].into_iter().zip(gone) {
+            let deleted = &deleted[kind as usize];
             let collection = self.of_mut(kind);
-            let gone: Vec<_> = collection.items.keys().filter(|key| !present.contains(&***key)).cloned().collect();
             for key in gone {
                 let sent = deleted.get(&*key).map_or(Sent::Nothing, |version| Sent::Deleted(*version));
+                if is_held_back && collection.hold_back(&key, sent, now) == Kept::Yes {
+                    continue;
+                }
                 if collection.doubt(&key, sent, authority, now) == Kept::No {
-                    match authority {
-                        Authority::OfAnotherLineage => drop(collection.remove(&key)),
-                        Authority::OfNewConnection | Authority::OfPoll | Authority::Binding => {
-                            collection.take_back(Arc::clone(&key));
-                        }
+                    if authority.is_of_lineage() {
+                        collection.take_back(Arc::clone(&key), sent);
+                    } else {
+                        collection.remove(&key);
                     }
                     changed.push(ItemId { kind, key });
                 }
             }
-            if authority == Authority::OfAnotherLineage {
-                // That what the store still holds of the old lineage is no newer, whoever compares knows by other means.
+            if !authority.is_of_lineage() {
+                // Whether what a store still holds may be newer, the writer knows.
                 collection.deleted.clear();
                 collection.taken_back.clear();
             }
@@ -220,11 +244,11 @@ impl Dataset {
     pub fn patch(&mut self, kind: Kind, key: &str, version: u64, body: &[u8], now: Timestamp) -> Option<ItemId> {
         let collection = self.of_mut(kind);
         if let Some(known) = collection.known_version(key).filter(|known| version <= *known) {
-            if version == known {
-                collection.doubts.remove(key);
-            } else {
-                collection.catch_up(key, Sent::Live(version));
+            if version == known && collection.doubts.contains_key(key) {
+                // What is held may be somebody else's, of the same version.
+                return collection.take(key, version, body, now).map(|key| ItemId { kind, key });
             }
+            collection.catch_up(key, Sent::Live(version));
             return None;
         }
         let key = collection.shared_key(key);

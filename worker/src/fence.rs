@@ -124,6 +124,11 @@ impl Lineage {
         Self { environment_id: None, origin: UNKNOWN_ORIGIN.into() }
     }
 
+    /// Whether nobody knows.
+    pub fn is_unknown(&self) -> bool {
+        *self.origin == *UNKNOWN_ORIGIN
+    }
+
     /// Whether versions of the two are comparable. An environment id that is absent matches any: it was not sent, or not
     /// yet.
     pub fn is_same(&self, other: &Self) -> bool {
@@ -131,7 +136,7 @@ impl Lineage {
             (Some(one), Some(another)) => one == another,
             (Some(_) | None, None) | (None, Some(_)) => true,
         };
-        self.origin == other.origin && *self.origin != *UNKNOWN_ORIGIN && ids_match
+        self.origin == other.origin && !self.is_unknown() && ids_match
     }
 
     /// Whether LaunchDarkly's environment id says that versions of the two are comparable.

@@ -88,7 +88,8 @@ Examples:
     /// Connect to LaunchDarkly anew and compare everything with the store
     #[command(after_help = "Examples:
   flotilla env resync spree-production
-  flotilla env resync spree-production --take-over")]
+  flotilla env resync spree-production --take-over
+  flotilla env resync spree-production --accept-regression")]
     Resync(Resync),
     /// Replace the SDK key; the old one is used until the new one is proved
     #[command(after_help = "Examples:
@@ -152,7 +153,7 @@ pub struct Changes {
     /// Sent to LaunchDarkly as application-version
     #[arg(long, value_name = "VERSION")]
     pub application_version: Option<String>,
-    /// What a payload that would remove more than half of the items shall meet; recorded, acted upon in a later version
+    /// What happens to a payload that would remove all items, or more than half of 20 and more
     #[arg(long, value_name = "POLICY")]
     pub guard: Option<GuardOption>,
 }
@@ -308,6 +309,9 @@ pub struct Resync {
     /// Overwrite, once, what condition Conflict shows
     #[arg(long)]
     pub take_over: bool,
+    /// LaunchDarkly is right: its next payload replaces everything, whatever it takes back
+    #[arg(long)]
+    pub accept_regression: bool,
     /// Check everything, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -335,12 +339,12 @@ pub struct RotateKey {
     pub key: KeyOptions,
 }
 
-/// What a payload that would remove much meets.
+/// What happens to a payload that would remove much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GuardOption {
-    /// To be held until a second one says the same
+    /// It is held back until a second one says the same
     Confirm,
-    /// To be applied at once
+    /// It is applied at once
     Off,
 }
 

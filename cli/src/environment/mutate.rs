@@ -143,6 +143,7 @@ pub(super) async fn resync(session: &mut Session, options: &Resync) -> Result<()
     let request = session.client.request(ResyncEnvironmentRequest {
         name: options.name.to_string(),
         take_over: options.take_over,
+        accept_regression: options.accept_regression,
         validate_only: options.dry_run,
         ..ResyncEnvironmentRequest::default()
     });

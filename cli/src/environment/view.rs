@@ -143,7 +143,7 @@ pub(crate) fn spec(environment: &Environment) -> String {
         ("Application version", or_dash(&spec.application_version)),
         ("Labels", labels(&spec.labels)),
         ("Worker selector", labels(&spec.worker_selector)),
-        ("Guard", format!("{} (not acted upon yet)", guard_text(spec.guard()))),
+        ("Guard", guard_text(spec.guard()).to_owned()),
         ("Paused", if environment.paused { "yes" } else { "no" }.to_owned()),
         ("Uid", environment.uid.clone()),
         ("Generation", environment.generation.to_string()),

@@ -16,7 +16,7 @@ pub(crate) fn state_word(initialization: Initialization) -> &'static str {
 }
 
 /// Conditions that should hold, in the order in which an environment comes up, and then those that should not.
-const EXPECTED: [(&str, ConditionStatus); 10] = [
+const EXPECTED: [(&str, ConditionStatus); 11] = [
     ("Accepted", ConditionStatus::True),
     ("Removing", ConditionStatus::False),
     ("Conflict", ConditionStatus::False),
@@ -26,6 +26,7 @@ const EXPECTED: [(&str, ConditionStatus); 10] = [
     ("PayloadHeld", ConditionStatus::False),
     ("Initialized", ConditionStatus::True),
     ("Current", ConditionStatus::True),
+    ("PayloadRegressed", ConditionStatus::False),
     ("ItemsRejected", ConditionStatus::False),
 ];
 

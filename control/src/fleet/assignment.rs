@@ -278,6 +278,7 @@ impl Fleet {
             store_url: self.stores.get(&record.spec.store)?.url.clone(),
             resync: record.resync,
             take_over: record.take_over.clone(),
+            accept_regression: record.accepted_resync == Some(record.resync),
         };
         Some((assignment, fingerprint))
     }

@@ -187,6 +187,15 @@ pub(crate) enum Claim {
     TakeOver,
 }
 
+/// What to do with what LaunchDarkly's next payload takes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Regression {
+    /// Doubt it, until it says so again.
+    Doubt,
+    /// Believe it.
+    Accept,
+}
+
 /// How an environment shall be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RemovalRequest {
@@ -208,7 +217,7 @@ pub(crate) enum Edit {
     /// Take streaming and writing up again.
     Resume,
     /// Connect anew and compare in full.
-    Resync(Claim),
+    Resync { claim: Claim, regression: Regression },
     /// Replace the SDK key.
     RotateSdkKey { sdk_key: SdkKey, proof: Proof },
 }
@@ -231,7 +240,7 @@ impl Action {
             Self::Edit(Edit::Update { .. }) => "update",
             Self::Edit(Edit::Pause) => "pause",
             Self::Edit(Edit::Resume) => "resume",
-            Self::Edit(Edit::Resync(_)) => "resync",
+            Self::Edit(Edit::Resync { .. }) => "resync",
             Self::Edit(Edit::RotateSdkKey { .. }) => "rotate",
         }
     }
@@ -351,6 +360,8 @@ pub(crate) struct EnvironmentRecord {
     pub(crate) change_number: u64,
     /// Counts the user's resync requests.
     pub(crate) resync: u64,
+    /// The last of them that said that LaunchDarkly is right, whatever its next payload takes back.
+    pub(crate) accepted_resync: Option<u64>,
     /// Leave to overwrite a foreign fence, until it is spent.
     pub(crate) take_over: Option<TakeOver>,
     /// The present grant and the worker that has it. `None`: never granted, or given back.

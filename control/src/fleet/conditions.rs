@@ -238,6 +238,9 @@ fn why_not_current(environment: &Environment, holder: Holder) -> Option<(&'stati
     let Some(report) = environment.standing_report().filter(|report| report.grant.intent == Intent::Serve) else {
         return because("NotObserved", "its worker has not reported under the present grant yet");
     };
+    if !report.payload_held.is_empty() {
+        return Some(("PayloadHeld", format!("a payload is held back: {}", report.payload_held)));
+    }
     match report.grant_state {
         GrantState::Pending => {
             let detail = match report.pending_reason.as_str() {
@@ -324,20 +327,30 @@ fn key_rotation(environment: &Environment) -> Option<Finding> {
     }
 }
 
+/// What decides about what a payload takes back.
+const WHAT_DECIDES: &str =
+    "a later event or another payload decides, which is asked for after 30 s, or resync --accept-regression";
+
 fn payload_held(environment: &Environment) -> Option<Finding> {
-    let id = environment.observed.as_ref()?.report.changed_environment_id.as_ref()?;
-    let message =
-        format!("the source sends data of another LaunchDarkly environment ({id}); the last good data is kept");
-    Some(finding("PayloadHeld", ConditionStatus::True, "OtherEnvironment", message))
+    let report = &environment.observed.as_ref()?.report;
+    let (reason, message) = if let Some(id) = &report.changed_environment_id {
+        let message = format!(
+            "the source sends data of another LaunchDarkly environment ({id}); the last good data is kept, until resync --accept-regression"
+        );
+        ("OtherEnvironment", message)
+    } else if !report.payload_held.is_empty() {
+        ("LargeRemoval", format!("a payload is held back: {}; these stay, and {WHAT_DECIDES}", report.payload_held))
+    } else {
+        return None;
+    };
+    Some(finding("PayloadHeld", ConditionStatus::True, reason, message))
 }
 
 fn payload_regressed(environment: &Environment) -> Option<Finding> {
     let items = &environment.observed.as_ref()?.report.doubted_items;
     (!items.is_empty()).then(|| {
-        let message = format!(
-            "a payload is behind what is stored, which stays until a later event or a second payload decides: {}",
-            items.join(", ")
-        );
+        let items = items.join(", ");
+        let message = format!("a payload is behind what is stored, which stays, and {WHAT_DECIDES}: {items}");
         finding("PayloadRegressed", ConditionStatus::True, "OlderThanStored", message)
     })
 }

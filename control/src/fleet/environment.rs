@@ -154,7 +154,8 @@ impl Environment {
         Self {
             holder: record.grant.as_ref().map(|granted| granted.worker.clone()),
             observed: None,
-            last_ending: Epoch::default(),
+            // What was granted before control started may have ended since.
+            last_ending: Epoch(record.grant.as_ref().map_or(0, |granted| granted.grant.epoch.0.saturating_sub(1))),
             parked: BTreeMap::new(),
             rotation,
             regrant_at: None,

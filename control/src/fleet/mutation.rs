@@ -4,7 +4,7 @@ use flotilla_proto::session::TakeOver;
 use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Generation, Reason, Refusal, SdkKey, Uid};
 
 use super::boundary::{
-    Action, Change, Claim, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Proof, RemovalKind,
+    Action, Change, Claim, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Proof, Regression, RemovalKind,
     RemovalRequest, Reply, RequestId, SpecChange, Subject,
 };
 use super::environment::Environment;
@@ -100,7 +100,7 @@ impl Fleet {
             Edit::Update { change, sdk_key } => self.decide_update(environment, change, sdk_key),
             Edit::Pause => Ok(self.decide_pause(environment, &Pause::Paused)),
             Edit::Resume => Ok(self.decide_pause(environment, &Pause::Running)),
-            Edit::Resync(claim) => self.decide_resync(environment, claim),
+            Edit::Resync { claim, regression } => self.decide_resync(environment, claim, regression),
             Edit::RotateSdkKey { sdk_key, proof } => self.decide_rotate(environment, sdk_key, proof),
         }
     }
@@ -144,6 +144,7 @@ impl Fleet {
             generation: Generation(1),
             change_number: 1,
             resync: 0,
+            accepted_resync: None,
             take_over: match claim {
                 Claim::Respect => None,
                 Claim::TakeOver => Some(TakeOver::Any),
@@ -229,7 +230,12 @@ impl Fleet {
         self.changed(record)
     }
 
-    fn decide_resync(&self, environment: &Environment, claim: Claim) -> Result<Decision, Refusal> {
+    fn decide_resync(
+        &self,
+        environment: &Environment,
+        claim: Claim,
+        regression: Regression,
+    ) -> Result<Decision, Refusal> {
         let name = &environment.record.name;
         if environment.record.paused {
             return refuse(
@@ -251,6 +257,9 @@ impl Fleet {
             record.take_over = Some(TakeOver::Value(shown));
         }
         record.resync += 1;
+        if regression == Regression::Accept {
+            record.accepted_resync = Some(record.resync);
+        }
         Ok(self.changed(record))
     }
 

@@ -5,7 +5,7 @@
 //! depends on names and loads only, and few move when workers come and go. [`excess`] names what a worker above the bound
 //! gives away, and to whom: just so much that nobody is above it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::{EnvironmentName, Labels, WorkerName};
 
@@ -78,23 +78,30 @@ pub(super) fn bound(candidates: &[Candidate<'_>], waiting: Weight) -> Weight {
 
 /// Places seekers. The answer has one entry for each, in the order of names; `None`: no worker may have it.
 pub(super) fn place(candidates: &[Candidate<'_>], seekers: &[Seeker<'_>]) -> Vec<Placed> {
-    let mut seats: Vec<_> = candidates.iter().map(Seat::new).collect();
-    // What nobody may have is no load: it must not make room for more than a share elsewhere.
-    let placeable = seekers.iter().filter(|seeker| seats.iter().any(|seat| seeker.may_go_to(seat)));
-    let bound = bound(candidates, placeable.map(|seeker| seeker.weight).sum());
     let mut order: Vec<&Seeker<'_>> = seekers.iter().collect();
     // Those that few workers may have choose first, then the heavy ones: the others fit in anywhere.
     order.sort_by_key(|seeker| (seeker.is_unconstrained(), std::cmp::Reverse(seeker.weight), seeker.environment));
-    let mut placed: Vec<_> = order
-        .into_iter()
+    let waiting: Weight = order.iter().map(|seeker| seeker.weight).sum();
+    let mut places = places(candidates, &order, bound(candidates, waiting));
+    let stranded = order.iter().zip(&places).filter(|(_, place)| place.is_none());
+    let stranded: Weight = stranded.map(|(seeker, _)| seeker.weight).sum();
+    if stranded > 0 {
+        // What nobody may have is no load: it must not make room for more than a share elsewhere.
+        places = self::places(candidates, &order, bound(candidates, waiting - stranded));
+    }
+    let named = order.iter().zip(places).map(|(seeker, place)| (seeker.environment.clone(), place));
+    named.collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+fn places(candidates: &[Candidate<'_>], order: &[&Seeker<'_>], bound: Weight) -> Vec<Option<WorkerName>> {
+    let mut seats: Vec<_> = candidates.iter().map(Seat::new).collect();
+    order
+        .iter()
         .map(|seeker| {
             let at = best(&seats, seeker, bound).or_else(|| least(&seats, seeker));
-            let worker = at.map(|at| seats[at].take(seeker.weight));
-            (seeker.environment.clone(), worker)
+            at.map(|at| seats[at].take(seeker.weight))
         })
-        .collect();
-    placed.sort();
-    placed
+        .collect()
 }
 
 /// What workers above the bound give away, and to whom; `movable` tells what such a worker has that may move. Those that

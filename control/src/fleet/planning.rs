@@ -53,9 +53,11 @@ impl Fleet {
         if self.gathering.is_some_and(|gathering| gathering.until <= self.now) {
             self.gathering = None;
             self.gathered.retry_unplaced = true;
+            // Nor has anything been balanced meanwhile.
+            self.gathered.handovers_due = true;
         }
         // Room that came free is offered to those that wait, unless they wait for more of it.
-        if std::mem::take(&mut self.gathered.retry_unplaced) && self.gathering.is_none() && self.has_room() {
+        if std::mem::take(&mut self.gathered.retry_unplaced) && self.gathering.is_none() && self.may_place() {
             for name in self.unplaced.clone() {
                 if self.reconsider(&name) {
                     orphans.insert(name);
@@ -70,7 +72,8 @@ impl Fleet {
         self.tell_the_stuck();
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether somebody waits for a place, and somebody is there.
+    fn may_place(&self) -> bool {
         !self.unplaced.is_empty() && self.workers.values().any(|worker| worker.session().is_some())
     }
 

@@ -11,7 +11,8 @@ use super::page::{Page, hex};
 use super::{Api, environment_name, unfit_reply, update, watch};
 use crate::driver::View;
 use crate::fleet::{
-    Action, Claim, Command, Edit, Mutation, Proof, RemovalRequest, Reply, RequestId, no_such_environment,
+    Action, Claim, Command, Edit, Mutation, Proof, Regression, RemovalRequest, Reply, RequestId,
+    no_such_environment,
 };
 
 /// The handler of `EnvironmentService`.
@@ -226,7 +227,8 @@ impl v1::environment_service_server::EnvironmentService for Handler {
             request: request_id("resync", &request.request_id, &request)?,
             validate_only: request.validate_only,
         };
-        let action = Edit::Resync(claim(request.take_over));
+        let regression = if request.accept_regression { Regression::Accept } else { Regression::Doubt };
+        let action = Edit::Resync { claim: claim(request.take_over), regression };
         let environment = self.mutate(&request.name, action.into(), terms).await?;
         Ok(Response::new(v1::ResyncEnvironmentResponse { environment }))
     }

@@ -28,6 +28,7 @@ impl From<&Assignment> for v1::Assignment {
                 TakeOver::Any => v1::TakeOver { any: true, value: String::new() },
                 TakeOver::Value(value) => v1::TakeOver { any: false, value: value.clone() },
             }),
+            accept_regression: assignment.accept_regression,
         }
     }
 }
@@ -68,6 +69,7 @@ impl TryFrom<&v1::Assignment> for Assignment {
                 v1::TakeOver { any: true, .. } => TakeOver::Any,
                 v1::TakeOver { any: false, value } => TakeOver::Value(value.clone()),
             }),
+            accept_regression: message.accept_regression,
         })
     }
 }

@@ -9,6 +9,7 @@ use flotilla_worker::store::model::Model;
 use turmoil::Sim;
 
 use crate::dice::Dice;
+use crate::history::version;
 use crate::hosts::worker_name;
 use crate::source::{EDGES, Environment};
 use crate::store::Link;
@@ -193,7 +194,7 @@ impl Chaos {
         let mut world = self.world.lock().unwrap();
         let prefix = format!("p{}", self.dice.of(0..self.names as u64));
         let Some(keys) = world.store.get_mut(&prefix) else { return };
-        match self.dice.of(0..5) {
+        match self.dice.of(0..7) {
             0 => keys.marker = false,
             1 => drop(keys.items.pop_last()),
             2 => {
@@ -205,10 +206,23 @@ impl Chaos {
                     *body = b"nothing that LaunchDarkly would send".to_vec().into();
                 }
             }
-            _ => {
+            4 => {
                 for body in keys.items.values_mut().take(1) {
                     let text = String::from_utf8_lossy(body);
                     *body = text.replacen(r#""version":"#, r#""version":9000"#, 1).into_bytes().into();
+                }
+            }
+            // What LaunchDarkly will have soon, but for what it says; and what it may create soon.
+            5 => {
+                for body in keys.items.values_mut().take(1) {
+                    *body = edited(body, None);
+                }
+            }
+            _ => {
+                let like = keys.items.values().next().cloned();
+                let id = ItemId { kind: Kind::Flag, key: format!("new-{}", self.dice.of(0..6)).into() };
+                if let Some(body) = like.map(|body| edited(&body, Some(&id.key))) {
+                    keys.items.entry(id).or_insert(body);
                 }
             }
         }
@@ -297,4 +311,14 @@ impl Chaos {
             }
         }
     }
+}
+
+/// A text as somebody else may write it: of the next version, perhaps under another key.
+fn edited(body: &[u8], key: Option<&str>) -> Arc<[u8]> {
+    let text = String::from_utf8_lossy(body);
+    let Some(("", rest)) = text.split_once(r#"{"key":""#) else { return body.into() };
+    let Some((old_key, rest)) = rest.split_once(r#"","version":"#) else { return body.into() };
+    let rest = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let (key, version) = (key.unwrap_or(old_key), version(body) + 1);
+    format!(r#"{{"key":"{key}","version":{version},"by":"another"{rest}"#).into_bytes().into()
 }

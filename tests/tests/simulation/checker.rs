@@ -84,8 +84,8 @@ fn one_after_the_other(record: &Record) -> Result<(), String> {
 /// The numbers of writes that were used.
 #[derive(Debug, Default)]
 struct Numbers<'a> {
-    /// Every fence that was to be set.
-    sent: BTreeSet<&'a str>,
+    /// Every number that was sent: of which prefix, by which run of a worker.
+    sent: BTreeSet<(&'a str, String, u64)>,
     /// The last number that was accepted of a run of a worker for an environment.
     accepted: BTreeMap<(String, String), u64>,
 }
@@ -93,11 +93,12 @@ struct Numbers<'a> {
 impl<'a> Numbers<'a> {
     /// Each send takes a new number, and those that are accepted only rise, whatever the store has lost meanwhile.
     fn see(&mut self, record: &'a Record) -> Result<(), String> {
-        let (Some(text), Some(fence)) = (&record.next, parsed(record.next.as_ref())?) else { return Ok(()) };
-        if !self.sent.insert(text) {
-            return Err(format!("{}: sent twice: {text}", record.prefix));
+        let Some(fence) = parsed(record.next.as_ref())? else { return Ok(()) };
+        let run = format!("{:?}", fence.incarnation);
+        if !self.sent.insert((&record.prefix, run.clone(), fence.write)) {
+            return Err(format!("{}: write {} was sent twice", record.prefix, fence.write));
         }
-        let by = (fence.uid.to_string(), format!("{:?}", fence.incarnation));
+        let by = (fence.uid.to_string(), run);
         if record.accepted
             && let Some(before) = self.accepted.insert(by, fence.write).filter(|before| *before >= fence.write)
         {
@@ -113,7 +114,7 @@ fn what_is_there_stays(record: &Record) -> Result<(), String> {
         if !record.after.marker {
             return Err(format!("{}: the marker vanished", record.prefix));
         }
-        if !record.before.items.is_empty() && record.after.items.is_empty() {
+        if record.before.has_flags() && !record.after.has_flags() {
             return Err(format!("{}: all flags vanished", record.prefix));
         }
     }

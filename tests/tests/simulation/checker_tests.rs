@@ -32,7 +32,8 @@ fn item() -> ItemId {
 /// The keys with one flag, if it has a version.
 fn keys(fence: Option<String>, version: Option<u64>) -> Model {
     let id = format!("{:024x}", 0);
-    let body = |version| format!(r#"{{"key":"flag-0","version":{version},"of":"{id}"}}"#).into_bytes().into();
+    let body =
+        |version| format!(r#"{{"key":"flag-0","version":{version},"of":"{id}","padding":""}}"#).into_bytes().into();
     let items = version.map(|version| (item(), body(version))).into_iter().collect();
     Model { fence, marker: version.is_some(), items }
 }
@@ -43,6 +44,7 @@ fn world(steps: Vec<(What, Model)>) -> World {
     let mut environment = Environment::new(0, &mut Dice::new(1));
     environment.put(Kind::Flag, "flag-0");
     world.environments.insert("sdk-0".to_owned(), environment);
+    world.environments.insert("sdk-1".to_owned(), Environment::new(1, &mut Dice::new(1)));
     let mut before = Model::default();
     for (at, (what, after)) in (1..).zip(steps) {
         let next = after.fence.clone().filter(|_| what != What::Compare);
@@ -154,6 +156,12 @@ fn a_version_that_falls_is_found_unless_two_payloads_say_so() {
     assert_found(&world, "flag-0 fell from 2 to Some(1)");
     told(&mut world, 40_000, Said::Payload { position: 1 });
     assert_eq!(check_history(&world), Ok(()));
+    let mut world = falls();
+    for at in [4000, 40_000] {
+        let said = Said::Payload { position: 1 };
+        world.delivered.push(Delivered { at, worker: 0, run: 1, key: "sdk-1".to_owned(), said });
+    }
+    assert_found(&world, "flag-0 fell from 2 to Some(1)");
     let mut world = falls();
     told(&mut world, 4000, Said::PutAgain { position: 1 });
     assert_eq!(check_history(&world), Ok(()), "a second one on the same connection is LaunchDarkly's will");

@@ -68,6 +68,15 @@ pub(crate) fn at_rest(world: &World, lost: Option<usize>) -> Result<(), String> 
     Ok(())
 }
 
+/// Whether the store has lost the release, or gone back to before it: nobody serves it, so nobody mends that.
+fn is_lost_since_it_ended(world: &World, prefix: &str) -> bool {
+    let mut endings = world.records.iter().rev().filter(|record| record.prefix == prefix && record.accepted);
+    let ended =
+        endings.find(|record| record.after.fence.as_ref().is_some_and(|fence| fence.ends_with(" released")));
+    let ended = ended.map_or(0, |record| record.at);
+    world.losses.iter().any(|lost| *lost >= ended)
+}
+
 fn is_as_wanted(
     world: &World,
     wanted: Wanted,
@@ -79,14 +88,16 @@ fn is_as_wanted(
     let fence = parsed(keys.fence.as_ref())?;
     let status = shown.and_then(|shown| shown.status.clone()).unwrap_or_default();
     match wanted {
-        Wanted::Gone => match shown {
-            Some(shown) => Err(format!("it is still there: {:?}", shown.status)),
-            None => Ok(()),
+        Wanted::Gone => match (shown, fence) {
+            (Some(shown), _) => Err(format!("it is still there: {:?}", shown.status)),
+            (None, Some(fence)) if fence.kind == FenceKind::Serving && !is_lost_since_it_ended(world, prefix) => {
+                Err(format!("it is gone, and its fence is {fence}"))
+            }
+            (None, Some(_) | None) => Ok(()),
         },
         Wanted::Paused => match fence {
             Some(fence) if fence.kind == FenceKind::Released => Ok(()),
-            // The store lost the release, or went back to before it: nobody serves it, so nobody mends that.
-            Some(_) | None if !world.losses.is_empty() => Ok(()),
+            Some(_) | None if is_lost_since_it_ended(world, prefix) => Ok(()),
             None => Err("it is paused, and has no fence".to_owned()),
             Some(fence) => Err(format!("it is paused, and its fence is {fence}")),
         },
@@ -112,11 +123,9 @@ fn is_as_wanted(
             if same {
                 Ok(())
             } else {
-                {
-                    let items: Vec<_> =
-                        truth.iter().map(|(item, (version, _))| format!("{}={version}", item.key)).collect();
-                    Err(format!("the store does not hold what is true of {key}: {items:?}"))
-                }
+                let items: Vec<_> =
+                    truth.iter().map(|(item, (version, _))| format!("{}={version}", item.key)).collect();
+                Err(format!("the store does not hold what is true of {key}: {items:?}"))
             }
         }
     }

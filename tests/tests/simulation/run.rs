@@ -22,8 +22,8 @@ const TICK: u64 = 5;
 /// When chaos begins, and when everything is healed.
 const CALM: u64 = 4_000;
 const HEALED: u64 = 60_000;
-/// How long a dead connection goes unnoticed.
-const SETTLED: u64 = 11_000;
+/// How long a dead connection goes unnoticed: a lease, and what was on its way. The simulated network sends nothing again.
+const SETTLED: u64 = 17_000;
 /// How long it may take to come to rest: fenced grants and those that did not manage pause for up to a minute.
 const REST: u64 = 240_000;
 /// For how long it is watched that it stays at rest, control restarted meanwhile.

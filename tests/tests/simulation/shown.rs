@@ -18,7 +18,8 @@ impl World {
     /// Notes which environments SDKs can read now.
     pub(crate) fn note_what_is_readable(&mut self) {
         for (prefix, keys) in &self.store {
-            if keys.marker && !keys.items.is_empty() && keys.fence.is_some() {
+            let is_served = keys.fence.as_ref().is_some_and(|fence| fence.ends_with(" serving"));
+            if keys.marker && keys.has_flags() && is_served {
                 match self.readable.get_mut(prefix) {
                     Some(at) => *at = self.now,
                     None => drop(self.readable.insert(prefix.clone(), self.now)),

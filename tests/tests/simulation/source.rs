@@ -150,9 +150,9 @@ impl Environment {
         &self.id
     }
 
-    /// Whether an item has ever had this version.
-    pub(crate) fn had(&self, item: &ItemId, version: u64) -> bool {
-        self.log.iter().any(|change| change.item == *item && change.version == version)
+    /// Whether an item has ever had this text.
+    pub(crate) fn had(&self, item: &ItemId, body: &[u8]) -> bool {
+        self.log.iter().any(|change| change.item == *item && change.body.as_deref() == Some(body))
     }
 
     /// What is true.

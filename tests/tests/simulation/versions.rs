@@ -8,8 +8,11 @@ use flotilla_worker::dataset::{ItemId, SECOND_OPINION_AFTER};
 
 use crate::checker::parsed;
 use crate::history::{Record, What, origin, version};
-use crate::source::Said;
+use crate::source::{Environment, Said};
 use crate::world::World;
+
+/// How long a doubt takes to ripen, in milliseconds.
+const RIPE: u64 = SECOND_OPINION_AFTER.as_secs() * 1000;
 
 /// Within a LaunchDarkly environment no item's version falls, and no item vanishes, across owners too, unless its writer
 /// was told of the deletion, or two payloads say so, the second of them late enough to decide a doubt.
@@ -56,20 +59,29 @@ pub(crate) fn no_version_falls(world: &World, at: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// What the run of the worker that wrote had been told of the environment by then.
-fn told<'a>(world: &'a World, record: &'a Record) -> impl Iterator<Item = (u64, &'a str, &'a Said)> {
+/// What the run of the worker that wrote had been told by then of the LaunchDarkly environment that an item, as it was
+/// before, is of.
+fn told<'a>(
+    world: &'a World,
+    record: &'a Record,
+    item: &ItemId,
+) -> impl Iterator<Item = (u64, &'a Environment, &'a Said)> {
     let run = parsed(record.next.as_ref()).ok().flatten().map(|fence| fence.incarnation.start_counter);
+    let of = record.before.items.get(item).and_then(|body| origin(body));
     let by_then = world.delivered.partition_point(|delivered| delivered.at <= record.at);
     world.delivered[..by_then]
         .iter()
         .filter(move |delivered| delivered.worker == record.worker && Some(delivered.run) == run)
-        .map(|delivered| (delivered.at, &*delivered.key, &delivered.said))
+        .filter_map(move |delivered| {
+            let environment = world.environments.get(&delivered.key).filter(|one| Some(one.id()) == of)?;
+            Some((delivered.at, environment, &delivered.said))
+        })
 }
 
-/// Whether somebody else wrote a version that LaunchDarkly does not have.
+/// Whether somebody else wrote what LaunchDarkly has never had.
 fn is_invented(world: &World, body: &[u8], item: &ItemId) -> bool {
     let mut environments = world.environments.values();
-    !environments.any(|one| origin(body) == Some(one.id()) && one.had(item, version(body)))
+    !environments.any(|one| origin(body) == Some(one.id()) && one.had(item, body))
 }
 
 /// Whether an item is, before an operation, not as its writer saw or left it last.
@@ -81,12 +93,19 @@ fn is_unseen(world: &World, at: usize, item: &ItemId) -> bool {
     last.is_none_or(|last| last.after.items.get(item) != before.items.get(item))
 }
 
-/// Whether its writer had left no such item: a store that went back in time brought it back, and that is mended.
+/// Whether its writer had left no such item, and no other owner has written it since: a store that went back in time, or
+/// somebody without a grant, brought it back, and that is mended.
 fn was_gone(world: &World, at: usize, item: &ItemId) -> bool {
     let Record { worker, prefix, .. } = &world.records[at];
-    let by_writer = |earlier: &&Record| earlier.worker == *worker && earlier.prefix == *prefix && earlier.accepted;
-    let last = world.records[..at].iter().rev().filter(by_writer).find(|earlier| earlier.what.brings_data());
-    last.is_some_and(|last| !last.after.items.contains_key(item))
+    let of_prefix = |earlier: &&Record| earlier.prefix == *prefix && earlier.accepted && earlier.what.brings_data();
+    for earlier in world.records[..at].iter().rev().filter(of_prefix) {
+        match (earlier.before.items.contains_key(item), earlier.after.items.contains_key(item)) {
+            (false, true) => return false,
+            (true | false, false) if earlier.worker == *worker => return true,
+            (true, true) | (true | false, false) => {}
+        }
+    }
+    false
 }
 
 /// The data of one LaunchDarkly environment follow those of another only if a user gave the key after the other's.
@@ -104,7 +123,7 @@ fn no_key_comes_back(world: &World, record: &Record, old: Option<&str>, new: &st
 
 /// Whether the writer was told of this version of an item by an event on it.
 fn was_patched(world: &World, record: &Record, item: &ItemId, new: Option<u64>) -> bool {
-    told(world, record).any(|(_, _, said)| match said {
+    told(world, record, item).any(|(_, _, said)| match said {
         Said::Item { item: told, version, deleted } => !deleted && told == item && Some(*version) == new,
         Said::Payload { .. } | Said::PutAgain { .. } => false,
     })
@@ -112,9 +131,7 @@ fn was_patched(world: &World, record: &Record, item: &ItemId, new: Option<u64>) 
 
 /// What the writer was told of an item, for people.
 fn what_was_told(world: &World, record: &Record, item: &ItemId) -> String {
-    let of = record.before.items.get(item).and_then(|body| origin(body));
-    let lines = told(world, record).filter_map(|(at, key, said)| {
-        let environment = world.environments.get(key).filter(|environment| Some(environment.id()) == of)?;
+    let lines = told(world, record, item).filter_map(|(at, environment, said)| {
         match said {
             Said::Payload { position } => Some(("payload", environment.version(*position, item))),
             Said::PutAgain { position } => Some(("payload again", environment.version(*position, item))),
@@ -123,17 +140,15 @@ fn what_was_told(world: &World, record: &Record, item: &ItemId) -> String {
             }
             Said::Item { .. } => None,
         }
-        .map(|(what, version)| format!("\n{at:>7} {key}: {what} {version:?}"))
+        .map(|(what, version)| format!("\n{at:>7} {}: {what} {version:?}", environment.id()))
     });
     lines.collect()
 }
 
 /// Whether the writer was told that the item was deleted after this version.
 fn was_deleted(world: &World, record: &Record, item: &ItemId, old: u64) -> bool {
-    told(world, record).any(|(_, key, said)| match said {
-        Said::Payload { position } | Said::PutAgain { position } => {
-            world.environments.get(key).is_some_and(|one| one.deleted_after(*position, item, old))
-        }
+    told(world, record, item).any(|(_, environment, said)| match said {
+        Said::Payload { position } | Said::PutAgain { position } => environment.deleted_after(*position, item, old),
         Said::Item { item: told, version, deleted } => *deleted && told == item && *version > old,
     })
 }
@@ -147,10 +162,11 @@ fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Opt
         let held = earlier.after.items.get(item).or_else(|| earlier.before.items.get(item));
         earlier.prefix == record.prefix && held.is_some_and(|body| version(body) >= old && origin(body) == of)
     });
-    let told_of_it = told(world, record).find_map(|(at, key, said)| {
+    let in_store = in_store.map_or(record.at, |earlier| earlier.at);
+    let told_of_it = told(world, record, item).find_map(|(at, environment, said)| {
         let is_known = match said {
             Said::Payload { position } | Said::PutAgain { position } => {
-                world.environments.get(key)?.version(*position, item) >= Some(old)
+                environment.version(*position, item) >= Some(old)
             }
             Said::Item { item: told, version, deleted } => told == item && !deleted && *version >= old,
         };
@@ -158,28 +174,32 @@ fn was_said_twice(world: &World, at: usize, item: &ItemId, (old, new): (u64, Opt
     });
     // A doubt about what somebody else wrote goes on when that one writes again.
     let is_invented = is_invented(world, &record.before.items[item], item);
-    let known = in_store.map(|earlier| earlier.at).into_iter().chain(told_of_it).min().unwrap_or(record.at);
-    let ripe = known + u64::try_from(SECOND_OPINION_AFTER.as_millis()).unwrap();
-    let payloads: Vec<(u64, Option<u64>)> = told(world, record)
-        .filter_map(|(at, key, said)| match said {
+    let ripe = told_of_it.map_or(in_store, |told| told.min(in_store)) + RIPE;
+    let payloads: Vec<(u64, Option<u64>)> = told(world, record, item)
+        .filter_map(|(at, environment, said)| match said {
             Said::Payload { position } | Said::PutAgain { position } => {
-                world.environments.get(key).map(|one| (at, one.version(*position, item)))
+                Some((at, environment.version(*position, item)))
             }
             Said::Item { .. } => None,
         })
+        .collect();
+    // What a payload says from before the version was known says nothing against it, unless its connection goes on.
+    let followed = payloads.iter().rposition(|(at, _)| *at <= in_store).filter(|_| told_of_it.is_none());
+    let known = |at: usize| payloads[at].0 >= told_of_it.unwrap_or(in_store) || Some(at) == followed;
+    let against: Vec<_> = (0..payloads.len())
+        .filter(|at| known(*at))
+        .map(|at| payloads[at])
         .filter(|(_, said)| *said < Some(old))
         .collect();
     // The first one began the doubt, whatever lower version it had; the last one decided.
-    payloads.len() >= 2 && payloads.iter().any(|(at, said)| *said == new && (is_invented || *at >= ripe))
+    against.len() >= 2 && against.iter().any(|(at, said)| *said == new && (is_invented || *at >= ripe))
         || was_put_again(world, record, item, new)
 }
 
 /// Whether the writer was handed, on a connection that stood, another payload that says so: that is LaunchDarkly's will.
 fn was_put_again(world: &World, record: &Record, item: &ItemId, new: Option<u64>) -> bool {
-    told(world, record).any(|(_, key, said)| match said {
-        Said::PutAgain { position } => {
-            world.environments.get(key).is_some_and(|one| one.version(*position, item) == new)
-        }
+    told(world, record, item).any(|(_, environment, said)| match said {
+        Said::PutAgain { position } => environment.version(*position, item) == new,
         Said::Payload { .. } | Said::Item { .. } => false,
     })
 }

@@ -1,5 +1,6 @@
 //! What a store holds, compared with a snapshot of the data set.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{ItemId, Snapshot};
@@ -33,7 +34,9 @@ pub struct StoredText {
 pub struct Differences {
     /// The items that differ: missing in the store, other bytes there, or there only.
     pub items: Vec<ItemId>,
-    /// Of these, the texts that were asked for, as far as they are items that LaunchDarkly could have sent.
+    /// How many of these are in the store only, and items that LaunchDarkly could have sent.
+    pub foreign: usize,
+    /// Of all these, the texts that were asked for, as far as they are items that LaunchDarkly could have sent.
     pub stored: Vec<StoredText>,
 }
 
@@ -43,7 +46,8 @@ pub struct Comparison<'a> {
     snapshot: &'a Snapshot,
     evidence: Evidence,
     equal: [Vec<bool>; 2],
-    foreign: Vec<ItemId>,
+    /// And whether LaunchDarkly could have sent them.
+    foreign: BTreeMap<ItemId, bool>,
     stored: Vec<StoredText>,
 }
 
@@ -51,7 +55,7 @@ impl<'a> Comparison<'a> {
     /// Starts with nothing seen.
     pub fn new(snapshot: &'a Snapshot, evidence: Evidence) -> Self {
         let equal = [vec![false; snapshot.flags.len()], vec![false; snapshot.segments.len()]];
-        Self { snapshot, evidence, equal, foreign: Vec::new(), stored: Vec::new() }
+        Self { snapshot, evidence, equal, foreign: BTreeMap::new(), stored: Vec::new() }
     }
 
     /// The store holds this.
@@ -73,7 +77,8 @@ impl<'a> Comparison<'a> {
         if self.evidence == Evidence::NewerOrForeign {
             self.keep(id.clone(), value, None);
         }
-        self.foreign.push(id);
+        let is_item = live_version(id.kind, &id.key, value).is_some();
+        self.foreign.insert(id, is_item);
     }
 
     /// Only texts of a higher version than ours are kept, so that a comparison is as large as what may be newer.
@@ -84,13 +89,14 @@ impl<'a> Comparison<'a> {
 
     /// What was found.
     pub fn differences(self) -> Differences {
-        let mut items = self.foreign;
+        let foreign = self.foreign.values().filter(|is_item| **is_item).count();
+        let mut items: Vec<_> = self.foreign.into_keys().collect();
         for kind in [Kind::Flag, Kind::Segment] {
             let pairs = self.snapshot.of(kind).iter().zip(&self.equal[kind as usize]);
             items.extend(
                 pairs.filter(|(_, equal)| !**equal).map(|((key, _), _)| ItemId { kind, key: Arc::clone(key) }),
             );
         }
-        Differences { items, stored: self.stored }
+        Differences { items, foreign, stored: self.stored }
     }
 }

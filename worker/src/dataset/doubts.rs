@@ -4,7 +4,7 @@
 //! payload would take back is kept, until a later event on the item or a payload over another connection decides. That
 //! one is believed, unless it is behind what the first one said: then neither is, and LaunchDarkly is asked again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +29,21 @@ pub enum Authority {
     OfPoll,
     /// A later one of the same connection: LaunchDarkly's will.
     Binding,
-    /// A file's, or the first after the user changed where the data comes from: versions are not comparable with those
-    /// held, and those of deleted items are forgotten.
+    /// A file's: versions mean nothing.
+    OfFile,
+    /// The first after the user changed where the data comes from: versions are not comparable with those held, and those
+    /// of deleted items are forgotten.
     OfAnotherLineage,
+}
+
+impl Authority {
+    /// Whether versions held say anything about those sent.
+    pub(super) fn is_of_lineage(self) -> bool {
+        match self {
+            Self::OfNewConnection | Self::OfPoll | Self::Binding => true,
+            Self::OfFile | Self::OfAnotherLineage => false,
+        }
+    }
 }
 
 /// What a payload has of an item.
@@ -48,8 +60,12 @@ pub(super) enum Sent {
 /// Why an item stays, and since when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Doubt {
-    sent: Sent,
-    since: Timestamp,
+    pub(super) sent: Sent,
+    pub(super) since: Timestamp,
+    /// For the guard's sake.
+    pub(super) guarded: bool,
+    /// What is held was found in a store; LaunchDarkly has not sent it.
+    pub(super) adopted: bool,
 }
 
 /// Whether an item stays as it is held.
@@ -69,19 +85,8 @@ impl Sent {
         }
     }
 
-    /// Whether who sends this has not seen yet what another node has sent before.
-    fn is_behind(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Live(ours), Self::Live(theirs)) => ours < theirs,
-            (Self::Live(ours), Self::Deleted(theirs)) | (Self::Deleted(ours), Self::Live(theirs)) => ours <= theirs,
-            (Self::Live(_), Self::Nothing) => true,
-            // What is gone stays gone, until it is created again.
-            (Self::Deleted(_), Self::Deleted(_) | Self::Nothing) | (Self::Nothing, _) => false,
-        }
-    }
-
     /// Whether this takes back an item that is held in a version.
-    fn takes_back(self, held: u64) -> bool {
+    pub(super) fn takes_back(self, held: u64) -> bool {
         match self {
             Self::Live(version) => version < held,
             Self::Deleted(version) => version <= held,
@@ -91,6 +96,28 @@ impl Sent {
 }
 
 impl Doubt {
+    /// Whether a node that sends this has not seen yet what another one has sent before.
+    fn is_ahead_of(&self, sent: Sent, held: &Held, now: Timestamp) -> bool {
+        match (self.sent, sent) {
+            (Sent::Live(before), Sent::Live(version) | Sent::Deleted(version)) => version < before,
+            (Sent::Deleted(before), Sent::Live(version)) => version <= before,
+            (Sent::Nothing, Sent::Live(_)) => true,
+            (Sent::Live(_), Sent::Nothing) => !self.adopted && now.since(held.since) < CAME_LATELY,
+            // What is gone stays gone, until it is created again.
+            (Sent::Deleted(_) | Sent::Nothing, Sent::Deleted(_) | Sent::Nothing) => false,
+        }
+    }
+
+    /// The highest version that LaunchDarkly is known to have given an item which is held, or had.
+    pub(super) fn highest_sent(&self, held: u64) -> Option<u64> {
+        if self.adopted { self.sent.version() } else { Some(held) }
+    }
+
+    /// Whether the item would go, rather than change.
+    pub(super) fn is_about_removal(&self) -> bool {
+        matches!(self.sent, Sent::Deleted(_) | Sent::Nothing)
+    }
+
     fn is_ripe(&self, now: Timestamp) -> bool {
         now.since(self.since) >= SECOND_OPINION_AFTER
     }
@@ -102,32 +129,41 @@ impl Collection {
         let Some((key, held)) = self.items.get_key_value(key) else { return Kept::No };
         let known = self.doubts.get(key);
         let may_be_behind = match (known, authority) {
-            (_, Authority::Binding | Authority::OfAnotherLineage) => false,
+            (_, Authority::Binding | Authority::OfFile | Authority::OfAnotherLineage) => false,
             (None, Authority::OfNewConnection | Authority::OfPoll) => {
                 sent != Sent::Nothing || now.since(held.since) < CAME_LATELY
             }
-            (Some(doubt), Authority::OfNewConnection) => !doubt.is_ripe(now) || sent.is_behind(doubt.sent),
-            (Some(doubt), Authority::OfPoll) => sent.is_behind(doubt.sent),
+            (Some(doubt), Authority::OfNewConnection) => !doubt.is_ripe(now) || doubt.is_ahead_of(sent, held, now),
+            (Some(doubt), Authority::OfPoll) => doubt.is_ahead_of(sent, held, now),
         };
         if !may_be_behind || !sent.takes_back(held.version) {
             return Kept::No;
         }
-        let since = known.filter(|doubt| !doubt.is_ripe(now)).map_or(now, |doubt| doubt.since);
-        self.doubts.insert(Arc::clone(key), Doubt { sent, since });
+        let doubt = match known {
+            None => Doubt { sent, since: now, guarded: false, adopted: false },
+            // However often it connects: who decides must have seen all that was said meanwhile.
+            Some(doubt) if !doubt.is_ripe(now) && authority == Authority::OfNewConnection => {
+                let sent = if doubt.is_ahead_of(sent, held, now) { doubt.sent } else { sent };
+                Doubt { sent, ..*doubt }
+            }
+            // But what two in succession say is believed.
+            Some(doubt) => Doubt { sent, since: now, ..*doubt },
+        };
+        self.doubts.insert(Arc::clone(key), doubt);
         Kept::Yes
     }
 
     /// Notes an event on an item that is held in a higher version: if it is in doubt, its node is no longer as far behind.
     pub(super) fn catch_up(&mut self, key: &str, sent: Sent) {
-        if let Some(doubt) = self.doubts.get_mut(key).filter(|doubt| doubt.sent.version() < sent.version()) {
+        if let Some(doubt) = self.doubts.get_mut(key).filter(|doubt| doubt.sent.version() <= sent.version()) {
             doubt.sent = sent;
         }
     }
 
     /// Whether a payload over a second connection, which has this of an item in doubt, settles it.
-    fn is_settled_by(&self, key: &str, sent: Sent) -> bool {
+    fn is_settled_by(&self, key: &str, sent: Sent, now: Timestamp) -> bool {
         let (Some(held), Some(doubt)) = (self.items.get(key), self.doubts.get(key)) else { return true };
-        !sent.takes_back(held.version) || !sent.is_behind(doubt.sent)
+        !sent.takes_back(held.version) || !doubt.is_ahead_of(sent, held, now)
     }
 
     /// Why an item in doubt stays.
@@ -161,20 +197,32 @@ impl Dataset {
         doubts.map(|doubt| doubt.since.after(SECOND_OPINION_AFTER)).min()
     }
 
-    /// Takes over what a store holds of an item, in doubt, if that is newer than all that is known of it. Whether it was.
-    pub fn adopt(&mut self, stored: StoredText, now: Timestamp) -> bool {
+    /// Takes over, in doubt, what a store holds of items that is newer than all that is known of them. Returns which.
+    pub fn adopt(&mut self, stored: Vec<StoredText>, now: Timestamp) -> BTreeSet<ItemId> {
+        let adopted = stored.into_iter().filter_map(|stored| self.adopt_one(stored, now)).collect();
+        self.guard_adopted();
+        adopted
+    }
+
+    fn adopt_one(&mut self, stored: StoredText, now: Timestamp) -> Option<ItemId> {
         let StoredText { id: ItemId { kind, key }, version, body } = stored;
         let collection = self.of_mut(kind);
         let known = collection.known_version(&key).max(collection.taken_back.get(&key).copied());
         if known.is_some_and(|known| version <= known) {
-            return false;
+            return None;
         }
         let sent = collection.items.get(&key).map_or(Sent::Nothing, |held| Sent::Live(held.version));
-        let doubt = collection.doubts.get(&key).copied().unwrap_or(Doubt { sent, since: now });
+        let doubt = collection.doubts.get(&key).copied().unwrap_or(Doubt {
+            sent,
+            since: now,
+            guarded: false,
+            adopted: true,
+        });
+        let doubt = Doubt { adopted: true, ..doubt };
         let key = collection.shared_key(&key);
         collection.put(Arc::clone(&key), Held { version, body, since: now });
-        collection.doubts.insert(key, doubt);
-        true
+        collection.doubts.insert(Arc::clone(&key), doubt);
+        Some(ItemId { kind, key })
     }
 
     /// Applies a full payload that came over a second connection, beside the one that is followed, to the items whose
@@ -192,18 +240,23 @@ impl Dataset {
                     collection.doubts.remove(&*rejected.key);
                 }
             }
+            let mut deleted = HashMap::new();
             for item in payload.items().filter(|item| item.kind == kind) {
-                let sent = if item.deleted { Sent::Deleted(item.version) } else { Sent::Live(item.version) };
-                if !collection.is_settled_by(item.key, sent) {
-                    undecided.remove(item.key);
-                } else if !item.deleted && undecided.remove(item.key) {
+                if item.deleted {
+                    deleted.insert(item.key, item.version);
+                } else if undecided.remove(item.key)
+                    && collection.is_settled_by(item.key, Sent::Live(item.version), now)
+                {
                     let key = collection.take(item.key, item.version, item.body, now);
                     changed.extend(key.map(|key| ItemId { kind, key }));
                 }
             }
             for key in undecided {
-                collection.take_back(Arc::clone(&key));
-                changed.push(ItemId { kind, key });
+                let sent = deleted.get(&*key).map_or(Sent::Nothing, |version| Sent::Deleted(*version));
+                if collection.is_settled_by(&key, sent, now) {
+                    collection.take_back(Arc::clone(&key), sent);
+                    changed.push(ItemId { kind, key });
+                }
             }
         }
         changed

@@ -100,7 +100,10 @@ fn a_node_that_had_not_seen_a_creation_yet_brings_it_when_it_has() {
         let long_after = NOW.after(std::time::Duration::from_mins(2));
         dataset.replace(&payload(&[]), authority, long_after);
         let stored = StoredText { id: flag("a"), version: 5, body: b"stored".as_slice().into() };
-        assert!(!dataset.adopt(stored, long_after), "it was taken back, and the store has not been told yet");
+        assert!(
+            dataset.adopt(vec![stored], long_after).is_empty(),
+            "it was taken back, and the store has not been told yet"
+        );
         assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"five", long_after), Some(flag("a")));
         assert_eq!(dataset.patch(Kind::Flag, "a", 5, b"five", long_after), None, "once");
     }
@@ -160,7 +163,7 @@ fn a_comparison_brings_back_what_may_be_newer_and_no_more() {
         ] {
             comparison.found(Kind::Flag, key.as_bytes(), body.as_bytes());
         }
-        let Differences { items, stored } = comparison.differences();
+        let Differences { items, foreign: _, stored } = comparison.differences();
         assert_eq!(stored.iter().map(|text| &*text.id.key).collect::<Vec<_>>(), expected);
         assert_eq!(items.len(), 7, "all but the equal one differ: {items:?}");
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use flotilla_proto::session::Assignment;
 use flotilla_proto::status::ErrorKind;
 use flotilla_proto::{
-    EnvironmentSpec, FleetId, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
+    EnvironmentSpec, FleetId, Guard, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
 };
 
 use self::second_opinion::SecondOpinion;
@@ -45,6 +45,8 @@ pub(super) enum Action {
 /// What the next full payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NextPayload {
+    /// The one that the user has said to be right, whatever it takes back.
+    Accepted,
     /// The first since the user changed where the data comes from: its versions are not the old ones' successors.
     FirstOfLineage,
     /// The first of a connection: the node that sends it may be behind.
@@ -63,6 +65,8 @@ pub(super) struct Machine {
     dataset: Dataset,
     /// A full payload has been applied.
     filled: bool,
+    /// It came before the user changed where the data comes from. An owner keeps it until there is something new.
+    is_outdated: bool,
     writer: Writer,
     news: StoreNews,
     /// Paced looks so far.
@@ -102,13 +106,16 @@ impl Machine {
         let lineage = Lineage::new(None, &origin(&assignment.spec));
         let identity = identity(&fleet, &incarnation, &assignment, lineage.clone());
         let writer = Writer::new(identity, first_write_number);
+        let mut dataset = Dataset::default();
+        dataset.set_guarded(is_guarded(&assignment.spec));
         let mut machine = Self {
             fleet,
             incarnation,
             assignment,
             control,
-            dataset: Dataset::default(),
+            dataset,
             filled: false,
+            is_outdated: false,
             writer,
             news: StoreNews::default(),
             checks: 0,
@@ -189,8 +196,11 @@ impl Machine {
             // The user says that the data may be another environment's now, with other versions.
             (self.environment_id, self.changed_environment_id) = (None, None);
             self.next_payload = NextPayload::FirstOfLineage;
-            // What an owner has written stays until there is something new. Another may have written that already.
-            self.filled &= new.grant == old.grant;
+            self.is_outdated = true;
+        }
+        if self.is_outdated && (new.grant != old.grant || new.grant.intent == Intent::Warm) {
+            // Another owner may have written what the new source says already, and what is held would replace that.
+            self.filled = false;
         }
         let identity = identity(&self.fleet, &self.incarnation, new, self.lineage.clone());
         if new.grant == old.grant {
@@ -201,9 +211,14 @@ impl Machine {
             self.writer.regrant(identity);
             (self.repairs, self.fenced_writes) = (0, 0);
         }
+        self.dataset.set_guarded(is_guarded(&new.spec));
         let resync = new.resync != old.resync;
         if resync {
             self.writer.resync();
+        }
+        if resync && new.accept_regression {
+            (self.environment_id, self.changed_environment_id) = (None, None);
+            self.next_payload = NextPayload::Accepted;
         }
         let same_source = is_same_source(new, &old) && !resync;
         let mut actions = Vec::new();
@@ -260,9 +275,13 @@ impl Machine {
     pub(super) fn store_outcome(&mut self, now: Timestamp, mut outcome: Outcome) -> (Effect, Vec<Action>) {
         if let Outcome::Compared(differences) = &mut outcome
             && self.writer.is_comparing()
-            && self.writer.has_comparable_versions()
         {
-            self.adopt(now, differences);
+            if self.writer.has_comparable_versions() {
+                self.adopt(now, differences);
+            }
+            if is_guarded(&self.assignment.spec) {
+                self.writer.guard(now, differences);
+            }
         }
         let effect = self.writer.outcome(now, outcome);
         if effect.written {
@@ -311,22 +330,29 @@ impl Machine {
             place = NextPayload::FirstOfConnection;
         }
         let authority = match (place, &self.assignment.spec.source) {
-            (NextPayload::FirstOfLineage, Source::Stream { .. } | Source::Poll { .. } | Source::File { .. })
-            | (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => {
-                Authority::OfAnotherLineage
-            }
+            (
+                NextPayload::Accepted | NextPayload::FirstOfLineage,
+                Source::Stream { .. } | Source::Poll { .. } | Source::File { .. },
+            ) => Authority::OfAnotherLineage,
+            (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => Authority::OfFile,
             (NextPayload::FirstOfConnection | NextPayload::Later, Source::Poll { .. }) => Authority::OfPoll,
             (NextPayload::FirstOfConnection, Source::Stream { .. }) => Authority::OfNewConnection,
             (NextPayload::Later, Source::Stream { .. }) => Authority::Binding,
         };
         match place {
-            NextPayload::FirstOfLineage => self.writer.begin_lineage(self.lineage.clone()),
+            NextPayload::Accepted => self.writer.overrule(self.lineage.clone()),
+            NextPayload::FirstOfLineage => {
+                self.writer.begin_lineage(self.lineage.clone(), versions(&self.assignment.spec));
+            }
             NextPayload::FirstOfConnection | NextPayload::Later => self.writer.amend_lineage(self.lineage.clone()),
         }
         let changed = self.dataset.replace(payload, authority, now);
         self.writer.replaced(changed);
+        if authority != Authority::OfNewConnection || self.ripe_at().is_some_and(|at| at <= now) {
+            self.writer.confirm();
+        }
         self.rejected = payload.rejected().to_vec();
-        self.filled = true;
+        (self.filled, self.is_outdated) = (true, false);
         self.source_state = Some(SourceState::Connected);
     }
 
@@ -340,12 +366,8 @@ impl Machine {
 
     /// What a comparison found in the store that may be newer than what LaunchDarkly sent is kept, in doubt.
     fn adopt(&mut self, now: Timestamp, differences: &mut Differences) {
-        for stored in differences.stored.drain(..) {
-            let id = stored.id.clone();
-            if self.dataset.adopt(stored, now) {
-                differences.items.retain(|item| *item != id);
-            }
-        }
+        let adopted = self.dataset.adopt(std::mem::take(&mut differences.stored), now);
+        differences.items.retain(|item| !adopted.contains(item));
     }
 
     fn interrupted(&mut self, now: Timestamp, failure: &SourceFailure, retry_in: Duration) {
@@ -438,6 +460,15 @@ fn is_same_source(new: &Assignment, old: &Assignment) -> bool {
         && tags(&new.spec) == tags(&old.spec)
 }
 
+fn versions(spec: &EnvironmentSpec) -> Versions {
+    if spec.is_file() { Versions::Meaningless } else { Versions::Comparable }
+}
+
+/// Whether a payload that would remove too much is doubted. A file is the user's own word.
+fn is_guarded(spec: &EnvironmentSpec) -> bool {
+    spec.guard == Guard::Confirm && !spec.is_file()
+}
+
 /// What makes versions comparable, but for the environment's id.
 fn origin(spec: &EnvironmentSpec) -> String {
     let (kind, base) = match &spec.source {
@@ -456,7 +487,7 @@ fn identity(fleet: &FleetId, incarnation: &Incarnation, assignment: &Assignment,
         incarnation: incarnation.clone(),
         grant: assignment.grant.clone(),
         lineage,
-        versions: if assignment.spec.is_file() { Versions::Meaningless } else { Versions::Comparable },
+        versions: versions(&assignment.spec),
         take_over: assignment.take_over.clone(),
     }
 }

@@ -5,6 +5,8 @@
 //! known; when it is not, a comparison finds them. A write whose outcome is unknown becomes an *attempt*: the next look
 //! tells whether it was done, and an empty write then kills whatever of it is still on its way.
 
+// Data of unknown origin that most of is to go.
+mod guard;
 // How well the store does what it is asked.
 mod health;
 // What the store's answers mean.
@@ -21,6 +23,7 @@ use std::time::Duration;
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::{FleetId, Grant, Incarnation, Intent, Marker, Timestamp, Uid};
 
+use self::guard::Guard;
 use self::health::Health;
 use super::ControlState;
 use crate::dataset::{Dataset, ItemId};
@@ -58,6 +61,17 @@ pub(super) enum Versions {
     Comparable,
     /// Never: a file's.
     Meaningless,
+}
+
+/// Whether a version in the store says anything about one in the data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoredVersions {
+    /// If both are of a lineage.
+    Comparable,
+    /// The user changed where the data comes from: only if it is proven that another owner has begun that lineage before.
+    OfAnotherLineage,
+    /// The user said that LaunchDarkly is right.
+    Overruled,
 }
 
 /// How we stand with the fence.
@@ -108,6 +122,7 @@ struct Attempt {
     carried: BTreeSet<ItemId>,
     /// What the store holds if it was done; `None`: what it held before.
     counts: Option<[u64; 2]>,
+    lineages: u32,
 }
 
 /// The operation under way.
@@ -123,6 +138,7 @@ enum Under {
         carried: BTreeSet<ItemId>,
         /// What the store holds afterwards; `None`: only the fence was advanced.
         counts: Option<[u64; 2]>,
+        lineages: u32,
     },
     End,
     /// It belongs to an earlier grant: what it did, the coming look tells.
@@ -165,8 +181,10 @@ pub(super) struct Writer {
     content: Content,
     /// Where the items in the store came from; `None`: nobody knows.
     stored: Option<Lineage>,
-    /// Meaningless, whatever its fence says, after the user changed where the data comes from.
-    stored_versions: Versions,
+    stored_versions: StoredVersions,
+    /// How many lineages the data set has begun: a write that was sent in an earlier one says nothing of this one.
+    lineages: u32,
+    guard: Guard,
     dirty: BTreeSet<ItemId>,
     /// A full payload, or a comparison, brought changes that are not written yet.
     is_behind_payload: bool,
@@ -199,7 +217,9 @@ impl Writer {
             next_number: first_number,
             content: Content::Unknown,
             stored: None,
-            stored_versions: Versions::Comparable,
+            stored_versions: StoredVersions::Comparable,
+            lineages: 0,
+            guard: Guard::Open,
             dirty: BTreeSet::new(),
             is_behind_payload: false,
             was_in_line: false,
@@ -220,7 +240,7 @@ impl Writer {
     pub(super) fn regrant(&mut self, me: Identity) {
         let old = std::mem::replace(self, Self::new(me, self.next_number));
         self.under = old.under.map(|_| Under::Outdated);
-        self.stored_versions = old.stored_versions;
+        (self.stored_versions, self.lineages) = (old.stored_versions, old.lineages);
         (self.marker, self.health, self.last_good) = (old.marker, old.health, old.last_good);
     }
 
@@ -366,7 +386,7 @@ impl Writer {
         if self.look_at.is_some_and(|at| at <= now) {
             return self.look();
         }
-        let Some(data) = data else { return Decision::Wait(self.look_at) };
+        let Some(data) = data.filter(|_| self.held_back().is_none()) else { return Decision::Wait(self.look_at) };
         if self.content == Content::Unknown {
             // Under one claim foreign fields may come again and again: the comparisons keep their distance then.
             let earliest = self.compared_at.filter(|_| self.was_in_line).map(|at| at.after(COMPARE_AGAIN));
@@ -422,7 +442,7 @@ impl Writer {
             }
             Some(_) | None => Op::Write(Write { step, set, remove, marker: data.is_some() }),
         };
-        self.run(Under::Write { value, carried, counts }, op)
+        self.run(Under::Write { value, carried, counts, lineages: self.lineages }, op)
     }
 
     /// Releases or purges, over the value found.

@@ -44,6 +44,7 @@ pub(crate) fn assignment(environment: &str, uid: &str, epoch: u64) -> Assignment
         sdk_key: Some(SdkKey::parse("sdk_key", "sdk-secret").unwrap()),
         store_url: StoreUrl::parse("store_url", "redis://127.0.0.1:1").unwrap(),
         resync: 0,
+        accept_regression: false,
         take_over: None,
     }
 }
@@ -85,5 +86,6 @@ pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
         repairs: 0,
         fenced_writes: 0,
         doubted_items: Vec::new(),
+        payload_held: String::new(),
     }
 }

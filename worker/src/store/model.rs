@@ -24,6 +24,11 @@ impl Model {
         [Kind::Flag, Kind::Segment].map(|kind| self.items.keys().filter(|id| id.kind == kind).count() as u64)
     }
 
+    /// Whether there is a flag.
+    pub fn has_flags(&self) -> bool {
+        self.items.keys().any(|id| id.kind == Kind::Flag)
+    }
+
     fn found(&self) -> Found {
         self.fence.clone().map_or(Found::Absent, Found::Value)
     }

@@ -221,6 +221,32 @@ fn who_is_full_takes_no_share_of_the_others() {
 }
 
 #[test]
+fn what_finds_no_room_makes_none_for_others() {
+    let names: Vec<WorkerName> = ["w1", "w2", "w3"].iter().map(|name| name.parse().unwrap()).collect();
+    let gpu = Labels::from([("gpu".to_owned(), "yes".to_owned())]);
+    let none = Labels::new();
+    let environments: Vec<EnvironmentName> =
+        (0..11).map(|number| format!("e{number:02}").parse().unwrap()).collect();
+    let candidate = |at: usize| Candidate {
+        worker: &names[at],
+        labels: if at == 0 { &gpu } else { &none },
+        capacity: (at == 0).then_some(1),
+        count: 0,
+        load: 0,
+    };
+    let seeker = |at: usize| Seeker {
+        environment: &environments[at],
+        weight: 1,
+        place: Place::Selected(if at < 9 { &gpu } else { &none }),
+        without: BTreeSet::new(),
+    };
+    let seekers: Vec<_> = (0..11).map(seeker).collect();
+    let placed = place(&[candidate(0), candidate(1), candidate(2)], &seekers);
+    assert_eq!(placed[..9].iter().filter(|(_, worker)| worker.is_some()).count(), 1);
+    assert_ne!(placed[9].1, placed[10].1, "one each for the other two");
+}
+
+#[test]
 fn what_nobody_may_have_makes_no_room_for_others() {
     let names: Vec<WorkerName> = ["w1", "w2"].iter().map(|name| name.parse().unwrap()).collect();
     let labels = Labels::new();

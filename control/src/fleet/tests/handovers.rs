@@ -386,6 +386,28 @@ fn heavy_environments_count_for_more() {
 }
 
 #[test]
+fn many_that_nobody_may_have_do_not_keep_a_new_worker_empty() {
+    let mut world = World::new();
+    world.connect("w1");
+    for number in 0..60 {
+        let mut spec = spec(&format!("p:nowhere-{number}"));
+        spec.worker_selector = [("zone".to_owned(), "nowhere".to_owned())].into();
+        let action = world.creation(spec);
+        world.act(&format!("nowhere-{number}"), action).unwrap();
+    }
+    for name in ["a", "b"] {
+        world.create(name);
+        world.report("w1", name, |_| {});
+    }
+    world.connect("w2");
+    for _ in 0..20 {
+        world.advance(TICK);
+        world.hand_over();
+    }
+    assert_ne!(world.owner("a"), world.owner("b"));
+}
+
+#[test]
 fn nothing_is_rebalanced_while_somebody_may_come_back() {
     let mut world = World::new();
     for worker in ["w1", "w2"] {

@@ -276,13 +276,24 @@ fn a_resync_is_counted_and_sent() {
     let mut world = World::new();
     world.connect("w1");
     world.create("a");
-    let after = world.act("a", Edit::Resync(Claim::Respect)).unwrap().unwrap();
+    let after =
+        world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }).unwrap().unwrap();
     assert_eq!(after.generation, 1);
-    assert_eq!(world.assignment("w1", "a").unwrap().resync, 1);
-    let (reason, _) = refused(world.act("a", Edit::Resync(Claim::TakeOver)));
+    let sent = world.assignment("w1", "a").unwrap();
+    assert_eq!((sent.resync, sent.accept_regression), (1, false));
+    world.report("w1", "a", |_| {});
+    world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Accept }).unwrap();
+    let sent = world.assignment("w1", "a").unwrap();
+    assert_eq!((sent.resync, sent.accept_regression), (2, true));
+    world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }).unwrap();
+    let sent = world.assignment("w1", "a").unwrap();
+    assert_eq!((sent.resync, sent.accept_regression), (3, false), "that was once");
+    let (reason, _) =
+        refused(world.act("a", Edit::Resync { claim: Claim::TakeOver, regression: Regression::Doubt }));
     assert_eq!(reason, Reason::NoConflict);
     world.act("a", Edit::Pause).unwrap();
-    let (reason, _) = refused(world.act("a", Edit::Resync(Claim::Respect)));
+    let (reason, _) =
+        refused(world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }));
     assert_eq!(reason, Reason::EnvironmentPaused);
 }
 
@@ -302,7 +313,10 @@ fn a_request_id_is_answered_once_for_an_hour() {
     let mut world = World::new();
     world.create("a");
     let request = |digest: &str| Some(RequestId { id: "r".to_owned(), digest: digest.to_owned() });
-    let resync = |digest| Mutation { request: request(digest), ..mutation("a", Edit::Resync(Claim::Respect)) };
+    let resync = |digest| Mutation {
+        request: request(digest),
+        ..mutation("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt })
+    };
     let first = world.mutate(resync("d1")).unwrap().unwrap();
     assert_eq!(world.mutate(resync("d1")).unwrap().unwrap().etag, first.etag);
     assert_eq!(refused(world.mutate(resync("d2"))).0, Reason::RequestIdReused);

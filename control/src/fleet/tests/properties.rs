@@ -130,7 +130,9 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::Pause { environment } => drop(world.act(&name(environment), Edit::Pause)),
         Event::Resume { environment } => drop(world.act(&name(environment), Edit::Resume)),
-        Event::Resync { environment } => drop(world.act(&name(environment), Edit::Resync(Claim::Respect))),
+        Event::Resync { environment } => drop(
+            world.act(&name(environment), Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }),
+        ),
         Event::Rotate { environment, key: number } => {
             let action = Edit::RotateSdkKey { sdk_key: key(&format!("sdk-{number}")), proof: Proof::Required };
             drop(world.act(&name(environment), action));

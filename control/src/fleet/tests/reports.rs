@@ -24,12 +24,13 @@ fn current_needs_everything() {
     world.report("w1", "a", |_| {});
     assert_eq!(world.initialization("a"), v1::Initialization::Current);
     assert_eq!(world.condition("a", "Current").unwrap().0, v1::ConditionStatus::True);
-    let spoil: [fn(&mut EnvironmentReport); 5] = [
+    let spoil: [fn(&mut EnvironmentReport); 6] = [
         |report| report.grant_state = GrantState::Established,
         |report| report.grant_state = GrantState::Pending,
         |report| report.source_state = Some(SourceState::Interrupted),
         |report| report.source_state = None,
         |report| report.changed_environment_id = Some("ld-2".to_owned()),
+        |report| report.payload_held = "it lacks 17 of 20 items held".to_owned(),
     ];
     for spoil in spoil {
         world.report("w1", "a", spoil);
@@ -40,6 +41,26 @@ fn current_needs_everything() {
     assert_eq!(world.initialization("a"), v1::Initialization::Uninitialized);
     world.report("w1", "a", |report| report.marker = Marker::Unknown);
     assert_eq!(world.initialization("a"), v1::Initialization::Uninitialized, "as at the last look");
+}
+
+#[test]
+fn what_is_held_back_or_in_doubt_is_shown_with_what_decides() {
+    let mut world = one();
+    world.report("w1", "a", |report| report.doubted_items = vec!["flag/x: version 3 is kept".to_owned()]);
+    let v1::Condition { status, reason, message, .. } = world.shown_condition("a", "PayloadRegressed").unwrap();
+    assert_eq!((status, reason.as_str()), (v1::ConditionStatus::True.into(), "OlderThanStored"));
+    assert!(message.contains("flag/x: version 3 is kept") && message.contains("--accept-regression"), "{message}");
+    assert_eq!(world.initialization("a"), v1::Initialization::Current, "the newest that is known is stored");
+    world.report("w1", "a", |report| report.payload_held = "it lacks 17 of 20 items held".to_owned());
+    let v1::Condition { status, reason, message, .. } = world.shown_condition("a", "PayloadHeld").unwrap();
+    assert_eq!((status, reason.as_str()), (v1::ConditionStatus::True.into(), "LargeRemoval"));
+    assert!(
+        message.contains("it lacks 17 of 20 items held") && message.contains("--accept-regression"),
+        "{message}"
+    );
+    assert_eq!(world.condition("a", "Current").unwrap().1, "PayloadHeld");
+    world.report("w1", "a", |_| {});
+    assert_eq!((world.condition("a", "PayloadHeld"), world.condition("a", "PayloadRegressed")), (None, None));
 }
 
 #[test]
@@ -121,6 +142,20 @@ fn what_was_said_before_a_pause_is_no_status_after_it() {
     assert_eq!(world.initialization("a"), v1::Initialization::Stale, "said before it was told");
     world.report("w1", "a", |_| {});
     assert_eq!(world.initialization("a"), v1::Initialization::Current);
+}
+
+#[test]
+fn what_was_said_before_a_pause_is_no_status_after_a_restart_either() {
+    let mut world = one();
+    world.report("w1", "a", |_| {});
+    let before = world.report_of("w1", "a");
+    world.cut("w1");
+    world.act("a", Edit::Pause).unwrap();
+    world.act("a", Edit::Resume).unwrap();
+    world.restart();
+    world.connect("w1");
+    world.say("w1", WorkerMessage::Report(vec![before]));
+    assert_eq!(world.initialization("a"), v1::Initialization::Stale, "another may have released it");
 }
 
 #[test]
@@ -253,7 +288,7 @@ fn a_conflict_is_shown_and_taken_over_by_the_value_that_was_shown() {
     let conditions = world.view("a").status.unwrap().conditions;
     let conflict = conditions.into_iter().find(|one| one.r#type == "Conflict").unwrap();
     assert!(conflict.message.contains(", whose fence is \"fence of another\";"), "{conflict:?}");
-    world.act("a", Edit::Resync(Claim::TakeOver)).unwrap();
+    world.act("a", Edit::Resync { claim: Claim::TakeOver, regression: Regression::Doubt }).unwrap();
     let assignment = world.assignment("w1", "a").unwrap();
     assert_eq!(assignment.take_over, Some(TakeOver::Value("fence of another".to_owned())));
     assert_eq!((assignment.resync, assignment.grant.epoch), (1, Epoch(1)));

@@ -249,7 +249,7 @@ fn one_update_is_in_flight_and_newer_intent_merges_behind_it() {
     world.create("a");
     world.create("b");
     for round in 0..3 {
-        world.act("a", Edit::Resync(Claim::Respect)).unwrap();
+        world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }).unwrap();
         assert_eq!(sent_to(&world, session).len(), 1, "round {round}");
     }
     world.effects.clear();

@@ -401,6 +401,7 @@ impl World {
             repairs: 0,
             fenced_writes: 0,
             doubted_items: Vec::new(),
+            payload_held: String::new(),
         }
     }
 
@@ -421,9 +422,12 @@ impl World {
 
     /// Status and reason of a condition, if it applies.
     pub(super) fn condition(&self, name: &str, kind: &str) -> Option<(v1::ConditionStatus, String)> {
+        self.shown_condition(name, kind).map(|found| (found.status(), found.reason))
+    }
+
+    pub(super) fn shown_condition(&self, name: &str, kind: &str) -> Option<v1::Condition> {
         let conditions = self.view(name).status.unwrap().conditions;
-        let found = conditions.into_iter().find(|condition| condition.r#type == kind)?;
-        Some((found.status(), found.reason))
+        conditions.into_iter().find(|condition| condition.r#type == kind)
     }
 
     /// The worker that has an environment, by the view and by what the worker was told.

@@ -104,9 +104,9 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
             "INSERT OR REPLACE INTO environments (name, uid, spec, sdk_key, pending_key, paused, removal, generation,
                 change_number, resync, take_over, grant_worker, grant_epoch, grant_id, grant_intent, released,
                 created, updated, rotation_failure, rotation_message, predecessor_worker, predecessor_epoch,
-                predecessor_id)
+                predecessor_id, accepted_resync)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-                ?21, ?22, ?23)",
+                ?21, ?22, ?23, ?24)",
         )?
         .execute(params![
             record.name.as_str(),
@@ -141,6 +141,7 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
             record.predecessor.as_ref().map(|last| last.worker.as_str()),
             record.predecessor.as_ref().map(|last| last.grant.epoch.0.cast_signed()),
             record.predecessor.as_ref().map(|last| last.grant.id.as_str()),
+            record.accepted_resync.map(u64::cast_signed),
         ])?;
     Ok(())
 }
@@ -242,6 +243,7 @@ fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
         generation: Generation(number(row, "generation")?),
         change_number: number(row, "change_number")?,
         resync: number(row, "resync")?,
+        accepted_resync: row.get::<_, Option<i64>>("accepted_resync")?.map(i64::cast_unsigned),
         take_over,
         grant: grant(row, &name)?,
         predecessor: predecessor(row, &name)?,

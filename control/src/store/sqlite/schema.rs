@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// Step N takes a database from `user_version` N to N + 1.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     // Numbers are 64 bits, stored as SQLite's signed ones; times are milliseconds since 1970.
     "CREATE TABLE fleet (
         only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -80,6 +80,8 @@ pub(super) const MIGRATIONS: [&str; 4] = [
         reason TEXT NOT NULL,
         message TEXT NOT NULL
     ) STRICT;",
+    // Resync requests that accept what LaunchDarkly takes back.
+    "ALTER TABLE environments ADD COLUMN accepted_resync INTEGER;",
 ];
 
 /// Brings the database to the newest schema, in one transaction.

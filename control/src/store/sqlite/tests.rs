@@ -39,6 +39,7 @@ fn record(name: &str) -> EnvironmentRecord {
         generation: Generation(3),
         change_number: u64::MAX,
         resync: 2,
+        accepted_resync: Some(1),
         take_over: Some(TakeOver::Value("any".to_owned())),
         grant: Some(GrantRecord {
             worker: "w1".parse().unwrap(),

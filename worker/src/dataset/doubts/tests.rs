@@ -66,13 +66,15 @@ fn what_came_long_ago_and_is_not_sent_is_deleted() {
 
 #[test]
 fn an_event_on_the_item_ends_the_doubt() {
-    for (version, changes) in [(4, false), (5, false), (6, true)] {
+    for version in [4, 5, 6] {
         let mut dataset = in_doubt();
         let changed = dataset.patch(Kind::Flag, "a", version, b"patched", NOW);
-        assert_eq!((changed.is_some(), doubted(&dataset).is_empty()), (changes, version >= 5), "version {version}");
+        let ends = version >= 5;
+        assert_eq!((changed.is_some(), doubted(&dataset).is_empty()), (ends, ends), "version {version}");
         let mut dataset = in_doubt();
         let changed = dataset.delete(Kind::Flag, "a", version);
-        assert_eq!((changed.is_some(), doubted(&dataset).is_empty()), (changes, changes), "version {version}");
+        let ends = version >= 6;
+        assert_eq!((changed.is_some(), doubted(&dataset).is_empty()), (ends, ends), "version {version}");
     }
 }
 
@@ -155,9 +157,10 @@ fn neither_of_two_nodes_is_believed_that_are_behind_each_in_its_own_way() {
         (live(3), live(2), false),
         (live(3), live(3), true),
         (live(3), live(4), true),
-        (live(3), dead(3), false),
-        (live(3), dead(4), true),
-        (live(3), nothing(), true),
+        (live(3), dead(2), false),
+        (live(3), dead(3), true),
+        // It came less than a minute ago.
+        (live(3), nothing(), false),
         (dead(3), live(3), false),
         (dead(3), live(4), true),
         (dead(3), dead(2), true),
@@ -179,6 +182,63 @@ fn neither_of_two_nodes_is_believed_that_are_behind_each_in_its_own_way() {
         dataset.replace(&other, Authority::OfPoll, due);
         assert!(doubted(&dataset).is_empty(), "what two polls in succession say is believed: {other:?}");
     }
+}
+
+#[test]
+fn the_text_of_somebody_else_gives_way_to_launchdarklys_of_the_same_version() {
+    let mut dataset = holding(&[("a", 5, "five")]);
+    dataset.adopt(vec![stored("a", 6)], NOW);
+    assert_eq!(dataset.patch(Kind::Flag, "a", 6, b"six", NOW), Some(flag("a")));
+    assert_eq!((body(&dataset, "a"), doubted(&dataset).len()), (Some(&b"six"[..]), 0));
+    dataset.adopt(vec![stored("a", 7)], NOW);
+    assert_eq!(dataset.decide(&payload(&[("a", 7, "seven", false)]), NOW.after(SECOND_OPINION_AFTER)), [flag("a")]);
+}
+
+#[test]
+fn versions_of_somebody_else_hide_nothing_that_launchdarkly_creates_later() {
+    let due = NOW.after(SECOND_OPINION_AFTER);
+    let mut dataset = Dataset::default();
+    dataset.adopt(vec![stored("a", 57)], NOW);
+    assert_eq!(dataset.decide(&payload(&[]), due), [flag("a")]);
+    assert!(dataset.adopt(vec![stored("a", 57)], due).is_empty(), "the store has not been told yet");
+    assert!(dataset.patch(Kind::Flag, "a", 1, b"one", due).is_some());
+    let mut dataset = holding(&[("a", 5, "five")]);
+    dataset.adopt(vec![stored("a", 57)], NOW);
+    assert_eq!(dataset.delete(Kind::Flag, "a", 6), None);
+    assert_eq!(dataset.decide(&payload(&[]), due), [flag("a")]);
+    assert_eq!(dataset.patch(Kind::Flag, "a", 4, b"late", due), None);
+    assert!(dataset.patch(Kind::Flag, "a", 7, b"again", due).is_some());
+}
+
+#[test]
+fn a_deletion_that_decides_is_remembered() {
+    let due = NOW.after(SECOND_OPINION_AFTER);
+    let mut dataset = in_doubt();
+    assert_eq!(dataset.decide(&payload(&[("a", 7, "", true)]), due), [flag("a")]);
+    for late in 4..=7 {
+        assert_eq!(dataset.patch(Kind::Flag, "a", late, b"late", due), None, "{late}");
+    }
+    assert!(dataset.patch(Kind::Flag, "a", 8, b"again", due).is_some());
+}
+
+#[test]
+fn who_decides_is_not_behind_any_connection_of_the_meantime() {
+    let mut dataset = holding(&[("a", 5, "five")]);
+    for (version, at) in [(4, NOW), (2, NOW.after(SECOND_OPINION_AFTER / 2))] {
+        dataset.replace(&payload(&[("a", version, "old", false)]), Authority::OfNewConnection, at);
+    }
+    let due = NOW.after(SECOND_OPINION_AFTER);
+    assert_eq!(dataset.decide(&payload(&[("a", 3, "three", false)]), due), []);
+    assert_eq!(dataset.decide(&payload(&[("a", 4, "four", false)]), due), [flag("a")]);
+}
+
+#[test]
+fn what_came_lately_is_not_taken_back_by_two_nodes_of_which_one_has_it() {
+    let mut dataset = Dataset::default();
+    dataset.patch(Kind::Flag, "a", 2, b"two", NOW);
+    dataset.replace(&payload(&[("a", 1, "one", false)]), Authority::OfNewConnection, NOW);
+    assert_eq!(dataset.decide(&payload(&[]), NOW.after(MINUTE / 2)), []);
+    assert_eq!(dataset.decide(&payload(&[]), NOW.after(MINUTE)), [flag("a")], "that is no delay any more");
 }
 
 #[test]
@@ -217,9 +277,19 @@ fn another_lineage_is_believed_in_one_step() {
     assert_eq!((body(&dataset, "a"), body(&dataset, "b")), (Some(&b"new"[..]), None));
     assert!(doubted(&dataset).is_empty());
     assert!(
-        dataset.adopt(stored("a", 2), NOW),
+        !dataset.adopt(vec![stored("a", 2)], NOW).is_empty(),
         "written since by another owner: versions of the old lineage are forgotten"
     );
+}
+
+#[test]
+fn an_item_of_another_lineage_is_no_last_good_form() {
+    for (authority, kept) in [(Authority::OfAnotherLineage, None), (Authority::OfFile, Some(&b"old"[..]))] {
+        let mut dataset = holding(&[("a", 9, "old")]);
+        let bad = RejectedItem { kind: Kind::Flag, key: "a".into(), reason: "no version".into() };
+        dataset.replace(&FullPayload::new(Bytes::new(), Vec::new(), vec![bad]), authority, NOW);
+        assert_eq!(body(&dataset, "a"), kept);
+    }
 }
 
 #[test]
@@ -227,10 +297,10 @@ fn the_store_is_believed_where_it_is_newer_than_all_that_is_known() {
     let mut dataset = holding(&[("a", 5, "five"), ("gone", 4, "four")]);
     dataset.delete(Kind::Flag, "gone", 5);
     for (key, version) in [("a", 4), ("a", 5), ("gone", 4), ("gone", 5)] {
-        assert!(!dataset.adopt(stored(key, version), NOW), "{key} {version}");
+        assert!(dataset.adopt(vec![stored(key, version)], NOW).is_empty(), "{key} {version}");
     }
     for (key, version) in [("a", 6), ("gone", 6), ("foreign", 1)] {
-        assert!(dataset.adopt(stored(key, version), NOW), "{key} {version}");
+        assert!(!dataset.adopt(vec![stored(key, version)], NOW).is_empty(), "{key} {version}");
         assert_eq!(body(&dataset, key), Some(&b"stored"[..]));
     }
     assert_eq!(
@@ -247,9 +317,9 @@ fn the_store_is_believed_where_it_is_newer_than_all_that_is_known() {
 fn what_was_decided_is_not_doubted_again() {
     let mut dataset = in_doubt();
     dataset.decide(&payload(&[("a", 3, "three", false)]), NOW.after(SECOND_OPINION_AFTER));
-    assert!(!dataset.adopt(stored("a", 5), NOW), "the store has not been told yet");
-    assert!(dataset.adopt(stored("a", 6), NOW));
+    assert!(dataset.adopt(vec![stored("a", 5)], NOW).is_empty(), "the store has not been told yet");
+    assert!(!dataset.adopt(vec![stored("a", 6)], NOW).is_empty());
     let mut dataset = in_doubt();
     dataset.decide(&payload(&[]), NOW.after(SECOND_OPINION_AFTER));
-    assert!(!dataset.adopt(stored("a", 5), NOW), "nor of the deletion");
+    assert!(dataset.adopt(vec![stored("a", 5)], NOW).is_empty(), "nor of the deletion");
 }

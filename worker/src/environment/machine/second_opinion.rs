@@ -5,7 +5,7 @@ use std::time::Duration;
 use flotilla_proto::{Source, SourceState, Timestamp};
 
 use super::{Action, Machine};
-use crate::dataset::Authority;
+use crate::dataset::{Authority, SECOND_OPINION_AFTER};
 use crate::source::{FullPayload, SourceEvent};
 
 /// Pause before LaunchDarkly is asked once more, when it could not answer or left something in doubt.
@@ -25,7 +25,7 @@ pub(super) enum SecondOpinion {
 impl Machine {
     /// Asks if it is time; otherwise says when it will be.
     pub(super) fn ask_again(&mut self, now: Timestamp, actions: &mut Vec<Action>) -> Option<Timestamp> {
-        let Some(ripe_at) = self.dataset.second_opinion_due() else {
+        let Some(ripe_at) = self.ripe_at() else {
             if let SecondOpinion::Due = self.second_opinion {
                 self.second_opinion = SecondOpinion::NotAsked { not_before: now };
             }
@@ -48,9 +48,15 @@ impl Machine {
         None
     }
 
+    /// When what is in doubt or held back is old enough to be decided about.
+    pub(super) fn ripe_at(&self) -> Option<Timestamp> {
+        let held_back = self.writer.held_back().map(|(_, since)| since.after(SECOND_OPINION_AFTER));
+        self.dataset.second_opinion_due().into_iter().chain(held_back).min()
+    }
+
     /// A poll said that nothing changed since the one that left something in doubt.
     pub(super) fn said_again(&mut self, now: Timestamp) {
-        let is_in_doubt = self.dataset.second_opinion_due().is_some();
+        let is_in_doubt = self.ripe_at().is_some();
         match self.second_opinion {
             SecondOpinion::NotAsked { not_before } if is_in_doubt && not_before <= now => {
                 self.second_opinion = SecondOpinion::Due;
@@ -95,8 +101,13 @@ impl Machine {
         let changed = match self.assignment.spec.source {
             // One more poll is as good as the next.
             Source::Poll { .. } => self.dataset.replace(payload, Authority::OfPoll, now),
+            // While nothing is written, what only the second one has is as good as what the first one had.
+            Source::Stream { .. } | Source::File { .. } if self.writer.held_back().is_some() => {
+                self.dataset.replace(payload, Authority::OfNewConnection, now)
+            }
             Source::Stream { .. } | Source::File { .. } => self.dataset.decide(payload, now),
         };
+        self.writer.confirm();
         self.writer.replaced(changed);
     }
 }

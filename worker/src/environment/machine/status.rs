@@ -3,7 +3,7 @@
 use flotilla_proto::{EnvironmentReport, GrantState, Intent, SourceState};
 
 use super::Machine;
-use crate::dataset::ItemId;
+use crate::dataset::{ItemId, Lacking};
 use crate::source::{Kind, RejectedItem, shortened};
 
 /// Rejected items, and items in doubt, that are named in the status.
@@ -40,8 +40,17 @@ impl Machine {
             changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
             repairs: self.repairs,
             fenced_writes: self.fenced_writes,
+            payload_held: self.payload_held().unwrap_or_default(),
             doubted_items: self.dataset.doubts().take(MOST_NAMED).map(doubted).collect(),
         }
+    }
+
+    /// What the guard holds back.
+    fn payload_held(&self) -> Option<String> {
+        let found = self.writer.held_back().map(|(lacking, _)| (lacking, "found in the store"));
+        let (Lacking { items, held }, of) =
+            found.or_else(|| self.dataset.held_back().map(|lacking| (lacking, "held")))?;
+        Some(format!("it lacks {items} of {held} items {of}"))
     }
 }
 

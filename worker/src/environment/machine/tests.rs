@@ -7,6 +7,8 @@ mod world;
 mod reconnects;
 // The same where an environment goes from one owner to the next.
 mod handovers;
+// Payloads that would remove too much.
+mod guard;
 
 use super::*;
 use crate::session::testing::{FLEET, assignment, profile};

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use flotilla_proto::{Intent, Marker, Timestamp};
 
-use super::{Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, Under, Versions, Writer};
+use super::guard::Guard;
+use super::{
+    Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, StoredVersions, Under, Writer,
+};
 use crate::dataset::ItemId;
 use crate::fence::{Claimant, Fence, FenceKind, Found, Verdict, judge};
 use crate::store::{Look, Outcome, StoreError};
@@ -102,10 +105,10 @@ impl Writer {
         self.standing = Standing::Held;
         match self.attempts.iter().position(|attempt| attempt.value == value) {
             Some(at) => {
-                let Attempt { counts, .. } = self.attempts.remove(at);
+                let Attempt { counts, lineages, .. } = self.attempts.remove(at);
                 if let Some(counts) = counts {
                     self.counts = counts;
-                    self.comparison_closed(&value);
+                    self.comparison_closed(&value, lineages);
                 }
             }
             // An older value of ours, put back by a restored store: the content is as old.
@@ -125,10 +128,13 @@ impl Writer {
     }
 
     /// Items were written under this grant, after a comparison, with this fence.
-    fn comparison_closed(&mut self, value: &str) {
+    fn comparison_closed(&mut self, value: &str, lineages: u32) {
         if self.content != Content::Unknown {
             self.stored = self.stored_lineage(value);
-            self.stored_versions = Versions::Comparable;
+            if lineages == self.lineages {
+                self.stored_versions = StoredVersions::Comparable;
+            }
+            self.guard = Guard::Open;
             self.content = Content::InLine;
             self.was_in_line = true;
         }
@@ -145,6 +151,7 @@ impl Writer {
         self.attempts.clear();
         self.must_advance = false;
         self.content = Content::Unknown;
+        self.guard = Guard::Open;
         self.compared_at = None;
         self.counts = counts;
     }
@@ -163,12 +170,12 @@ impl Writer {
                 // The leave is spent; control hears of it by the report.
                 self.me.take_over = None;
             }
-            Under::Write { value, counts: intended, carried: _ } => {
+            Under::Write { value, counts: intended, carried: _, lineages } => {
                 self.must_advance = false;
                 self.is_behind_payload &= !self.dirty.is_empty();
                 if let Some(intended) = intended {
                     self.marker = Marker::Present;
-                    self.comparison_closed(&value);
+                    self.comparison_closed(&value, lineages);
                     if counts != intended {
                         // Somebody else added or removed fields.
                         self.content = Content::Unknown;
@@ -189,6 +196,9 @@ impl Writer {
 
     fn compared(&mut self, differing: Vec<ItemId>) -> Effect {
         self.health.worked();
+        if self.held_back().is_some() {
+            return Effect::default();
+        }
         if self.content == Content::Unknown {
             self.content = Content::Compared;
         }
@@ -217,12 +227,17 @@ impl Writer {
         }
         let is_unknown = matches!(error, StoreError::Unknown(_));
         match under {
-            Under::Write { value, carried, counts } if is_unknown => {
-                self.attempts.push(Attempt { value, carried, counts });
+            Under::Write { value, carried, counts, lineages } if is_unknown => {
+                self.attempts.push(Attempt { value, carried, counts, lineages });
             }
             Under::Write { carried, .. } => self.dirty.extend(carried),
             Under::Claim { value } if is_unknown => {
-                self.attempts.push(Attempt { value, carried: BTreeSet::new(), counts: None });
+                self.attempts.push(Attempt {
+                    value,
+                    carried: BTreeSet::new(),
+                    counts: None,
+                    lineages: self.lineages,
+                });
             }
             Under::Compare => self.verify_at = Some(now),
             // What they would have brought about, the next look tells.

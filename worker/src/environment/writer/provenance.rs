@@ -1,6 +1,7 @@
 //! Where the items in the store came from, and what of them may be newer than the data set.
 
-use super::{Versions, Writer};
+use super::guard::Guard;
+use super::{Content, StoredVersions, Versions, Writer};
 use crate::dataset::Evidence;
 use crate::fence::{Fence, Lineage};
 
@@ -12,9 +13,20 @@ impl Writer {
 
     /// The data set is of another lineage now: it replaces what is stored, whatever the versions there, unless another
     /// owner has begun that very lineage before.
-    pub(in crate::environment) fn begin_lineage(&mut self, lineage: Lineage) {
+    pub(in crate::environment) fn begin_lineage(&mut self, lineage: Lineage, versions: Versions) {
+        (self.me.lineage, self.me.versions) = (lineage, versions);
+        self.stored_versions = StoredVersions::OfAnotherLineage;
+        self.lineages += 1;
+    }
+
+    /// The user says that the data set is right, whatever is stored.
+    pub(in crate::environment) fn overrule(&mut self, lineage: Lineage) {
         self.me.lineage = lineage;
-        self.stored_versions = Versions::Meaningless;
+        self.stored_versions = StoredVersions::Overruled;
+        self.lineages += 1;
+        self.guard = Guard::Open;
+        self.content = Content::Unknown;
+        self.compared_at = None;
     }
 
     /// What of the store may be newer than the data set: within a lineage, whatever has a higher version; and items that
@@ -30,14 +42,14 @@ impl Writer {
         }
     }
 
-    /// Whether a version in the store says anything about one in the data set. Once another lineage has begun none does,
-    /// not even one that a comparison brings which was asked for before; but for what is proven to be of that lineage.
+    /// Whether a version in the store says anything about one in the data set. Once another lineage has begun, only one
+    /// that is proven to be of it does. That goes for a comparison too that was asked for before.
     pub(in crate::environment) fn has_comparable_versions(&self) -> bool {
         let is_proven_same = || self.stored.as_ref().is_some_and(|stored| stored.is_proven_same(&self.me.lineage));
         match (self.me.versions, self.stored_versions) {
-            (Versions::Meaningless, _) => false,
-            (Versions::Comparable, Versions::Meaningless) => is_proven_same(),
-            (Versions::Comparable, Versions::Comparable) => true,
+            (Versions::Meaningless, _) | (Versions::Comparable, StoredVersions::Overruled) => false,
+            (Versions::Comparable, StoredVersions::OfAnotherLineage) => is_proven_same(),
+            (Versions::Comparable, StoredVersions::Comparable) => true,
         }
     }
 

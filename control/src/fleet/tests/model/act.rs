@@ -69,6 +69,11 @@ pub(super) struct Budget {
     pub(super) spans: u8,
 }
 
+impl Act {
+    /// How many kinds of things can happen.
+    pub(super) const KINDS: usize = 19;
+}
+
 impl State {
     /// Everything that can happen now.
     pub(super) fn possible(&self) -> Vec<Act> {

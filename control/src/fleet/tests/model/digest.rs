@@ -1,5 +1,6 @@
-//! What tells two states apart: everything from which something may follow, and nothing else. Instants count as how far
-//! they are ahead, epochs as how far they are behind the highest, fences as which of those that occur they are.
+//! What tells two states apart: nearly everything from which something may follow, and nothing else. Left out is what only
+//! delays something, such as for how long loads have been uneven. Instants count as how far they are ahead, epochs as how
+//! far they are behind the highest, fences as which of those that occur they are.
 
 use flotilla_proto::{Grant, Uid};
 use flotilla_worker::fence::Fence;

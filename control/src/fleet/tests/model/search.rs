@@ -1,6 +1,7 @@
 //! Breadth first from states that matter, and at random from the first one.
 
 use std::collections::{HashSet, VecDeque};
+use std::mem::discriminant;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
@@ -11,6 +12,8 @@ use super::state::{State, index_of};
 
 /// How many transitions each breadth-first search makes, at most.
 const MOST_TRANSITIONS: usize = 12_000;
+/// How many states the smallest search must find, so that none passes for want of anything that can happen.
+const FEWEST_STATES: usize = 500;
 /// How many random histories there are, and how many things happen in each.
 const HISTORIES: u64 = 1000;
 const LENGTH: usize = 200;
@@ -83,6 +86,7 @@ fn search(name: &str, starts: Vec<State>, budget: Budget) {
             }
         }
     }
+    assert!(seen.len() >= FEWEST_STATES, "{name}: only {} states", seen.len());
     let end = if transitions < most { "all" } else { "bounded" };
     let states = seen.len();
     println!(
@@ -193,7 +197,7 @@ fn choose(random: &mut Random, possible: &[Act], quiet: usize) -> Act {
     unreachable!("the weights have a sum")
 }
 
-/// What happens in one random history. Nothing is checked yet: that is done by [`play`].
+/// One random history, in which no promise may be broken, and after which everything must heal.
 fn history(seed: u64) -> Vec<Act> {
     let mut random = Random(seed);
     let mut state = State::new();
@@ -264,6 +268,13 @@ fn random_histories_break_no_promise_and_end_well() {
         Some(seed) => seed..seed + 1,
         None => 0..number("FLOTILLA_HISTORIES").unwrap_or(HISTORIES),
     };
-    let steps: usize = seeds.clone().map(|seed| history(seed).len()).sum();
-    println!("{} histories, {steps} steps, {:.1?}", seeds.count(), clock().duration_since(began));
+    let mut kinds = HashSet::new();
+    let mut steps = 0;
+    for seed in seeds.clone() {
+        let path = history(seed);
+        steps += path.len();
+        kinds.extend(path.iter().map(discriminant));
+    }
+    println!("{} histories, {steps} steps, {:.1?}", seeds.clone().count(), clock().duration_since(began));
+    assert!(seeds.count() == 1 || kinds.len() == Act::KINDS, "only {} kinds of things happened", kinds.len());
 }

@@ -237,7 +237,7 @@ impl State {
             }
             Wish::Pause => Edit::Pause.into(),
             Wish::Resume => Edit::Resume.into(),
-            Wish::TakeOver => Edit::Resync(Claim::TakeOver).into(),
+            Wish::TakeOver => Edit::Resync { claim: Claim::TakeOver, regression: Regression::Doubt }.into(),
             Wish::Purge => Action::Delete(RemovalRequest::Purge),
         };
         self.command(Command::Mutate(mutation(name, action)));

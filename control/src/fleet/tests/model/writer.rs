@@ -398,6 +398,7 @@ impl Writer {
             repairs: 0,
             fenced_writes: 0,
             doubted_items: Vec::new(),
+            payload_held: String::new(),
         }
     }
 

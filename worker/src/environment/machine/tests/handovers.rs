@@ -202,13 +202,47 @@ fn a_key_that_was_changed_during_a_pause_begins_a_lineage_if_it_is_another_envir
     }
 }
 
+fn other_key(granted: Assignment) -> Assignment {
+    Assignment { sdk_key: Some(SdkKey::parse("sdk_key", "sdk-other").unwrap()), ..granted }
+}
+
+#[test]
+fn who_was_warm_when_the_key_was_changed_writes_nothing_of_before() {
+    let (mut owner, mut store) = served(Some("env1"), &[("a", 9), ("old", 1)]);
+    let mut next = Worker::start(&mut store, granted("w2", 2, Intent::Warm), NOW);
+    next.connect(&mut store, Some("env1"), &[("a", 9), ("old", 1)]);
+    assert_eq!(next.state(), GrantState::Synchronized);
+    next.assign(&mut store, other_key(granted("w2", 2, Intent::Warm)));
+    assert_eq!(next.state(), GrantState::Pending, "it is not warm any more");
+    owner.assign(&mut store, other_key(granted("w1", 1, Intent::Serve)));
+    owner.connect(&mut store, Some("env2"), &[("a", 1), ("b", 1)]);
+    next.assign(&mut store, other_key(granted("w2", 3, Intent::Serve)));
+    next.wait(&mut store, HALF_A_MINUTE);
+    assert_eq!(stored(&store), [("a", 1), ("b", 1)]);
+    next.connect(&mut store, Some("env2"), &[("a", 2), ("b", 1)]);
+    assert_eq!((stored(&store), next.state()), (vec![("a", 2), ("b", 1)], GrantState::Synchronized));
+}
+
+#[test]
+fn an_owner_without_new_data_since_a_change_takes_nothing_back_when_it_is_owner_again() {
+    let filtered = |mut granted: Assignment| {
+        granted.spec.filter = Some("mobile".to_owned());
+        granted
+    };
+    let (mut owner, mut store) = served(Some("env1"), &[("a", 1), ("b", 1)]);
+    owner.assign(&mut store, filtered(granted("w1", 1, Intent::Serve)));
+    owner.touched(&mut store);
+    assert_eq!((stored(&store), owner.state()), (vec![("a", 1), ("b", 1)], GrantState::Synchronized));
+    let mut other = Worker::start(&mut store, filtered(granted("w2", 2, Intent::Serve)), NOW);
+    other.connect(&mut store, Some("env1"), &[("b", 1)]);
+    owner.assign(&mut store, filtered(granted("w1", 3, Intent::Serve)));
+    owner.wait(&mut store, HALF_A_MINUTE);
+    assert_eq!(stored(&store), [("b", 1)]);
+}
+
 #[test]
 fn who_missed_a_change_of_key_takes_back_nothing_that_another_owner_wrote_since() {
     let (mut late, mut store) = served(Some("env1"), &[("a", 9), ("old", 1)]);
-    let other_key = |granted: Assignment| Assignment {
-        sdk_key: Some(SdkKey::parse("sdk_key", "sdk-other").unwrap()),
-        ..granted
-    };
     let mut other = Worker::start(&mut store, other_key(granted("w2", 2, Intent::Serve)), NOW);
     other.connect(&mut store, Some("env2"), &[("a", 3), ("b", 1)]);
     assert_eq!(stored(&store), [("a", 3), ("b", 1)]);

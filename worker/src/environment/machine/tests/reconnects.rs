@@ -160,6 +160,24 @@ fn a_file_is_never_doubted() {
     assert_eq!((stored(&store), next.doubts().len()), (vec![("a", 1)], 0));
 }
 
+#[test]
+fn versions_mean_nothing_as_soon_as_the_source_is_a_file_and_something_when_it_is_none() {
+    let (mut worker, mut store) = serving(&[("a", 2)]);
+    let stream = worker.machine.assignment().clone();
+    let mut file = stream.clone();
+    file.spec.source = Source::File { path: "flags.json".to_owned() };
+    worker.assign(&mut store, file);
+    worker.connect(&mut store, None, &[("a", 1)]);
+    store.items.extend(store_of(&[("a", 9)]).items);
+    worker.touched(&mut store);
+    assert_eq!((stored(&store), worker.doubts().len()), (vec![("a", 1)], 0));
+    worker.assign(&mut store, stream);
+    worker.connect(&mut store, Some("env1"), &[("a", 2)]);
+    store.items.extend(store_of(&[("a", 9)]).items);
+    worker.touched(&mut store);
+    assert_eq!((stored(&store), worker.doubts().len()), (vec![("a", 9)], 1));
+}
+
 fn change_key(assignment: &mut Assignment) {
     assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
 }
