@@ -130,8 +130,10 @@ impl Link {
 
     /// A server said that another one has a slot now.
     pub(super) fn moved(&self, slot: u16, to: &str) {
+        // A server that does not know the other's name leaves it out; then the next look at the whole tells.
         if let Some((host, port)) = to.rsplit_once(':')
             && let Ok(port) = port.parse()
+            && !host.is_empty()
         {
             let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
             // If too many have moved at once, the next look at the whole finds this one.
