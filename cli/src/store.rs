@@ -37,9 +37,8 @@ pub(crate) async fn run(session: &mut Session, command: StoreCommand) -> Result<
 }
 
 async fn add(session: &mut Session, options: &AddStore) -> Result<(), Failure> {
-    if let Ok(url) = url::Url::parse(&options.url)
-        && url.password().is_some()
-    {
+    let login = options.url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
+    if login.is_some_and(|(login, _)| login.contains(':')) {
         session.note("warning: a password in the URL shows in process lists and shell history; the --password options do not");
     }
     let passwords = password::read(&options.secrets, io::stdin())?;

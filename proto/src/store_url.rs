@@ -188,11 +188,19 @@ impl StoreUrl {
                 ));
             }
         };
-        let database = match database {
-            None | Some("") => 0,
-            Some(text) => {
-                text.parse().map_err(|_| format!("the database is not a number from 0 to 65535; {EXPECTED}"))?
-            }
+        let database = match (database, &place) {
+            (None | Some(""), _) => 0,
+            (Some(text), place) => text.parse().map_err(|_| match place {
+                // Beside it in the query stands the password, and they may have been mixed up; before an "@" stands one
+                // with a "/" in it.
+                _ if text.contains('@') => {
+                    format!("the database is not a number; in a login \"/\" is written %2F; {EXPECTED}")
+                }
+                StorePlace::Socket(_) => format!("db is not a number from 0 to 65535; {EXPECTED}"),
+                StorePlace::Server(_) | StorePlace::Sentinel { .. } | StorePlace::Cluster(_) => {
+                    format!("{text:?} is not a database number; {EXPECTED}")
+                }
+            })?,
         };
         let (username, password) = user.split_once(':').unwrap_or((user, ""));
         let given = |name: &str, otherwise: &str| match query.get(name) {

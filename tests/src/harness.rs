@@ -2,21 +2,25 @@
 //! free ports of the loopback interface and in a directory of its own. Start reading at [`Fleet`].
 
 mod cli;
+mod cluster;
 mod fleet;
 mod http;
 mod links;
 mod process;
 mod redis_server;
+mod sentinels;
 mod tools;
 
 use std::time::Duration;
 
 pub use cli::CliOutput;
+pub use cluster::RedisCluster;
 pub use fleet::{Fleet, FleetBuilder};
 pub use http::{HttpAnswer, http_get};
 pub use links::{Link, Links};
 pub use process::{Listening, Process};
 pub use redis_server::{RedisServer, free_port};
+pub use sentinels::Sentinels;
 pub use tools::{binary_directory, binary_in, have_tool, require_tool, workspace_directory};
 
 /// How often a predicate is looked at.

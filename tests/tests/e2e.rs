@@ -86,6 +86,12 @@ mod certificates;
 // Named stores, passwords, certificates.
 #[path = "e2e/stores.rs"]
 mod stores;
+// Sentinels: the master is another one.
+#[path = "e2e/sentinels.rs"]
+mod sentinels;
+// A cluster: slots are moved.
+#[path = "e2e/cluster.rs"]
+mod cluster;
 // Workers among each other, and two fleets in one Redis.
 #[path = "e2e/workers.rs"]
 mod workers;

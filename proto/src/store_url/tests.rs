@@ -64,6 +64,7 @@ fn what_makes_no_sense_is_refused_without_a_secret() {
         ("redis+cluster://a/1", "one database"),
         ("redis://a?hunter2", "another name"),
         ("redis+unix:///a?db=hunter2", "not a number"),
+        ("redis://user/hunter2@a", "%2F"),
         ("redis://a?tls-ca=/ca", "no TLS"),
         ("rediss://a?tls-cert=/c", "come together"),
         ("rediss://a?tls-ca=ca.pem", "absolute"),

@@ -1,10 +1,11 @@
 //! The Redis store's operations on a real server.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::{Epoch, GrantId, Incarnation, Prefix, StoreUrl};
-use flotilla_tests::harness::{RedisServer, wait_until};
+use flotilla_tests::harness::{RedisCluster, RedisServer, Sentinels, require_tool, wait_until};
 use flotilla_worker::dataset::{Differences, Evidence, ItemId, Snapshot};
 use flotilla_worker::fence::{Fence, FenceKind, Found, Lineage};
 use flotilla_worker::source::Kind;
@@ -13,28 +14,81 @@ use flotilla_worker::store::{FenceStep, FlagStore as _, Look, Op, Outcome, Urgen
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, cmd};
 
+use crate::certificates::Certificates;
+use crate::stores::start_with_tls;
+
 const BOUND: Duration = Duration::from_secs(10);
 
 struct Bench {
-    server: RedisServer,
+    /// Where the store is one server and nothing else.
+    server: Option<RedisServer>,
     store: RedisStore,
+    /// The same, of another worker.
+    rival: RedisStore,
     prefix: Prefix,
-    /// Somebody else's connection.
+    /// Somebody else's connection to the server that has the prefix.
     other: MultiplexedConnection,
+    /// What must not end before the test.
+    _around: Box<dyn Any>,
 }
 
 impl Bench {
     async fn start() -> Self {
         let server = RedisServer::start().await.unwrap();
-        let store = RedisStore::connect(&StoreUrl::parse("url", &server.url()).unwrap()).unwrap();
-        let other = server.connection().await.unwrap();
-        let bench = Self { server, store, prefix: "ld:test".parse().unwrap(), other };
+        let (url, other) = (server.url(), server.connection().await.unwrap());
+        let bench = Self::on(&url, "ld:test", other, Box::new(())).await;
+        Self { server: Some(server), ..bench }
+    }
+
+    async fn behind_sentinels() -> Self {
+        let sentinels = Sentinels::start().await.unwrap();
+        let other = sentinels.servers[0].connection().await.unwrap();
+        let url = format!("{}?sentinel-password={}", sentinels.url(), Sentinels::PASSWORD);
+        Self::on(&url, "ld:test", other, Box::new(sentinels)).await
+    }
+
+    async fn on_a_cluster() -> Self {
+        let cluster = RedisCluster::start().await.unwrap();
+        let slot = cluster.slot("{ld:test}").await.unwrap();
+        let other = cluster.nodes[cluster.owner(slot).await.unwrap()].connection().await.unwrap();
+        Self::on(&cluster.url(), "{ld:test}", other, Box::new(cluster)).await
+    }
+
+    /// With TLS both ways, as a user who may touch these keys only.
+    async fn restricted() -> Self {
+        flotilla_proto::process::install_tls_provider();
+        let certificates = Certificates::make();
+        let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| certificates.text(name));
+        let (server, port) = start_with_tls(&[], &ca, &cert, &key).await;
+        let mut other = server.connection().await.unwrap();
+        let mut user = cmd("ACL");
+        user.arg("SETUSER")
+            .arg("flotilla")
+            .arg("on")
+            .arg(">hunter2")
+            .arg("~ld:test:*")
+            .arg("+@read")
+            .arg("+@write");
+        user.arg("+@scripting").arg("+@connection").exec_async(&mut other).await.unwrap();
+        let [cert, key] = ["client.pem", "client.key"].map(|name| certificates.text(name));
+        let url = format!("rediss://flotilla:hunter2@127.0.0.1:{port}?tls-ca={ca}&tls-cert={cert}&tls-key={key}");
+        Self::on(&url, "ld:test", other, Box::new((server, certificates))).await
+    }
+
+    async fn on(url: &str, prefix: &str, other: MultiplexedConnection, around: Box<dyn Any>) -> Self {
+        let open = || RedisStore::connect(&StoreUrl::parse("url", url).unwrap()).unwrap();
+        let (store, rival) = (open(), open());
+        let bench = Self { server: None, store, rival, prefix: prefix.parse().unwrap(), other, _around: around };
         wait_until("the store connects", BOUND, async || match bench.run(Op::Look).await {
             Outcome::Looked(_) => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
         bench
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}:{name}", self.prefix)
     }
 
     async fn run(&self, op: Op) -> Outcome {
@@ -57,9 +111,10 @@ impl Bench {
     }
 
     async fn put_fence(&mut self, value: Option<&str>) {
-        let _: () = self.other.del("ld:test:$flotilla").await.unwrap();
+        let fence = self.key("$flotilla");
+        let _: () = self.other.del(&fence).await.unwrap();
         if let Some(value) = value {
-            let _: () = self.other.set("ld:test:$flotilla", value).await.unwrap();
+            let _: () = self.other.set(&fence, value).await.unwrap();
         }
     }
 
@@ -70,7 +125,8 @@ impl Bench {
     }
 
     async fn flag(&mut self, key: &str) -> Option<String> {
-        self.other.hget("ld:test:features", key).await.unwrap()
+        let features = self.key("features");
+        self.other.hget(features, key).await.unwrap()
     }
 }
 
@@ -121,9 +177,8 @@ fn fence(change: impl FnOnce(&mut Fence)) -> String {
 
 /// Whatever stands in the fence, a patch, a claim, a final swap and a purge that expect something else change nothing; those
 /// that expect it are done, and only once.
-#[tokio::test]
-async fn every_row_of_the_fence_table_times_every_write() {
-    let mut bench = Bench::start().await;
+async fn fence_table(bench: &mut Bench) {
+    let features = bench.key("features");
     let ours = fence(|_| {});
     let rows = [
         None,
@@ -152,7 +207,7 @@ async fn every_row_of_the_fence_table_times_every_write() {
         for expected in &rows {
             for op in ops(expected.as_deref()) {
                 cmd("FLUSHALL").exec_async(&mut bench.other).await.unwrap();
-                let _: () = bench.other.hset("ld:test:features", "a", "before").await.unwrap();
+                let _: () = bench.other.hset(&features, "a", "before").await.unwrap();
                 bench.put_fence(row.as_deref()).await;
                 let outcome = bench.run(op.clone()).await;
                 if row == expected {
@@ -175,6 +230,61 @@ async fn every_row_of_the_fence_table_times_every_write() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn every_row_of_the_fence_table_times_every_write() {
+    let mut bench = Bench::start().await;
+    fence_table(&mut bench).await;
+    two_writers(&mut bench).await;
+}
+
+#[tokio::test]
+async fn every_row_of_the_fence_table_times_every_write_behind_sentinels() {
+    let mut bench = Bench::behind_sentinels().await;
+    fence_table(&mut bench).await;
+    two_writers(&mut bench).await;
+}
+
+#[tokio::test]
+async fn every_row_of_the_fence_table_times_every_write_on_a_cluster() {
+    let mut bench = Bench::on_a_cluster().await;
+    fence_table(&mut bench).await;
+    two_writers(&mut bench).await;
+}
+
+#[tokio::test]
+async fn every_row_of_the_fence_table_times_every_write_with_tls_as_a_restricted_user() {
+    if !require_tool("openssl") {
+        return;
+    }
+    let mut bench = Bench::restricted().await;
+    fence_table(&mut bench).await;
+    two_writers(&mut bench).await;
+}
+
+/// Of two who expect the same fence one writes, and the other changes nothing, whichever way they write.
+async fn two_writers(bench: &mut Bench) {
+    cmd("FLUSHALL").exec_async(&mut bench.other).await.unwrap();
+    let mut fence: Option<String> = None;
+    for round in 0..100 {
+        let next = [format!("ours-{round}"), format!("theirs-{round}")];
+        let op = |writer: usize| match round % 3 {
+            0 => Op::Load {
+                step: step(fence.as_deref(), &next[writer]),
+                snapshot: snapshot(&[("a".to_owned(), next[writer].clone())]),
+            },
+            _ => write(fence.as_deref(), &next[writer], &[("a", &next[writer])], &[]),
+        };
+        let outcomes = tokio::join!(bench.run(op(0)), bench.rival.execute(&bench.prefix, op(1)));
+        let won = match &outcomes {
+            (Outcome::Done { .. }, Outcome::Refused(Found::Value(found))) if *found == next[0] => 0,
+            (Outcome::Refused(Found::Value(found)), Outcome::Done { .. }) if *found == next[1] => 1,
+            other => panic!("round {round}: {other:?}"),
+        };
+        assert_eq!(bench.flag("a").await.as_ref(), Some(&next[won]));
+        fence = Some(next[won].clone());
     }
 }
 
@@ -407,9 +517,9 @@ async fn a_lost_connection_is_made_anew_and_told() {
     })
     .await;
     assert_eq!(bench.look().await.found, Found::Absent);
-    bench.server.stop();
+    bench.server.as_mut().unwrap().stop();
     assert!(matches!(bench.run(Op::Look).await, Outcome::Failed(_)));
-    bench.server.start_again().await.unwrap();
+    bench.server.as_mut().unwrap().start_again().await.unwrap();
     wait_until("the restarted server answers", BOUND, async || match bench.run(Op::Look).await {
         Outcome::Looked(_) => Ok(()),
         other => Err(format!("{other:?}")),

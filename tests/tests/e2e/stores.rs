@@ -140,7 +140,7 @@ async fn a_restricted_user_and_a_unix_socket_serve() {
     let socket = directory.path().join("redis.sock").to_str().unwrap().to_owned();
     let server = RedisServer::start_with(&["--unixsocket", &socket]).await.unwrap();
     let mut redis = server.connection().await.unwrap();
-    let rules = "ACL SETUSER flotilla on >hunter2 ~ld:acl:* +@read +@write +@scripting +@connection +@transaction";
+    let rules = "ACL SETUSER flotilla on >hunter2 ~ld:acl:* +@read +@write +@scripting +@connection";
     let mut command = redis::cmd("ACL");
     command.arg(&rules.split(' ').skip(1).collect::<Vec<_>>()[..]);
     command.exec_async(&mut redis).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_private_authority_and_a_client_certificate_serve_and_are_renewed_in_p
 }
 
 /// A server that also listens with TLS, on the port that is returned.
-async fn start_with_tls(more: &[&str], ca: &str, cert: &str, key: &str) -> (RedisServer, u16) {
+pub(crate) async fn start_with_tls(more: &[&str], ca: &str, cert: &str, key: &str) -> (RedisServer, u16) {
     let port = free_port().unwrap();
     let text = port.to_string();
     let tls = ["--tls-port", &text, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key];

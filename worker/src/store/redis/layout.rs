@@ -21,7 +21,16 @@ impl Layout {
     }
 
     /// As a cluster says.
-    pub(super) fn of_ranges(ranges: Vec<(u16, u16, Server)>) -> Self {
+    pub(super) fn of_ranges(mut ranges: Vec<(u16, u16, Server)>) -> Self {
+        // In one form, so that equal ones are found equal.
+        ranges.sort();
+        ranges.dedup_by(|(first, last, server), (_, end, before)| {
+            let follows = *server == *before && *first == end.saturating_add(1);
+            if follows {
+                *end = *last;
+            }
+            follows
+        });
         Self { ranges }
     }
 
@@ -61,7 +70,7 @@ impl Layout {
             }
         }
         ranges.push((slot, slot, to));
-        Self { ranges }
+        Self::of_ranges(ranges)
     }
 }
 
@@ -108,6 +117,7 @@ mod tests {
         assert_eq!(moved.servers().len(), 3);
         let count: u32 = moved.ranges.iter().map(|(first, last, _)| u32::from(last - first) + 1).sum();
         assert_eq!(count, u32::from(SLOTS));
+        assert_eq!(moved.moved(12182, server("b")), layout);
         assert_eq!(Layout::default().server("foo"), None);
         assert_eq!(Layout::single(server("a")).server("foo"), Some(&server("a")));
     }

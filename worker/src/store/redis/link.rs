@@ -130,8 +130,10 @@ impl Link {
 
     /// A server said that another one has a slot now.
     pub(super) fn moved(&self, slot: u16, to: &str) {
+        // A server that does not know the other's name leaves it out; then the next look at the whole tells.
         if let Some((host, port)) = to.rsplit_once(':')
             && let Ok(port) = port.parse()
+            && !host.is_empty()
         {
             let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
             // If too many have moved at once, the next look at the whole finds this one.
@@ -200,11 +202,14 @@ impl Scout {
         }
         self.nodes.settle(layout, &self.around);
         let before = self.layouts.send_replace(layout.clone());
-        tracing::info!(
-            store = self.around.url.redacted(),
-            servers = layout.servers().len(),
-            "the store's servers are others, or their shares"
-        );
+        if before.servers() != layout.servers() {
+            let servers: Vec<_> = layout.servers().iter().map(ToString::to_string).collect();
+            tracing::info!(
+                store = self.around.url.redacted(),
+                servers = servers.join(","),
+                "the store's servers are others"
+            );
+        }
         self.around.registry.reconnected(|prefix| before.server(prefix) != layout.server(prefix));
     }
 }

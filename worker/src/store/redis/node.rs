@@ -184,9 +184,12 @@ async fn connect(server: &Server, around: &Surroundings, hints: &Hints) -> Resul
 
 /// A server that a failover has left behind may still be named, for a moment.
 async fn is_master(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
-    match cmd("ROLE").query_async(connection).await? {
-        Value::Array(parts) => Ok(parts.first() == Some(&Value::BulkString(b"master".to_vec()))),
-        _ => Ok(false),
+    match cmd("ROLE").query_async(connection).await {
+        Ok(Value::Array(parts)) => Ok(parts.first() == Some(&Value::BulkString(b"master".to_vec()))),
+        Ok(_) => Ok(false),
+        // A user that may not ask learns it with the first write.
+        Err(error) if error.code() == Some("NOPERM") => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -20,8 +20,8 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, prefix: &str, 
         let name = command_name(&command);
         match command.exec_async(connection).await {
             Ok(()) => {}
-            // Who may not even make the key finds none.
-            Err(error) if error.code() == Some("ERR") && !refused.is_empty() => {}
+            // Who may not even make a key or a script finds none.
+            Err(error) if matches!(error.code(), Some("ERR" | "NOSCRIPT")) && !refused.is_empty() => {}
             Err(error) => {
                 let why = plain(&error);
                 if error.code() == Some("NOPERM") && why.contains("key") {

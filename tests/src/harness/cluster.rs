@@ -1,0 +1,137 @@
+//! A Redis Cluster of three masters.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::redis_server::{RedisServer, free_port};
+
+const START_BOUND: Duration = Duration::from_secs(20);
+
+/// Three masters, each with a third of the slots.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The masters.
+    pub nodes: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts the nodes and joins them, and waits until all of them say that the cluster is well.
+    pub async fn start() -> anyhow::Result<Self> {
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            // By default the bus would be 10,000 ports above, where there may be none.
+            let bus = free_port()?.to_string();
+            let arguments = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
+            nodes.push(RedisServer::start_with(&arguments).await?);
+        }
+        let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
+        let mut create = Command::new("redis-cli");
+        create.args(["--cluster", "create"]).args(&addresses).arg("--cluster-yes");
+        let output = tokio::task::spawn_blocking(move || create.output()).await?.context("redis-cli")?;
+        if !output.status.success() {
+            bail!("redis-cli --cluster create: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        let cluster = Self { nodes };
+        super::wait_until("the cluster is well", START_BOUND, async || {
+            for node in &cluster.nodes {
+                let state = node.info("state").await.map_err(|error| format!("{error:#}"))?;
+                let known = node.info("known_nodes").await.map_err(|error| format!("{error:#}"))?;
+                if (state.as_str(), known.as_str()) != ("ok", "3") {
+                    return Err(format!("{}: {state}, {known} nodes", node.port()));
+                }
+            }
+            Ok(())
+        })
+        .await;
+        Ok(cluster)
+    }
+
+    /// `redis+cluster://…`, with one of the nodes only: the others are found.
+    pub fn url(&self) -> String {
+        format!("redis+cluster://{}", self.nodes[0].address())
+    }
+
+    /// The slot of a key.
+    pub async fn slot(&self, key: &str) -> anyhow::Result<u16> {
+        let mut connection = self.nodes[0].connection().await?;
+        Ok(redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query_async(&mut connection).await?)
+    }
+
+    /// Which node has a slot, as that node says.
+    pub async fn owner(&self, slot: u16) -> anyhow::Result<usize> {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let mut connection = node.connection().await?;
+            let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
+            let own = nodes.lines().find(|line| line.contains("myself")).context("no line of its own")?;
+            if has_slot(own, slot) {
+                return Ok(index);
+            }
+        }
+        bail!("nobody has slot {slot}")
+    }
+
+    /// Begins to move a slot: from now on keys that are no longer on the old node are asked for on the new one.
+    pub async fn begin_move(&self, slot: u16, from: usize, to: usize) -> anyhow::Result<()> {
+        let (from_id, to_id) = (self.id(from).await?, self.id(to).await?);
+        self.set_slot(to, slot, &["IMPORTING", &from_id]).await?;
+        self.set_slot(from, slot, &["MIGRATING", &to_id]).await
+    }
+
+    /// Moves keys of a slot, at most `count`; returns how many.
+    pub async fn move_keys(&self, slot: u16, from: usize, to: usize, count: usize) -> anyhow::Result<usize> {
+        let mut connection = self.nodes[from].connection().await?;
+        let mut list = redis::cmd("CLUSTER");
+        list.arg("GETKEYSINSLOT").arg(slot).arg(count);
+        let keys: Vec<String> = list.query_async(&mut connection).await?;
+        for key in &keys {
+            let mut migrate = redis::cmd("MIGRATE");
+            migrate.arg("127.0.0.1").arg(self.nodes[to].port()).arg(key).arg(0).arg(5000);
+            migrate.exec_async(&mut connection).await?;
+        }
+        Ok(keys.len())
+    }
+
+    /// The slot is the new node's.
+    pub async fn finish_move(&self, slot: u16, from: usize, to: usize) -> anyhow::Result<()> {
+        let id = self.id(to).await?;
+        // In the order that redis-cli has: the new owner first, so that at no moment nobody has it.
+        for node in [to, from].into_iter().chain((0..self.nodes.len()).filter(|node| ![from, to].contains(node))) {
+            self.set_slot(node, slot, &["NODE", &id]).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_slot(&self, node: usize, slot: u16, words: &[&str]) -> anyhow::Result<()> {
+        let mut connection = self.nodes[node].connection().await?;
+        redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg(words).exec_async(&mut connection).await?;
+        Ok(())
+    }
+
+    async fn id(&self, node: usize) -> anyhow::Result<String> {
+        let mut connection = self.nodes[node].connection().await?;
+        Ok(redis::cmd("CLUSTER").arg("MYID").query_async(&mut connection).await?)
+    }
+}
+
+impl RedisServer {
+    /// A value of `CLUSTER INFO`.
+    async fn info(&self, name: &str) -> anyhow::Result<String> {
+        let mut connection = self.connection().await?;
+        let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await?;
+        let prefix = format!("cluster_{name}:");
+        let value = info.lines().find_map(|line| line.strip_prefix(&prefix)).context("no such value")?;
+        Ok(value.trim().to_owned())
+    }
+}
+
+fn has_slot(line: &str, slot: u16) -> bool {
+    line.split(' ').skip(8).any(|part| match part.split_once('-') {
+        Some((first, last)) => {
+            let number = |text: &str| text.parse::<u16>().ok();
+            number(first).zip(number(last)).is_some_and(|(first, last)| (first..=last).contains(&slot))
+        }
+        None => part.parse() == Ok(slot),
+    })
+}

@@ -1,0 +1,150 @@
+//! A store that is a cluster: slots are moved, under patches.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use flotilla_tests::harness::{Fleet, RedisCluster, require_tool, wait_until};
+use flotilla_tests::simulator::{Dataset, Kind, generated_flags};
+use redis::AsyncCommands as _;
+
+use crate::population::probe;
+use crate::stored::{BOUND, SOON, assert_stored, keys, wait_for_stored};
+
+/// One for each master: their slots are 12182, 5061 and 1168 of 16384.
+const PREFIXES: [&str; 3] = ["ld:{foo}", "ld:{bar}", "ld:{zzz}"];
+
+fn key(index: usize) -> String {
+    format!("sdk-00000000-0000-4000-8000-00000001234{index}")
+}
+
+fn data(index: usize, version: u64) -> Dataset {
+    let mut data = generated_flags(20 + index, 1_000, 14);
+    data.insert(Kind::Flag, probe(version));
+    data
+}
+
+async fn add(fleet: &Fleet, index: usize) {
+    fleet.simulator.add_environment(&key(index), None, data(index, 1));
+    let name = format!("e{index}");
+    let more = ["--store", "cluster", "--wait"];
+    fleet.add_environment(&name, PREFIXES[index], &key(index), &more).await.unwrap().expect_success();
+}
+
+async fn fleet_on(cluster: &RedisCluster) -> Fleet {
+    let fleet = Fleet::builder().start().await.unwrap();
+    fleet.cli(&["store", "add", "cluster", &cluster.url()]).await.unwrap().expect_success();
+    let checked = fleet.cli(&["store", "check", "cluster"]).await.unwrap().expect_success();
+    assert!(checked.stdout.contains("3 masters have all slots"), "{checked:?}");
+    fleet
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_prefix_is_kept_on_its_master_and_slots_move_under_patches() {
+    if !require_tool("redis-server") || !require_tool("redis-cli") {
+        return;
+    }
+    let cluster = RedisCluster::start().await.unwrap();
+    let fleet = fleet_on(&cluster).await;
+    let refused = fleet.add_environment("x", "ld:spree", &key(0), &["--store", "cluster"]).await.unwrap();
+    assert_eq!(refused.status, 2, "{refused:?}");
+    assert!(refused.stderr.contains("use {ld:spree}"), "{refused:?}");
+
+    for (index, prefix) in PREFIXES.iter().enumerate() {
+        add(&fleet, index).await;
+        let slot = cluster.slot(prefix).await.unwrap();
+        let owner = &cluster.nodes[cluster.owner(slot).await.unwrap()];
+        assert_stored(owner, prefix, &data(index, 1)).await;
+    }
+    let connects = fleet.simulator.total_counters().stream_connections;
+
+    // Through all states that a move has: begun, half of the keys gone, all gone, ended; patches come all the while.
+    let slot = cluster.slot(PREFIXES[0]).await.unwrap();
+    let from = cluster.owner(slot).await.unwrap();
+    let to = (from + 1) % cluster.nodes.len();
+    let sent = Cell::new(1);
+    let moving = async {
+        // In each state patches have come, and have been tried.
+        let pause = || {
+            let wanted = sent.get() + 10;
+            let sent = &sent;
+            wait_until("ten patches more are sent", BOUND, async move || match sent.get() {
+                sent if sent >= wanted => Ok(()),
+                sent => Err(format!("{sent}")),
+            })
+        };
+        cluster.begin_move(slot, from, to).await.unwrap();
+        pause().await;
+        assert_eq!(cluster.move_keys(slot, from, to, 2).await.unwrap(), 2);
+        pause().await;
+        while cluster.move_keys(slot, from, to, 100).await.unwrap() > 0 {}
+        pause().await;
+        cluster.finish_move(slot, from, to).await.unwrap();
+        pause().await;
+    };
+    tokio::pin!(moving);
+    loop {
+        tokio::select! {
+            () = &mut moving => break,
+            () = tokio::time::sleep(Duration::from_millis(20)) => {
+                let last = sent.get() + 1;
+                sent.set(last);
+                for index in 0..PREFIXES.len() {
+                    fleet.simulator.patch(&key(index), Kind::Flag, probe(last));
+                }
+            }
+        }
+    }
+    let last = sent.get();
+    wait_for_stored(&cluster.nodes[to], PREFIXES[0], &data(0, last), SOON).await;
+    for (index, prefix) in PREFIXES.iter().enumerate().skip(1) {
+        let slot = cluster.slot(prefix).await.unwrap();
+        let owner = &cluster.nodes[cluster.owner(slot).await.unwrap()];
+        wait_for_stored(owner, prefix, &data(index, last), SOON).await;
+    }
+    assert!(
+        keys(&cluster.nodes[from]).await.iter().all(|key| !key.starts_with(PREFIXES[0])),
+        "nothing is left behind"
+    );
+    assert_eq!(fleet.simulator.total_counters().stream_connections, connects, "LaunchDarkly was not asked");
+
+    // Where it is now, it is watched as before.
+    let mut other = cluster.nodes[to].connection().await.unwrap();
+    let _: () = other.hset(format!("{}:features", PREFIXES[0]), "foreign", "{}").await.unwrap();
+    wait_for_stored(&cluster.nodes[to], PREFIXES[0], &data(0, last), SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_away_concerns_its_own_prefixes_only() {
+    if !require_tool("redis-server") || !require_tool("redis-cli") {
+        return;
+    }
+    let mut cluster = RedisCluster::start().await.unwrap();
+    for node in &cluster.nodes {
+        let mut connection = node.connection().await.unwrap();
+        // Else all nodes refuse everything while one is away.
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("cluster-require-full-coverage").arg("no").exec_async(&mut connection).await.unwrap();
+    }
+    let fleet = fleet_on(&cluster).await;
+    for index in 0..PREFIXES.len() {
+        add(&fleet, index).await;
+    }
+    let away = cluster.owner(cluster.slot(PREFIXES[0]).await.unwrap()).await.unwrap();
+    let stays = cluster.owner(cluster.slot(PREFIXES[1]).await.unwrap()).await.unwrap();
+    assert_ne!(away, stays);
+    cluster.nodes[away].process().stop_sigstop();
+    for index in 0..2 {
+        fleet.simulator.patch(&key(index), Kind::Flag, probe(2));
+    }
+    wait_for_stored(&cluster.nodes[stays], PREFIXES[1], &data(1, 2), SOON).await;
+    fleet.wait_for_initialization("e0", "stale", BOUND).await;
+    let other = fleet.environment_status("e1").await.unwrap();
+    assert_eq!(other["initialization"], "current", "{other}");
+    cluster.nodes[away].process().cont();
+    wait_for_stored(&cluster.nodes[away], PREFIXES[0], &data(0, 2), BOUND).await;
+    wait_until("all are current again", BOUND, async || {
+        let status = fleet.cli(&["status"]).await.map_err(|error| format!("{error:#}"))?;
+        if status.status == 0 { Ok(()) } else { Err(status.stdout) }
+    })
+    .await;
+}
