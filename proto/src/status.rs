@@ -199,6 +199,10 @@ pub struct EnvironmentReport {
     pub doubted_items: Vec<String>,
     /// Why the guard holds a payload back; empty: it does not.
     pub payload_held: String,
+    /// What the last repair mended, one word; empty: none yet.
+    pub repair_reason: String,
+    /// Somebody else keeps changing what is stored.
+    pub contended: bool,
 }
 
 impl EnvironmentReport {
@@ -236,6 +240,8 @@ impl EnvironmentReport {
             fenced_writes: _,
             doubted_items,
             payload_held,
+            repair_reason,
+            contended,
         } = self;
         let is_same = *environment == other.environment
             && *uid == other.uid
@@ -253,7 +259,9 @@ impl EnvironmentReport {
             && *environment_id == other.environment_id
             && *changed_environment_id == other.changed_environment_id
             && *doubted_items == other.doubted_items
-            && *payload_held == other.payload_held;
+            && *payload_held == other.payload_held
+            && *repair_reason == other.repair_reason
+            && *contended == other.contended;
         !is_same
     }
 }
@@ -337,6 +345,8 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             fenced_writes: report.fenced_writes,
             doubted_items: report.doubted_items.clone(),
             payload_held: report.payload_held.clone(),
+            repair_reason: report.repair_reason.clone(),
+            contended: report.contended,
         }
     }
 }
@@ -377,6 +387,8 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             fenced_writes: message.fenced_writes,
             doubted_items: message.doubted_items.clone(),
             payload_held: message.payload_held.clone(),
+            repair_reason: message.repair_reason.clone(),
+            contended: message.contended,
         })
     }
 }

@@ -22,7 +22,7 @@ const STORE_OPS: [&str; 3] = ["write", "load", "purge"];
 /// Words of its label `result`.
 const STORE_RESULTS: [&str; 3] = ["ok", "refused", "failed"];
 /// Words of the label `reason` of `flotilla_store_repairs_total`.
-const REPAIR_REASONS: [&str; 1] = ["differs"];
+const REPAIR_REASONS: [&str; 6] = ["lost", "fence", "marker", "items", "expiry", "type"];
 /// Words of the label `result` of `flotilla_upstream_connects_total`.
 const CONNECT_RESULTS: [&str; 5] = ["ok", "network", "http", "auth", "data"];
 
@@ -205,7 +205,7 @@ mod tests {
             "flotilla_propagation_seconds_count 0",
             "flotilla_store_writes_total{op=\"load\",result=\"ok\"} 0",
             "flotilla_fenced_writes_total 0",
-            "flotilla_store_repairs_total{reason=\"differs\"} 0",
+            "flotilla_store_repairs_total{reason=\"lost\"} 0",
             "flotilla_upstream_connects_total{result=\"auth\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -91,6 +91,17 @@ pub struct Look {
     pub flags: u64,
     /// Fields of the segments' hash.
     pub segments: u64,
+    /// What is wrong with the keys, if something is.
+    pub damage: Option<Damage>,
+}
+
+/// What somebody else may have done to keys as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// One would expire. Every write under a serving fence ends that.
+    Expiry,
+    /// One of the items' or the marker is of another type. A load replaces it.
+    Type,
 }
 
 /// An item that the store holds, without its text.

@@ -57,10 +57,11 @@ pub(super) fn log(note: &Note) {
             epoch = epoch.0,
             "the store refused a write for its fence"
         ),
-        Note::Repaired { environment, worker, epoch } => tracing::warn!(
+        Note::Repaired { environment, worker, epoch, reason } => tracing::warn!(
             environment = environment.as_str(),
             worker = worker.as_str(),
             epoch = epoch.0,
+            reason,
             "a worker mended the store"
         ),
         Note::StoreChanged { store, action } => {

@@ -165,7 +165,7 @@ fn assigned(environment: &Environment, around: Surroundings) -> Finding {
 }
 
 fn conflict(environment: &Environment) -> Option<Finding> {
-    let report = environment.conflict()?;
+    let Some(report) = environment.conflict() else { return contention(environment) };
     let found = match &report.found_fence {
         Some(found) => format!("whose fence is {found:?}"),
         None => "whose fence is empty".to_owned(),
@@ -178,6 +178,15 @@ fn conflict(environment: &Environment) -> Option<Finding> {
             "the prefix is owned by somebody else, {found}; if that owner is gone, take over with resync --take-over"
         ),
     ))
+}
+
+fn contention(environment: &Environment) -> Option<Finding> {
+    environment.report_of_grant().filter(|report| report.contended)?;
+    let message = format!(
+        "somebody else keeps changing what is stored under {}; find and stop it: until then it is mended less and less often, once a minute at last",
+        environment.record.spec.prefix
+    );
+    Some(finding("Conflict", ConditionStatus::True, "ForeignWrites", message))
 }
 
 /// The report of the holder under the present grant, if it stands.

@@ -30,7 +30,7 @@ pub(crate) enum Note {
     /// The store refused writes of a worker for their fence.
     WriteFenced { environment: EnvironmentName, worker: WorkerName, epoch: Epoch },
     /// A worker mended the store.
-    Repaired { environment: EnvironmentName, worker: WorkerName, epoch: Epoch },
+    Repaired { environment: EnvironmentName, worker: WorkerName, epoch: Epoch, reason: String },
     /// A store came or went; the action is one word.
     StoreChanged { store: StoreName, action: &'static str },
     /// A worker came, went, or was told whether to take part.
@@ -209,16 +209,14 @@ impl Note {
                     ),
                 )
             },
-            Self::Repaired { environment, worker, epoch } => Event {
-                epoch: Some(*epoch),
-                worker: Some(worker.clone()),
-                ..about(
-                    v1::EventType::StoreRepaired,
-                    environment,
-                    "differed",
-                    format!("{worker} found the store changed by somebody else, and mended it"),
-                )
-            },
+            Self::Repaired { environment, worker, epoch, reason } => {
+                let (reason, what) = mended(reason);
+                Event {
+                    epoch: Some(*epoch),
+                    worker: Some(worker.clone()),
+                    ..about(v1::EventType::StoreRepaired, environment, reason, format!("{worker} found {what}"))
+                }
+            }
             Self::Worker { worker, change } => Event {
                 kind: v1::EventType::WorkerChanged,
                 environment: None,
@@ -243,5 +241,17 @@ fn about(kind: v1::EventType, environment: &EnvironmentName, reason: &str, messa
         epoch: None,
         reason: reason.to_owned(),
         message,
+    }
+}
+
+/// What a worker mended, by the word that it says.
+fn mended(reason: &str) -> (&'static str, &'static str) {
+    match reason {
+        "lost" => ("lost", "the store empty, and filled it again"),
+        "fence" => ("fence", "the fence gone, and put it back"),
+        "marker" => ("marker", "the marker gone, and put it back"),
+        "expiry" => ("expiry", "a key that would have expired, and made it stay"),
+        "type" => ("type", "a key of another type, and replaced it"),
+        _ => ("items", "items changed by somebody else, and mended them"),
     }
 }

@@ -112,7 +112,8 @@ impl Fleet {
         let is_known = before.is_some() || self.settings.grant_ids.gave(&report.grant.id);
         if is_known && report.repairs > before.map_or(0, |before| before.report.repairs) {
             let (environment, worker, epoch) = (report.environment.clone(), worker.clone(), report.grant.epoch);
-            self.gathered.effects.push(Effect::Note(Note::Repaired { environment, worker, epoch }));
+            let reason = report.repair_reason.clone();
+            self.gathered.effects.push(Effect::Note(Note::Repaired { environment, worker, epoch, reason }));
         }
     }
 

@@ -10,7 +10,7 @@ use flotilla_worker::dataset::{Differences, Evidence, ItemId, Snapshot};
 use flotilla_worker::fence::{Fence, FenceKind, Found, Lineage};
 use flotilla_worker::source::Kind;
 use flotilla_worker::store::redis::RedisStore;
-use flotilla_worker::store::{FenceStep, FlagStore as _, Look, Op, Outcome, Urgency, Write};
+use flotilla_worker::store::{Damage, FenceStep, FlagStore as _, Look, Op, Outcome, Urgency, Write};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, cmd};
 
@@ -407,20 +407,42 @@ async fn a_comparison_brings_back_what_the_store_holds_in_a_higher_version() {
 async fn a_wrong_type_is_named_and_nothing_is_written() {
     let mut bench = Bench::start().await;
     let _: () = bench.other.set("ld:test:segments", "text").await.unwrap();
-    for op in [
-        write(None, "1", &[("a", "A")], &[]),
-        Op::Load { step: step(None, "1"), snapshot: snapshot(&many(2, 2)) },
-        Op::Look,
-    ] {
+    for op in
+        [write(None, "1", &[("a", "A")], &[]), Op::Load { step: step(None, "1"), snapshot: snapshot(&many(2, 2)) }]
+    {
         let Outcome::Failed(error) = bench.run(op).await else { panic!() };
         assert!(error.to_string().contains("ld:test:segments"), "{error}");
     }
+    assert_eq!(bench.look().await.damage, Some(Damage::Type));
     assert!(!bench.keys().await.contains(&"ld:test:$flotilla".to_owned()));
     // A fence of a wrong type is somebody else's.
     let _: () = bench.other.del("ld:test:segments").await.unwrap();
     let _: () = bench.other.hset("ld:test:$flotilla", "a", "b").await.unwrap();
     assert_eq!(bench.look().await.found, Found::WrongType);
     assert!(matches!(bench.run(write(None, "1", &[], &[])).await, Outcome::Refused(Found::WrongType)));
+}
+
+/// Who owns the keys mends them.
+#[tokio::test]
+async fn under_a_fence_a_wrong_type_is_replaced_and_nothing_expires() {
+    let mut bench = Bench::start().await;
+    bench.run(write(None, "1", &[("a", "A")], &[])).await;
+    let _: () = bench.other.set("ld:test:features", "text").await.unwrap();
+    let Outcome::Failed(error) = bench.run(write(Some("1"), "2", &[("b", "B")], &[])).await else { panic!() };
+    assert!(error.to_string().contains("ld:test:features"), "{error}");
+    let Look { damage, flags, .. } = bench.look().await;
+    assert_eq!((damage, flags), (Some(Damage::Type), 0));
+    let flags = many(3, 2);
+    assert_eq!(bench.compare(&flags, Evidence::Nothing).await.items.len(), 3);
+    let load = Op::Load { step: step(Some("1"), "2"), snapshot: snapshot(&flags) };
+    assert!(matches!(bench.run(load).await, Outcome::Done { flags: 3, segments: 0 }));
+    assert_eq!(bench.look().await.damage, None);
+    for key in ["features", "$inited", "$flotilla"] {
+        let _: () = bench.other.expire(format!("ld:test:{key}"), 100).await.unwrap();
+        assert_eq!(bench.look().await.damage, Some(Damage::Expiry), "{key}");
+        bench.run(write(Some("2"), "2", &[], &[])).await;
+        assert_eq!(bench.look().await.damage, None, "{key}");
+    }
 }
 
 #[tokio::test]

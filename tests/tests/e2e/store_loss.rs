@@ -7,6 +7,7 @@ use flotilla_tests::simulator::{Dataset, Item, Kind, generated_flag, generated_f
 use redis::aio::MultiplexedConnection;
 
 use crate::population::{BOUND, PROBE, Population, owners, probe};
+use crate::stored::condition;
 
 const SHORT: [&str; 6] = ["--heartbeat-interval", "300ms", "--lease-duration", "2s", "--reassign-grace", "300ms"];
 /// The environment whose data is too much for one script.
@@ -114,6 +115,15 @@ async fn tamper(redis: &mut MultiplexedConnection, prefix: &str, how: &str) {
         "the marker deleted" => redis::cmd("DEL").arg(format!("{prefix}:$inited")).to_owned(),
         "the fence deleted" => redis::cmd("DEL").arg(format!("{prefix}:$flotilla")).to_owned(),
         "everything renamed" => redis::cmd("RENAME").arg(&flags).arg("elsewhere").to_owned(),
+        "flags that expire" => redis::cmd("EXPIRE").arg(&flags).arg(100).to_owned(),
+        "a marker that expires" => redis::cmd("EXPIRE").arg(format!("{prefix}:$inited")).arg(100).to_owned(),
+        "a fence that expires" => redis::cmd("EXPIRE").arg(format!("{prefix}:$flotilla")).arg(100).to_owned(),
+        "flags that are a text" => redis::cmd("SET").arg(&flags).arg("text").to_owned(),
+        "segments that are a text" => redis::cmd("SET").arg(&segments).arg("text").to_owned(),
+        "a marker that is a set" => {
+            let script = "redis.call('DEL', KEYS[1]) redis.call('SADD', KEYS[1], 'member')";
+            redis::cmd("EVAL").arg(script).arg(1).arg(format!("{prefix}:$inited")).to_owned()
+        }
         other => panic!("unknown: {other}"),
     };
     command.exec_async(redis).await.unwrap();
@@ -136,12 +146,21 @@ async fn what_somebody_else_changed_is_repaired() {
         "the marker deleted",
         "the fence deleted",
         "everything renamed",
+        "flags that expire",
+        "a marker that expires",
+        "a fence that expires",
+        "flags that are a text",
+        "segments that are a text",
+        "a marker that is a set",
     ] {
         for index in [BIG, 1] {
             tamper(&mut redis, &Population::prefix(index), how).await;
         }
         let repaired = refilled(&fleet, population).await;
         println!("{how}: repaired after {repaired:?}");
+        for index in [BIG, 1] {
+            wait_until_sound(&mut redis, &Population::prefix(index), how).await;
+        }
         // The owner's next write goes through: it is in line with the fence again.
         population.wait_until_current(&fleet, BOUND).await;
     }
@@ -149,9 +168,60 @@ async fn what_somebody_else_changed_is_repaired() {
     population.wait_until_stored(&fleet, BOUND).await;
     assert_eq!(population.connections(&fleet), connections, "LaunchDarkly was asked");
     let metrics = fleet.worker_get(0, "/metrics").await.unwrap().body;
-    let repairs =
-        metrics.lines().find_map(|line| line.strip_prefix("flotilla_store_repairs_total{reason=\"differs\"} "));
-    assert!(repairs.unwrap().parse::<u64>().unwrap() >= 5, "{metrics}");
+    let events = fleet.cli(&["events"]).await.unwrap().expect_success().stdout;
+    for (reason, least, told) in [
+        ("items", 5, "items changed by somebody else"),
+        ("marker", 1, "the marker gone"),
+        ("fence", 1, "the fence gone"),
+        ("expiry", 3, "would have expired"),
+        ("type", 3, "of another type"),
+    ] {
+        let begin = format!("flotilla_store_repairs_total{{reason=\"{reason}\"}} ");
+        let repairs = metrics.lines().find_map(|line| line.strip_prefix(&begin)).unwrap();
+        assert!(repairs.parse::<u64>().unwrap() >= least, "{reason}: {metrics}");
+        assert!(events.contains(told), "{reason}: {events}");
+    }
+}
+
+/// No key expires, and each is of its type.
+async fn wait_until_sound(redis: &mut MultiplexedConnection, prefix: &str, how: &str) {
+    let keys = [("features", "hash"), ("segments", "hash"), ("$inited", "string"), ("$flotilla", "string")];
+    for (key, kind) in keys {
+        let key = format!("{prefix}:{key}");
+        wait_until(&format!("{how}: {key} is sound"), BOUND, async || {
+            let mut pipe = redis::pipe();
+            pipe.cmd("TYPE").arg(&key).cmd("PTTL").arg(&key);
+            let (found, expires): (String, i64) =
+                pipe.query_async(redis).await.map_err(|error| error.to_string())?;
+            let is_sound = found == kind && expires == -1;
+            if is_sound { Ok(()) } else { Err(format!("{found}, expires in {expires} ms")) }
+        })
+        .await;
+    }
+}
+
+/// Somebody who writes again and again is named, and not fought over in a tight loop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_foreign_writer_is_a_conflict() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    let (fleet, _population) = start().await;
+    let mut redis = fleet.redis.connection().await.unwrap();
+    let (prefix, name) = (Population::prefix(1), Population::name(1));
+    wait_until("the conflict is shown", BOUND, async || {
+        tamper(&mut redis, &prefix, "a field changed").await;
+        let status = fleet.environment_status(&name).await.map_err(|error| format!("{error:#}"))?;
+        let reason = condition(&status, "Conflict").map(|conflict| conflict["reason"].clone());
+        if reason == Some("ForeignWrites".into()) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    wait_until("it is over when he stops", BOUND, async || {
+        let status = fleet.environment_status(&name).await.map_err(|error| format!("{error:#}"))?;
+        if condition(&status, "Conflict").is_none() { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    fleet.wait_for_initialization(&name, "current", BOUND).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

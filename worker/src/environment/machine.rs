@@ -16,7 +16,7 @@ use flotilla_proto::{
 
 use self::second_opinion::SecondOpinion;
 use super::ControlState;
-use super::writer::{Decision, Effect, Identity, Versions, Writer};
+use super::writer::{Decision, Effect, Identity, Repair, Versions, Writer};
 use crate::dataset::{Authority, Dataset, Differences, ItemId, Snapshot};
 use crate::fence::Lineage;
 use crate::source::{FullPayload, RejectedItem, SourceEvent, SourceFailure};
@@ -90,6 +90,8 @@ pub(super) struct Machine {
     source_error: Option<LastError>,
     /// Under the present grant.
     repairs: u64,
+    /// The last of them.
+    last_repair: Option<Repair>,
     /// Under the present grant: writes that the store refused for their fence.
     fenced_writes: u64,
 }
@@ -133,6 +135,7 @@ impl Machine {
             last_error: None,
             source_error: None,
             repairs: 0,
+            last_repair: None,
             fenced_writes: 0,
         };
         let mut actions = Vec::new();
@@ -287,7 +290,10 @@ impl Machine {
         if effect.written {
             self.last_write = Some(now);
         }
-        self.repairs += u64::from(effect.repair);
+        if let Some(repair) = effect.repair {
+            self.repairs += 1;
+            self.last_repair = Some(repair);
+        }
         self.fenced_writes += u64::from(effect.fenced);
         let failed_before = std::mem::replace(&mut self.store_fails, self.writer.error().is_some());
         if let Some(message) = self.writer.error() {

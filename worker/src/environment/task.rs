@@ -324,9 +324,10 @@ impl Task {
             metrics.fenced_write();
             tracing::info!(environment = %self.name, "the store refused a write: its fence is not ours");
         }
-        if effect.repair {
-            metrics.store_repair("differs");
-            tracing::warn!(environment = %self.name, "the store differed from memory and is repaired");
+        if let Some(repair) = effect.repair {
+            let reason = repair.as_str();
+            metrics.store_repair(reason);
+            tracing::warn!(environment = %self.name, reason, "the store is not as it was left, and is repaired");
         }
         if effect.written
             && !self.machine.is_behind()

@@ -13,6 +13,8 @@ mod health;
 mod outcomes;
 // Where the items in the store came from.
 mod provenance;
+// What is mended, and how often.
+mod repair;
 // What is told of it all.
 mod status;
 
@@ -25,6 +27,7 @@ use flotilla_proto::{FleetId, Grant, Incarnation, Intent, Marker, Timestamp, Uid
 
 use self::guard::Guard;
 use self::health::Health;
+pub(super) use self::repair::Repair;
 use super::ControlState;
 use crate::dataset::{Dataset, ItemId};
 use crate::fence::{Fence, FenceKind, Lineage};
@@ -163,8 +166,8 @@ pub(super) struct Effect {
     pub(super) written: bool,
     /// A write was refused by the fence.
     pub(super) fenced: bool,
-    /// A comparison of a store that had been in line found differences.
-    pub(super) repair: bool,
+    /// What is mended of a store that had been in line.
+    pub(super) repair: Option<Repair>,
 }
 
 /// The writer of one environment.
@@ -190,6 +193,10 @@ pub(super) struct Writer {
     is_behind_payload: bool,
     /// The store was in line under this grant: differences found from then on are repairs.
     was_in_line: bool,
+    /// What is being mended, until all is in line again.
+    mends: Option<Repair>,
+    /// Comparisons in succession that found foreign changes.
+    foreign: u32,
     /// When to compare although the content should be known.
     verify_at: Option<Timestamp>,
     /// When to look although the fence should be known.
@@ -223,6 +230,8 @@ impl Writer {
             dirty: BTreeSet::new(),
             is_behind_payload: false,
             was_in_line: false,
+            mends: None,
+            foreign: 0,
             verify_at: None,
             look_at: None,
             under: None,
@@ -281,7 +290,8 @@ impl Writer {
     pub(super) fn distrust(&mut self, now: Timestamp) {
         let later = |last: Option<Timestamp>, pause| last.map_or(now, |at: Timestamp| at.after(pause)).max(now);
         self.look_at.get_or_insert(later(self.looked_at, LOOK_AGAIN));
-        self.verify_at.get_or_insert(later(self.compared_at, COMPARE_AGAIN));
+        let verify_at = later(self.compared_at, self.compare_pause());
+        self.verify_at = Some(self.verify_at.map_or(verify_at, |at| at.min(verify_at)));
         if matches!(self.standing, Standing::Absent(_)) {
             self.check();
         }
@@ -389,7 +399,8 @@ impl Writer {
         let Some(data) = data.filter(|_| self.held_back().is_none()) else { return Decision::Wait(self.look_at) };
         if self.content == Content::Unknown {
             // Under one claim foreign fields may come again and again: the comparisons keep their distance then.
-            let earliest = self.compared_at.filter(|_| self.was_in_line).map(|at| at.after(COMPARE_AGAIN));
+            let pause = self.compare_pause();
+            let earliest = self.compared_at.filter(|_| self.was_in_line).map(|at| at.after(pause));
             if let Some(at) = earliest.filter(|at| now < *at) {
                 return Decision::Wait(Some(at));
             }
@@ -437,7 +448,10 @@ impl Writer {
             }
         }
         let op = match data {
-            Some(data) if carried.len() > 1 && (bytes > SCRIPT_BYTES || carried.len() > SCRIPT_FIELDS) => {
+            Some(data)
+                if self.mends == Some(Repair::Type)
+                    || (carried.len() > 1 && (bytes > SCRIPT_BYTES || carried.len() > SCRIPT_FIELDS)) =>
+            {
                 Op::Load { step, snapshot: Arc::new(data.snapshot()) }
             }
             Some(_) | None => Op::Write(Write { step, set, remove, marker: data.is_some() }),

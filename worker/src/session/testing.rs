@@ -87,5 +87,7 @@ pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
         fenced_writes: 0,
         doubted_items: Vec::new(),
         payload_held: String::new(),
+        repair_reason: String::new(),
+        contended: false,
     }
 }

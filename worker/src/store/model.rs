@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{FenceStep, Look, Op, Outcome, StoredItem};
+use super::{Damage, FenceStep, Look, Op, Outcome, StoreError, StoredItem};
 use crate::dataset::{Comparison, ItemId, Snapshot};
 use crate::fence::Found;
 use crate::source::Kind;
@@ -17,6 +17,8 @@ pub struct Model {
     pub marker: bool,
     /// Items and their JSON text.
     pub items: BTreeMap<ItemId, Arc<[u8]>>,
+    /// What is wrong with the keys. If it is the type, items cannot be written one by one.
+    pub damage: Option<Damage>,
 }
 
 impl Model {
@@ -38,18 +40,32 @@ impl Model {
         match op {
             Op::Look => {
                 let [flags, segments] = self.counts();
-                Outcome::Looked(Look { found: self.found(), marker: self.marker, flags, segments })
+                Outcome::Looked(Look {
+                    found: self.found(),
+                    marker: self.marker,
+                    flags,
+                    segments,
+                    damage: self.damage,
+                })
+            }
+            Op::Write(write)
+                if self.damage == Some(Damage::Type) && !(write.set.is_empty() && write.remove.is_empty()) =>
+            {
+                Outcome::Failed(StoreError::NotDone("a key holds another type".to_owned()))
             }
             Op::Write(write) => self.step(&write.step, |model| {
+                model.damage = model.damage.filter(|damage| *damage == Damage::Type);
                 model.items.extend(write.set.iter().cloned());
                 model.items.retain(|id, _| !write.remove.contains(id));
                 model.marker |= write.marker;
             }),
             Op::Load { step, snapshot } => self.step(&step, |model| {
                 model.items = items(&snapshot);
-                model.marker = true;
+                (model.marker, model.damage) = (true, None);
             }),
-            Op::Purge(step) => self.step(&step, |model| (model.items, model.marker) = (BTreeMap::new(), false)),
+            Op::Purge(step) => self.step(&step, |model| {
+                (model.items, model.marker, model.damage) = (BTreeMap::new(), false, None);
+            }),
             Op::Compare { snapshot, urgency: _, evidence } => {
                 let mut comparison = Comparison::new(&snapshot, evidence);
                 for (id, body) in &self.items {

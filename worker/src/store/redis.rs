@@ -269,8 +269,12 @@ impl Shared {
         loop {
             let mut call = cmd("HSCAN");
             call.arg(&hash).arg(&cursor).arg("COUNT").arg(PAGE);
-            let page = call.query_async(&mut at.bulk).await;
-            let page: Value = page.map_err(|error| self.failed(&at, &error))?;
+            let page: Value = match call.query_async(&mut at.bulk).await {
+                Ok(page) => page,
+                // No hash, so nothing is in it.
+                Err(error) if error.code() == Some("WRONGTYPE") => return Ok(()),
+                Err(error) => return Err(self.failed(&at, &error)),
+            };
             let (next, fields) = <(String, Vec<Vec<u8>>)>::from_redis_value(page)
                 // The error would quote the whole page.
                 .map_err(|_| StoreError::NotDone("the store's answer to HSCAN is not understood".to_owned()))?;

@@ -402,6 +402,8 @@ impl World {
             fenced_writes: 0,
             doubted_items: Vec::new(),
             payload_held: String::new(),
+            repair_reason: String::new(),
+            contended: false,
         }
     }
 

@@ -40,6 +40,8 @@ impl Machine {
             changed_environment_id: self.changed_environment_id.as_deref().map(ToOwned::to_owned),
             repairs: self.repairs,
             fenced_writes: self.fenced_writes,
+            repair_reason: self.last_repair.map(|repair| repair.as_str().to_owned()).unwrap_or_default(),
+            contended: self.writer.is_contended(),
             payload_held: self.payload_held().unwrap_or_default(),
             doubted_items: self.dataset.doubts().take(MOST_NAMED).map(doubted).collect(),
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use flotilla_proto::{Intent, Marker, Timestamp};
 
 use super::guard::Guard;
+use super::repair::Repair;
 use super::{
     Attempt, Confirmation, Content, Effect, LOOK_AGAIN, MOST_ATTEMPTS, Standing, StoredVersions, Under, Writer,
 };
@@ -21,7 +22,7 @@ impl Writer {
         match outcome {
             Outcome::Looked(look) => self.looked(now, &look),
             Outcome::Done { flags, segments } => self.done(now, under, [flags, segments]),
-            Outcome::Compared(differences) => self.compared(differences.items),
+            Outcome::Compared(differences) => self.compared(now, differences.items),
             Outcome::Busy => {
                 self.verify_at = Some(now.after(LOOK_AGAIN));
                 Effect::default()
@@ -36,7 +37,8 @@ impl Writer {
     fn looked(&mut self, now: Timestamp, look: &Look) -> Effect {
         self.looked_at = Some(now);
         self.health.looked();
-        self.marker = if look.marker { Marker::Present } else { Marker::Absent };
+        let marker = if look.marker { Marker::Present } else { Marker::Absent };
+        let marker = std::mem::replace(&mut self.marker, marker);
         if look.found != Found::Absent {
             self.absent_since = None;
         }
@@ -54,6 +56,7 @@ impl Writer {
             take_over: self.me.take_over.as_ref(),
         };
         let verdict = judge(&look.found, &claimant);
+        let lost = self.damage_seen(look, marker);
         let value = match &look.found {
             Found::Value(value) => Some(value.clone()),
             Found::Absent | Found::WrongType => None,
@@ -82,7 +85,15 @@ impl Writer {
                 self.counts = counts;
             }
         }
-        Effect::default()
+        let repair = lost.or_else(|| self.damage_seen(look, marker));
+        match repair {
+            Some(Repair::Type) => self.content = Content::Unknown,
+            // Any write ends it.
+            Some(Repair::Expiry) => self.must_advance = true,
+            Some(Repair::Lost | Repair::Fence | Repair::Marker | Repair::Items) | None => {}
+        }
+        self.mends = self.mends.or(repair);
+        Effect { repair, ..Effect::default() }
     }
 
     /// A released fence under this very grant: whoever put it there, the release or purge is done.
@@ -137,6 +148,7 @@ impl Writer {
             self.guard = Guard::Open;
             self.content = Content::InLine;
             self.was_in_line = true;
+            self.mends = None;
         }
     }
 
@@ -172,6 +184,7 @@ impl Writer {
             }
             Under::Write { value, counts: intended, carried: _, lineages } => {
                 self.must_advance = false;
+                self.mends = self.mends.filter(|mended| *mended != Repair::Expiry);
                 self.is_behind_payload &= !self.dirty.is_empty();
                 if let Some(intended) = intended {
                     self.marker = Marker::Present;
@@ -194,7 +207,7 @@ impl Writer {
         Effect { written: true, ..Effect::default() }
     }
 
-    fn compared(&mut self, differing: Vec<ItemId>) -> Effect {
+    fn compared(&mut self, now: Timestamp, differing: Vec<ItemId>) -> Effect {
         self.health.worked();
         if self.held_back().is_some() {
             return Effect::default();
@@ -204,7 +217,11 @@ impl Writer {
         }
         self.is_behind_payload &= !self.dirty.is_empty();
         self.is_behind_payload |= !differing.is_empty();
-        let repair = self.was_in_line && !differing.is_empty();
+        if self.was_in_line {
+            self.compared_again(now, !differing.is_empty());
+        }
+        let is_new = self.was_in_line && self.mends.is_none() && !differing.is_empty();
+        let repair = is_new.then_some(Repair::Items);
         self.dirty.extend(differing);
         Effect { repair, ..Effect::default() }
     }

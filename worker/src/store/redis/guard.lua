@@ -6,6 +6,10 @@ local function kind(key)
   return redis.call('TYPE', key).ok
 end
 
+local function count(hash)
+  return kind(hash) == 'hash' and redis.call('HLEN', hash) or 0
+end
+
 local function wrong_type()
   for _, key in ipairs({features, segments}) do
     local found = kind(key)
@@ -28,21 +32,28 @@ local function refusal()
   elseif value ~= ARGV[2] then
     return {'refused', 'value', value}
   end
-  local wrong = wrong_type()
+  -- Where nobody owns the keys one of another type is somebody else's; where we do it is damage, which a load mends.
+  local wrong = ARGV[1] == '0' and wrong_type()
   if wrong then return {'wrongtype', wrong, ''} end
   return nil
 end
 
--- Sets the next fence, ARGV[3], which expires after ARGV[4] seconds unless that is '0'. The reads come last: they
+local function set_marker()
+  if kind(marker) ~= 'string' then redis.call('SET', marker, '') end
+end
+
+-- Sets the next fence, ARGV[3], which expires after ARGV[4] seconds unless that is '0'; then nothing else may expire
+-- either, whoever said so. The reads come last: they
 -- re-arm client tracking for all keys of this script, which our own writes have disarmed.
 local function finish()
   if ARGV[4] == '0' then
     redis.call('SET', fence, ARGV[3])
+    for _, key in ipairs({features, segments, marker}) do redis.call('PERSIST', key) end
   else
     redis.call('SET', fence, ARGV[3], 'EX', ARGV[4])
   end
-  local counts = {'done', redis.call('HLEN', features), redis.call('HLEN', segments)}
-  redis.call('EXISTS', marker)
+  local counts = {'done', count(features), count(segments)}
+  redis.call('EXISTS', features, segments, marker)
   redis.call('GET', fence)
   return counts
 end

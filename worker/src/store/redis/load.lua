@@ -19,6 +19,6 @@ for index, live in ipairs({features, segments}) do
     redis.call('RENAME', staged[index], live)
   end
 end
-if redis.call('EXISTS', marker) == 0 then redis.call('SET', marker, '') end
+set_marker()
 redis.call('UNLINK', aside[1], aside[2])
 return finish()

@@ -1,12 +1,12 @@
+-- The last number: 0, 1 (a key would expire), 2 (a key is of another type).
 local found = kind(fence)
-local wrong = wrong_type()
-if wrong then return {'wrongtype', wrong, ''} end
-local counts = {redis.call('EXISTS', marker), redis.call('HLEN', features), redis.call('HLEN', segments)}
-if found == 'none' then
-  redis.call('EXISTS', fence)
-  return {'looked', 'absent', '', counts[1], counts[2], counts[3]}
-elseif found ~= 'string' then
-  redis.call('EXISTS', fence)
-  return {'looked', 'type', '', counts[1], counts[2], counts[3]}
+local damage = 0
+for _, key in ipairs(KEYS) do
+  if redis.call('PTTL', key) >= 0 then damage = 1 end
 end
-return {'looked', 'value', redis.call('GET', fence), counts[1], counts[2], counts[3]}
+if wrong_type() then damage = 2 end
+local marked, flags, rest = redis.call('EXISTS', marker), count(features), count(segments)
+redis.call('EXISTS', features, segments, fence)
+if found == 'none' then return {'looked', 'absent', '', marked, flags, rest, damage} end
+if found ~= 'string' then return {'looked', 'type', '', marked, flags, rest, damage} end
+return {'looked', 'value', redis.call('GET', fence), marked, flags, rest, damage}

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use redis::{Cmd, FromRedisValue, Value, cmd};
 
-use super::super::{FenceStep, Look, Outcome, RELEASED_FENCE, StoreError, Write};
+use super::super::{Damage, FenceStep, Look, Outcome, RELEASED_FENCE, StoreError, Write};
 use crate::fence::{FenceKind, Found};
 use crate::source::Kind;
 
@@ -128,6 +128,11 @@ pub(super) fn outcome(answer: Value) -> Result<Outcome, StoreError> {
             marker: count(3)? == 1,
             flags: count(4)?,
             segments: count(5)?,
+            damage: match count(6)? {
+                0 => None,
+                1 => Some(Damage::Expiry),
+                _ => Some(Damage::Type),
+            },
         })),
         "refused" => Ok(Outcome::Refused(found()?)),
         "wrongtype" => Err(StoreError::NotDone(format!(

@@ -7,6 +7,10 @@ if #ARGV ~= 9 + 2 * (sets[1] + sets[2]) + removals[1] + removals[2] or math.max(
 end
 local refused = refusal()
 if refused then return refused end
+for index, hash in ipairs({features, segments}) do
+  local found = kind(hash)
+  if sets[index] + removals[index] > 0 and found ~= 'hash' and found ~= 'none' then return {'wrongtype', hash, ''} end
+end
 
 local at = 10
 for index, hash in ipairs({features, segments}) do
@@ -21,5 +25,5 @@ for index, hash in ipairs({features, segments}) do
     at = last + 1
   end
 end
-if ARGV[5] == '1' and redis.call('EXISTS', marker) == 0 then redis.call('SET', marker, '') end
+if ARGV[5] == '1' then set_marker() end
 return finish()

@@ -399,6 +399,8 @@ impl Writer {
             fenced_writes: 0,
             doubted_items: Vec::new(),
             payload_held: String::new(),
+            repair_reason: String::new(),
+            contended: false,
         }
     }
 

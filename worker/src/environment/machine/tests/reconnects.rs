@@ -1,5 +1,6 @@
 use super::world::{Worker, delete, granted, patch, payload, store_of, stored};
 use super::*;
+use crate::store::Damage;
 use crate::store::model::Model;
 
 const LONG: Duration = Duration::from_mins(10);
@@ -239,4 +240,54 @@ fn a_new_source_is_not_asked_about_the_doubts_of_the_old_one() {
     worker.hear_again(&mut store, payload(&[]));
     assert_eq!(stored(&store), [("a", 2), ("b", 1)], "the answer of the old one came too late");
     assert_eq!(worker.take_done(), ["ask again", "start source"]);
+}
+
+#[test]
+fn damage_of_whole_keys_is_mended_once_and_told_by_name() {
+    let (mut worker, mut store) = serving(&[("a", 1), ("b", 1)]);
+    for (damage, word) in [(Damage::Expiry, "expiry"), (Damage::Type, "type")] {
+        let before = worker.machine.report().repairs;
+        store.damage = Some(damage);
+        if damage == Damage::Type {
+            store.items.clear();
+        }
+        worker.touched(&mut store);
+        assert_eq!((store.damage, stored(&store)), (None, vec![("a", 1), ("b", 1)]), "{word}");
+        let report = worker.machine.report();
+        assert_eq!((report.repairs, report.repair_reason.as_str()), (before + 1, word));
+        assert_eq!(worker.state(), GrantState::Synchronized);
+    }
+    store.marker = false;
+    worker.touched(&mut store);
+    assert_eq!((store.marker, worker.machine.report().repair_reason.as_str()), (true, "marker"));
+    store = Model::default();
+    worker.touched(&mut store);
+    assert_eq!((stored(&store).len(), worker.machine.report().repair_reason.as_str()), (2, "lost"));
+    store.fence = None;
+    worker.touched(&mut store);
+    assert_eq!((store.fence.is_some(), worker.machine.report().repair_reason.as_str()), (true, "fence"));
+    assert_eq!(worker.machine.report().repairs, 5);
+}
+
+#[test]
+fn who_writes_again_and_again_is_answered_less_and_less_often() {
+    let (mut worker, mut store) = serving(&[("a", 1)]);
+    let tampered = || store_of(&[("foreign", 0)]).items;
+    let mut waits = 0;
+    for time in 1..=12 {
+        store.items.extend(tampered());
+        worker.touched(&mut store);
+        let waits_now = stored(&store).len() == 2;
+        assert!(!waits_now || time > 6, "{time}");
+        waits += u32::from(waits_now);
+        assert_eq!(worker.machine.report().contended, time > 5, "{time}");
+    }
+    assert!(waits > 2, "it takes its time: {waits}");
+    worker.wait(&mut store, Duration::from_mins(1));
+    assert_eq!(stored(&store), [("a", 1)]);
+    worker.wait(&mut store, Duration::from_mins(2));
+    assert!(!worker.machine.report().contended, "nobody has written since");
+    store.items.extend(tampered());
+    worker.touched(&mut store);
+    assert_eq!(stored(&store), [("a", 1)]);
 }

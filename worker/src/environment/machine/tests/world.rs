@@ -66,7 +66,7 @@ pub(super) fn store_of(flags: Flags<'_>) -> Model {
     let item =
         |key: &str, version| (ItemId { kind: Kind::Flag, key: key.into() }, text(key, version).into_bytes().into());
     let items = flags.iter().map(|(key, version)| item(key, *version)).collect();
-    Model { fence: None, marker: true, items }
+    Model { marker: true, items, ..Model::default() }
 }
 
 impl Worker {
