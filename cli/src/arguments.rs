@@ -187,6 +187,22 @@ pub enum DataCommand {
         /// flag/KEY or segment/KEY
         item: String,
     },
+    /// Compare LaunchDarkly, the worker and the store, item by item; exit status 1 if something differs
+    #[command(
+        after_help = "LaunchDarkly is polled for it, at the environment's base URI. Between LaunchDarkly and the worker
+versions are compared, between the worker and the store every byte.
+
+Examples:
+  flotilla data verify spree-production
+  flotilla data verify spree-production --repair --request-timeout 1m"
+    )]
+    Verify {
+        /// Name of the environment
+        name: EnvironmentName,
+        /// If something differs, have the worker connect anew and write what is missing, and look again
+        #[arg(long)]
+        repair: bool,
+    },
 }
 
 /// `flotilla dev`.

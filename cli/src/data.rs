@@ -2,12 +2,14 @@
 
 use std::io::Write as _;
 
-use flotilla_proto::v1::{GetItemRequest, ItemKind, ItemSummary, ListItemsRequest};
+use flotilla_proto::v1::{
+    GetItemRequest, ItemDifference, ItemKind, ItemSummary, ListItemsRequest, VerifyDataRequest, VerifyDataResponse,
+};
 
 use crate::arguments::{DataCommand, OutputFormat};
 use crate::failure::{ExitStatus, Failure};
 use crate::output::Shown;
-use crate::output::document::{ItemsDocument, kind_text};
+use crate::output::document::{ItemsDocument, VerificationDocument, kind_text};
 use crate::output::table::{Align, columns};
 use crate::session::Session;
 
@@ -18,6 +20,9 @@ pub(crate) async fn run(session: &mut Session, command: DataCommand) -> Result<E
     match command {
         DataCommand::List { name } => list(session, name.as_str()).await?,
         DataCommand::Get { name, item } => get(session, name.as_str(), &item).await?,
+        DataCommand::Verify { name, repair } => {
+            return verify(session, name.as_str(), repair).await.map_err(Failure::where_failed_means_no);
+        }
     }
     Ok(ExitStatus::Done)
 }
@@ -87,6 +92,68 @@ async fn get(session: &mut Session, environment: &str, item: &str) -> Result<(),
     Ok(session.out.flush()?)
 }
 
+/// The answer is no when something differs.
+async fn verify(session: &mut Session, environment: &str, repair: bool) -> Result<ExitStatus, Failure> {
+    let request = session.client.request(VerifyDataRequest { environment: environment.to_owned(), repair });
+    let answer = session.client.data().verify_data(request).await;
+    let found = session.client.answer(answer)?;
+    if !session.wants_document() {
+        if !found.asked_launchdarkly {
+            session.note("the source is a file: only the worker and the store were compared");
+        }
+        if !found.initialized {
+            session.note("not initialized: the marker that SDKs look for is not in the store");
+        }
+        session.note(&summary(&found));
+    }
+    session.show(&Shown {
+        document: &VerificationDocument::from(&found),
+        names: found.differences.iter().map(|item| format!("{}/{}", kind_text(item.kind()), item.key)).collect(),
+        table: &|_| if found.differences.is_empty() { String::new() } else { difference_table(&found.differences) },
+    })?;
+    Ok(if found.differing == 0 { ExitStatus::Done } else { ExitStatus::Failed })
+}
+
+/// What was found, in one line.
+fn summary(found: &VerifyDataResponse) -> String {
+    let where_ = if found.asked_launchdarkly { "LaunchDarkly, worker and store" } else { "worker and store" };
+    let repaired = match found.repaired {
+        0 => String::new(),
+        repaired => format!("{repaired} repaired, "),
+    };
+    match (found.differing, found.items) {
+        (0, items) => format!("{repaired}{items} items are the same in {where_}"),
+        (differing, items) => format!("{repaired}{differing} of {items} items differ between {where_}"),
+    }
+}
+
+fn difference_table(differences: &[ItemDifference]) -> String {
+    let headers = [
+        ("kind", Align::Left),
+        ("key", Align::Left),
+        ("launchdarkly", Align::Right),
+        ("worker", Align::Right),
+        ("store", Align::Right),
+    ];
+    let version = |version: Option<u64>| version.map_or_else(|| "-".to_owned(), |version| version.to_string());
+    let rows: Vec<Vec<String>> = differences
+        .iter()
+        .map(|item| {
+            let store = match (item.worker_version, item.store_version) {
+                // Then it is the bytes that differ.
+                (Some(worker), Some(store)) if worker == store && item.launchdarkly_version == Some(worker) => {
+                    format!("{store} (other bytes)")
+                }
+                (_, Some(0)) => "no version".to_owned(),
+                (_, store) => version(store),
+            };
+            let kind = kind_text(item.kind()).to_owned();
+            vec![kind, item.key.clone(), version(item.launchdarkly_version), version(item.worker_version), store]
+        })
+        .collect();
+    columns(&headers, &rows)
+}
+
 fn parse_item(text: &str) -> Result<(ItemKind, &str), Failure> {
     match text.split_once('/') {
         Some(("flag", key)) if !key.is_empty() => Ok((ItemKind::Flag, key)),
@@ -106,6 +173,40 @@ mod tests {
         for bad in ["a", "flag/", "flags/a", "/a", ""] {
             assert_eq!(parse_item(bad).unwrap_err().status().code(), 2, "{bad}");
         }
+    }
+
+    #[test]
+    fn differences_are_shown_with_all_three_versions() {
+        let item = |key: &str, versions: [Option<u64>; 3]| ItemDifference {
+            kind: ItemKind::Flag.into(),
+            key: key.to_owned(),
+            launchdarkly_version: versions[0],
+            worker_version: versions[1],
+            store_version: versions[2],
+        };
+        let differences = [
+            item("behind", [Some(7), Some(6), Some(6)]),
+            item("edited", [Some(3), Some(3), Some(3)]),
+            item("missing", [Some(3), Some(3), None]),
+            item("foreign", [None, None, Some(0)]),
+        ];
+        insta::assert_snapshot!(difference_table(&differences), @r"
+        KIND  KEY      LAUNCHDARKLY  WORKER            STORE
+        flag  behind              7       6                6
+        flag  edited              3       3  3 (other bytes)
+        flag  missing             3       3                -
+        flag  foreign             -       -       no version
+        ");
+        let found = |differing, repaired, asked_launchdarkly| VerifyDataResponse {
+            items: 120,
+            differing,
+            repaired,
+            asked_launchdarkly,
+            ..VerifyDataResponse::default()
+        };
+        assert_eq!(summary(&found(0, 0, true)), "120 items are the same in LaunchDarkly, worker and store");
+        assert_eq!(summary(&found(0, 2, false)), "2 repaired, 120 items are the same in worker and store");
+        assert_eq!(summary(&found(3, 0, true)), "3 of 120 items differ between LaunchDarkly, worker and store");
     }
 
     #[test]

@@ -23,6 +23,9 @@ mod error_section;
 // Bytes, and how few of them are written.
 #[path = "e2e/fidelity.rs"]
 mod fidelity;
+// What LaunchDarkly takes back.
+#[path = "e2e/regression.rs"]
+mod regression;
 // Polls and files.
 #[path = "e2e/sources.rs"]
 mod sources;

@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub use self::backoff::DEFAULT_INITIAL_RETRY_DELAY;
 use self::backoff::Jitter;
 use self::http::HttpClient;
-use crate::source::{SourceEvents, SourceFailure, SourceHandle};
+use crate::source::{FullPayload, SourceEvents, SourceFailure, SourceHandle};
 
 /// LaunchDarkly's default and shortest time between polls.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(30);
@@ -123,6 +123,13 @@ pub trait Sources: fmt::Debug + Send + Sync {
         settings: LaunchDarklySettings,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>>;
+
+    /// One poll of `base_uri`, within `deadline`, whatever the delivery. Nothing is tried again.
+    fn fetch(
+        self: Arc<Self>,
+        settings: LaunchDarklySettings,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<FullPayload, SourceFailure>>;
 }
 
 /// What all sources of a process share: the HTTP client with its TLS configuration, and the limits.
@@ -186,12 +193,29 @@ impl Sources for SharedSources {
                 Delivery::Poll => poll::prove(&settings, &self).await,
             }
         };
-        Box::pin(async move {
-            tokio::time::timeout(deadline, proof).await.unwrap_or_else(|_| {
-                Err(SourceFailure::Network { message: format!("no full payload arrived within {deadline:?}") })
-            })
-        })
+        Box::pin(within(deadline, proof))
     }
+
+    fn fetch(
+        self: Arc<Self>,
+        settings: LaunchDarklySettings,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<FullPayload, SourceFailure>> {
+        let fetched = async move {
+            let _permit = self.connect_permit().await;
+            poll::fetch(&settings, &self).await
+        };
+        Box::pin(within(deadline, fetched))
+    }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    payload: impl Future<Output = Result<T, SourceFailure>> + Send,
+) -> Result<T, SourceFailure> {
+    tokio::time::timeout(deadline, payload).await.unwrap_or_else(|_| {
+        Err(SourceFailure::Network { message: format!("no full payload arrived within {deadline:?}") })
+    })
 }
 
 /// Chance for the back-off. Without it delays are merely less spread.

@@ -305,6 +305,50 @@ pub(crate) struct ItemDocument {
     bytes: u64,
 }
 
+/// What a verification found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VerificationDocument {
+    items: u64,
+    differing: u64,
+    repaired: u64,
+    asked_launch_darkly: bool,
+    initialized: bool,
+    /// At most 1000.
+    differences: Vec<DifferenceDocument>,
+}
+
+/// An item that is not the same everywhere; null: it is not there.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DifferenceDocument {
+    kind: &'static str,
+    key: String,
+    launch_darkly_version: Option<u64>,
+    worker_version: Option<u64>,
+    store_version: Option<u64>,
+}
+
+impl From<&v1::VerifyDataResponse> for VerificationDocument {
+    fn from(found: &v1::VerifyDataResponse) -> Self {
+        let difference = |item: &v1::ItemDifference| DifferenceDocument {
+            kind: kind_text(item.kind()),
+            key: item.key.clone(),
+            launch_darkly_version: item.launchdarkly_version,
+            worker_version: item.worker_version,
+            store_version: item.store_version,
+        };
+        Self {
+            items: found.items,
+            differing: found.differing,
+            repaired: found.repaired,
+            asked_launch_darkly: found.asked_launchdarkly,
+            initialized: found.initialized,
+            differences: found.differences.iter().map(difference).collect(),
+        }
+    }
+}
+
 fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }

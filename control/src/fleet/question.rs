@@ -184,7 +184,9 @@ impl Fleet {
                     Answer::StoreProbed(v1::StoreProbed { checks }) => {
                         Ok(Reply::Checked(v1::CheckStoreResponse { worker: open.worker.to_string(), checks }))
                     }
-                    Answer::ListItems(_) | Answer::GetItem(_) | Answer::KeyProved(_) => Ok(Reply::Answer(answer)),
+                    Answer::ListItems(_) | Answer::GetItem(_) | Answer::KeyProved(_) | Answer::VerifyData(_) => {
+                        Ok(Reply::Answer(answer))
+                    }
                 };
                 self.reply(command, result);
             }

@@ -103,7 +103,7 @@ impl Fleet {
                 self.drop_key(name, RotationFailure::KeyRejected, message);
             }
             Answer::Failure(failure) => self.retry_proof(name, delay, failure.message),
-            Answer::ListItems(_) | Answer::GetItem(_) | Answer::StoreProbed(_) => {
+            Answer::ListItems(_) | Answer::GetItem(_) | Answer::StoreProbed(_) | Answer::VerifyData(_) => {
                 self.retry_proof(name, delay, "the worker gave an answer to another question".to_owned());
             }
         }

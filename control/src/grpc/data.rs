@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use flotilla_proto::session::{Answer, Question};
 use flotilla_proto::{FieldViolation, Reason, Refusal, v1};
+use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::page::checked_size;
 use super::{Api, environment_name};
-use crate::fleet::{Command, Reply};
+use crate::fleet::{Claim, Command, Edit, Mutation, Regression, Reply};
 
 /// How long a worker has for its answer when the caller names no deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,6 +20,10 @@ const LONGEST_TIMEOUT: Duration = Duration::from_mins(5);
 /// learns that it was the worker that did not answer.
 const SHORTEST_WAY_BACK: Duration = Duration::from_millis(200);
 const WAY_BACK_PART: u32 = 10;
+
+/// Pause before a look at what a repair has done, and the shortest time that is worth one.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const SHORTEST_LOOK: Duration = Duration::from_secs(2);
 
 /// The handler of `DataService`.
 #[derive(Debug)]
@@ -32,6 +37,37 @@ impl Handler {
             Reply::Answer(answer) => Ok(answer),
             Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Checked(_) => Err(other_answer()),
         }
+    }
+}
+
+impl Handler {
+    async fn verify(
+        &self,
+        request: &v1::VerifyDataRequest,
+        deadline: Instant,
+    ) -> Result<v1::VerifyDataResponse, Refusal> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let question = Question::VerifyData(v1::VerifyDataRequest { repair: false, ..request.clone() });
+        match self.ask(&request.environment, question, left).await? {
+            Answer::VerifyData(answer) => Ok(answer),
+            Answer::ListItems(_)
+            | Answer::GetItem(_)
+            | Answer::KeyProved(_)
+            | Answer::StoreProbed(_)
+            | Answer::Failure(_) => Err(other_answer()),
+        }
+    }
+
+    /// Has the worker connect anew and compare everything with the store.
+    async fn resync(&self, environment: &str) -> Result<(), Refusal> {
+        let mutation = Mutation {
+            environment: environment_name("environment", environment)?,
+            action: Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }.into(),
+            etag: None,
+            request: None,
+            validate_only: false,
+        };
+        self.0.driver.command(Command::Mutate(mutation)).await.map(drop)
     }
 }
 
@@ -83,9 +119,11 @@ impl v1::data_service_server::DataService for Handler {
         let environment = request.environment.clone();
         match self.ask(&environment, Question::ListItems(request), timeout).await? {
             Answer::ListItems(answer) => Ok(Response::new(answer)),
-            Answer::GetItem(_) | Answer::KeyProved(_) | Answer::StoreProbed(_) | Answer::Failure(_) => {
-                Err(other_answer().into())
-            }
+            Answer::GetItem(_)
+            | Answer::KeyProved(_)
+            | Answer::StoreProbed(_)
+            | Answer::VerifyData(_)
+            | Answer::Failure(_) => Err(other_answer().into()),
         }
     }
 
@@ -111,10 +149,34 @@ impl v1::data_service_server::DataService for Handler {
         let environment = request.environment.clone();
         match self.ask(&environment, Question::GetItem(request), timeout).await? {
             Answer::GetItem(answer) => Ok(Response::new(answer)),
-            Answer::ListItems(_) | Answer::KeyProved(_) | Answer::StoreProbed(_) | Answer::Failure(_) => {
-                Err(other_answer().into())
-            }
+            Answer::ListItems(_)
+            | Answer::KeyProved(_)
+            | Answer::StoreProbed(_)
+            | Answer::VerifyData(_)
+            | Answer::Failure(_) => Err(other_answer().into()),
         }
+    }
+
+    async fn verify_data(
+        &self,
+        request: Request<v1::VerifyDataRequest>,
+    ) -> Result<Response<v1::VerifyDataResponse>, Status> {
+        let deadline = Instant::now() + timeout(request.metadata());
+        let request = request.into_inner();
+        let first = self.verify(&request, deadline).await?;
+        if !request.repair || first.differing == 0 {
+            return Ok(Response::new(first));
+        }
+        self.resync(&request.environment).await?;
+        let mut last = first.clone();
+        while last.differing > 0 && deadline.saturating_duration_since(Instant::now()) > SHORTEST_LOOK {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            last = self.verify(&request, deadline).await?;
+        }
+        Ok(Response::new(v1::VerifyDataResponse {
+            repaired: first.differing.saturating_sub(last.differing),
+            ..last
+        }))
     }
 }
 

@@ -233,6 +233,14 @@ impl Sources for WorkerSources {
     ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>> {
         Box::pin(async { Err(SourceFailure::Network { message: "not simulated".to_owned() }) })
     }
+
+    fn fetch(
+        self: Arc<Self>,
+        _settings: LaunchDarklySettings,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<FullPayload, SourceFailure>> {
+        Box::pin(async { Err(SourceFailure::Network { message: "not simulated".to_owned() }) })
+    }
 }
 
 type Gone = tokio::sync::mpsc::error::SendError<SourceEvent>;

@@ -17,7 +17,7 @@ use flotilla_proto::{
 use self::second_opinion::SecondOpinion;
 use super::ControlState;
 use super::writer::{Decision, Effect, Identity, Versions, Writer};
-use crate::dataset::{Authority, Dataset, Differences, ItemId};
+use crate::dataset::{Authority, Dataset, Differences, ItemId, Snapshot};
 use crate::fence::Lineage;
 use crate::source::{FullPayload, RejectedItem, SourceEvent, SourceFailure};
 use crate::store::{Op, Outcome, StoreNews};
@@ -438,6 +438,11 @@ impl Machine {
     /// LaunchDarkly's id of the environment, once it was sent.
     pub(super) fn environment_id(&self) -> Option<&str> {
         self.environment_id.as_deref()
+    }
+
+    /// What is held; `None`: nothing yet.
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        self.filled.then(|| self.dataset.snapshot())
     }
 
     /// A write number that was never used.

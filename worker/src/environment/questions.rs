@@ -1,4 +1,8 @@
-//! Answers control's questions about one environment: what the store holds, and whether a new key works.
+//! Answers control's questions about one environment: what the store holds, whether a new key works, and whether
+//! everything is the same everywhere.
+
+// LaunchDarkly, memory and store compared.
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +10,9 @@ use std::time::Duration;
 use flotilla_proto::session::{Answer, Question};
 use flotilla_proto::v1::RequestFailure;
 use flotilla_proto::{Prefix, Reason, v1};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::dataset::ItemId;
+use crate::dataset::{ItemId, Snapshot};
 use crate::launchdarkly::{LaunchDarklySettings, Sources};
 use crate::source::{Kind, SourceFailure};
 use crate::store::{FlagStore, Op, Outcome, StoredItem};
@@ -24,7 +29,12 @@ pub(super) struct Subject {
     /// How the environment is reached; `None` for a file source.
     pub(super) settings: Option<LaunchDarklySettings>,
     pub(super) environment_id: Option<String>,
+    /// Where what is held now can be asked for; nothing comes while nothing is held.
+    pub(super) snapshots: SnapshotRequests,
 }
+
+/// Asks an environment's task for what it holds.
+pub(super) type SnapshotRequests = mpsc::Sender<oneshot::Sender<Snapshot>>;
 
 /// Answers a question within its deadline.
 pub(super) async fn answer(subject: Subject, question: Question, deadline: Duration) -> Answer {
@@ -33,6 +43,7 @@ pub(super) async fn answer(subject: Subject, question: Question, deadline: Durat
             Question::ListItems(request) => list(&subject, &request).await,
             Question::GetItem(request) => get(&subject, &request).await,
             Question::ProveKey(request) => prove(subject, &request.sdk_key, deadline).await,
+            Question::VerifyData(_) => verify::verify(&subject, deadline).await,
             Question::ProbeStore(_) => {
                 Err(RequestFailure::new(Reason::InvalidField, "the question is about a store, not an environment"))
             }
@@ -126,11 +137,15 @@ async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer
 }
 
 fn summary(item: &StoredItem) -> v1::ItemSummary {
-    let kind = match item.id.kind {
+    let kind = kind_to_proto(item.id.kind).into();
+    v1::ItemSummary { kind, key: item.id.key.to_string(), version: item.version, bytes: item.bytes }
+}
+
+fn kind_to_proto(kind: Kind) -> v1::ItemKind {
+    match kind {
         Kind::Flag => v1::ItemKind::Flag,
         Kind::Segment => v1::ItemKind::Segment,
-    };
-    v1::ItemSummary { kind: kind.into(), key: item.id.key.to_string(), version: item.version, bytes: item.bytes }
+    }
 }
 
 fn kind_from_proto(kind: v1::ItemKind) -> Option<Kind> {

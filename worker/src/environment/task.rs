@@ -9,13 +9,14 @@ use flotilla_proto::{EnvironmentName, EnvironmentReport, Intent, Source, Timesta
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::log::log_changes;
 use super::machine::{Action, Machine};
-use super::questions::{Subject, answer};
+use super::questions::{SnapshotRequests, Subject, answer};
 use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
+use crate::dataset::Snapshot;
 use crate::launchdarkly::{self, Delivery, LaunchDarklySettings, SourceSettings};
 use crate::source::{EVENT_QUEUE, SourceEvent, SourceFailure, SourceHandle};
 use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
@@ -40,6 +41,8 @@ struct Task {
     second_source: Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>,
     operation: Option<(&'static str, BoxFuture<'static, Outcome>)>,
     questions: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Some questions are also about what is held, at a moment that they choose.
+    snapshots: (SnapshotRequests, mpsc::Receiver<oneshot::Sender<Snapshot>>),
     updates: mpsc::Sender<(EnvironmentName, EnvironmentUpdate)>,
     wake: Option<Timestamp>,
     restart_source_at: Option<Timestamp>,
@@ -84,6 +87,7 @@ pub(super) fn prepare(
         second_source: None,
         operation: None,
         questions: FuturesUnordered::new(),
+        snapshots: mpsc::channel(1),
         updates,
         wake: None,
         restart_source_at: None,
@@ -107,6 +111,7 @@ enum Happened {
     Operation(Outcome),
     News,
     Question,
+    SnapshotWanted(oneshot::Sender<Snapshot>),
     Time,
 }
 
@@ -127,6 +132,11 @@ impl Task {
                     self.machine.store_news(self.now(), news)
                 }
                 Happened::Question => Vec::new(),
+                Happened::SnapshotWanted(receiver) => {
+                    // Nobody waits for it any more, or there is nothing to give: then dropping it says so.
+                    let _ = self.machine.snapshot().map(|snapshot| receiver.send(snapshot));
+                    Vec::new()
+                }
                 Happened::Time => self.take_time(),
             };
             self.act(actions).await;
@@ -159,6 +169,7 @@ impl Task {
             input = inputs.recv() => Happened::Input(input),
             Ok(()) = self.news.changed() => Happened::News,
             Some(()) = self.questions.next() => Happened::Question,
+            Some(receiver) = self.snapshots.1.recv() => Happened::SnapshotWanted(receiver),
             () = tokio::time::sleep(due.since(now)) => Happened::Time,
             event = second_source => Happened::SecondSource(event),
             event = source => Happened::Source(event),
@@ -193,6 +204,7 @@ impl Task {
                     sources: Arc::clone(&self.context.sources),
                     settings: launchdarkly_settings(assignment, self.instance_id),
                     environment_id: self.machine.environment_id().map(ToOwned::to_owned),
+                    snapshots: self.snapshots.0.clone(),
                 };
                 self.questions.push(Box::pin(async move {
                     // Nobody waits for the answer any more: then it is of no use.

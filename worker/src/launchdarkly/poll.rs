@@ -82,6 +82,17 @@ pub(super) async fn prove(
     Ok(poll(settings, shared, None).await?.environment_id)
 }
 
+/// Polls once.
+pub(super) async fn fetch(
+    settings: &LaunchDarklySettings,
+    shared: &SharedSources,
+) -> Result<FullPayload, SourceFailure> {
+    let changed = poll(settings, shared, None).await?.changed;
+    changed
+        .map(|changed| changed.payload)
+        .ok_or_else(|| network("not modified, though nothing was compared".to_owned()))
+}
+
 struct NobodyListens;
 
 async fn tell(

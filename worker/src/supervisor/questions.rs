@@ -15,6 +15,7 @@ pub(super) fn environment_of(question: &Question) -> Result<&str, &v1::ProbeStor
         Question::ListItems(question) => Ok(&question.environment),
         Question::GetItem(question) => Ok(&question.environment),
         Question::ProveKey(question) => Ok(&question.environment),
+        Question::VerifyData(question) => Ok(&question.environment),
         Question::ProbeStore(probe) => Err(probe),
     }
 }
