@@ -135,7 +135,7 @@ async fn a_restricted_user_and_a_unix_socket_serve() {
     if !require_tool("redis-server") {
         return;
     }
-    let fleet = fleet().await;
+    let mut fleet = fleet().await;
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("redis.sock").to_str().unwrap().to_owned();
     let server = RedisServer::start_with(&["--unixsocket", &socket]).await.unwrap();
@@ -173,6 +173,9 @@ async fn a_restricted_user_and_a_unix_socket_serve() {
     told(&fleet, &format!("store add socket redis+unix://{socket}")).await;
     assert_eq!(check(&fleet, "socket").await.0, 0);
     serves(&fleet, "socket", "ld:socket", &server).await;
+    for log in [fleet.control().log(), fleet.worker(0).log()] {
+        assert!(!log.is_empty() && !log.contains("hunter2"), "{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
