@@ -44,11 +44,10 @@ impl Handler {
     async fn verify(
         &self,
         request: &v1::VerifyDataRequest,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<v1::VerifyDataResponse, Refusal> {
-        let left = deadline.saturating_duration_since(Instant::now());
         let question = Question::VerifyData(v1::VerifyDataRequest { repair: false, ..request.clone() });
-        match self.ask(&request.environment, question, left).await? {
+        match self.ask(&request.environment, question, deadline.left()).await? {
             Answer::VerifyData(answer) => Ok(answer),
             Answer::ListItems(_)
             | Answer::GetItem(_)
@@ -68,6 +67,21 @@ impl Handler {
             validate_only: false,
         };
         self.0.driver.command(Command::Mutate(mutation)).await.map(drop)
+    }
+}
+
+/// Until when a caller waits.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Instant);
+
+#[expect(clippy::disallowed_methods, reason = "several questions share the caller's time")]
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        Self(Instant::now() + time)
+    }
+
+    fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
     }
 }
 
@@ -161,7 +175,7 @@ impl v1::data_service_server::DataService for Handler {
         &self,
         request: Request<v1::VerifyDataRequest>,
     ) -> Result<Response<v1::VerifyDataResponse>, Status> {
-        let deadline = Instant::now() + timeout(request.metadata());
+        let deadline = Deadline::after(timeout(request.metadata()));
         let request = request.into_inner();
         let first = self.verify(&request, deadline).await?;
         if !request.repair || first.differing == 0 {
@@ -169,7 +183,7 @@ impl v1::data_service_server::DataService for Handler {
         }
         self.resync(&request.environment).await?;
         let mut last = first.clone();
-        while last.differing > 0 && deadline.saturating_duration_since(Instant::now()) > SHORTEST_LOOK {
+        while last.differing > 0 && deadline.left() > SHORTEST_LOOK {
             tokio::time::sleep(LOOK_AGAIN).await;
             last = self.verify(&request, deadline).await?;
         }
