@@ -80,6 +80,9 @@ mod restarts;
 // Redis loses data, is changed by somebody else, or is away.
 #[path = "e2e/store_loss.rs"]
 mod store_loss;
+// Redis answers, and does not do what it is asked.
+#[path = "e2e/redis_faults.rs"]
+mod redis_faults;
 // A certificate authority.
 #[path = "e2e/certificates.rs"]
 mod certificates;
