@@ -46,7 +46,7 @@ impl Handler {
         request: &v1::VerifyDataRequest,
         deadline: Instant,
     ) -> Result<v1::VerifyDataResponse, Refusal> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = time_until(deadline);
         let question = Question::VerifyData(v1::VerifyDataRequest { repair: false, ..request.clone() });
         match self.ask(&request.environment, question, left).await? {
             Answer::VerifyData(answer) => Ok(answer),
@@ -80,6 +80,16 @@ fn other_answer() -> Refusal {
 pub(super) fn timeout(metadata: &MetadataMap) -> Duration {
     let given = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse_timeout);
     given.map_or(DEFAULT_TIMEOUT, without_way_back).min(LONGEST_TIMEOUT)
+}
+
+#[expect(clippy::disallowed_methods, reason = "what the caller has left is counted from the arrival of the call")]
+fn deadline(metadata: &MetadataMap) -> Instant {
+    Instant::now() + timeout(metadata)
+}
+
+#[expect(clippy::disallowed_methods, reason = "as above")]
+fn time_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 fn without_way_back(given: Duration) -> Duration {
@@ -161,7 +171,7 @@ impl v1::data_service_server::DataService for Handler {
         &self,
         request: Request<v1::VerifyDataRequest>,
     ) -> Result<Response<v1::VerifyDataResponse>, Status> {
-        let deadline = Instant::now() + timeout(request.metadata());
+        let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let first = self.verify(&request, deadline).await?;
         if !request.repair || first.differing == 0 {
@@ -169,7 +179,7 @@ impl v1::data_service_server::DataService for Handler {
         }
         self.resync(&request.environment).await?;
         let mut last = first.clone();
-        while last.differing > 0 && deadline.saturating_duration_since(Instant::now()) > SHORTEST_LOOK {
+        while last.differing > 0 && time_until(deadline) > SHORTEST_LOOK {
             tokio::time::sleep(LOOK_AGAIN).await;
             last = self.verify(&request, deadline).await?;
         }
