@@ -120,20 +120,23 @@ async fn a_redis_that_is_busy_or_forgets_is_waited_for() {
     let mut redis = fleet.redis.connection().await.unwrap();
     config(&mut redis, "busy-reply-threshold", "100").await;
     let mut busy = fleet.redis.connection().await.unwrap();
-    let script = tokio::spawn(async move {
-        let endless = redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut busy).await;
-        assert!(endless.is_err(), "it was killed");
-    });
-    population.patch(&fleet, 10);
-    wait_until("BUSY is shown", BOUND, async || {
-        let status = fleet.environment_status(&Population::name(0)).await.map_err(|error| format!("{error:#}"))?;
-        let shown = condition(&status, "StoreAvailable").unwrap();
-        let says_so = shown["message"].as_str().unwrap().contains("BUSY");
-        if says_so { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
-    command(&mut redis, &["SCRIPT", "KILL"]).await;
-    script.await.unwrap();
+    let endless = async {
+        let script = redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut busy).await;
+        assert!(script.is_err(), "it was killed");
+    };
+    let watched = async {
+        population.patch(&fleet, 10);
+        wait_until("BUSY is shown", BOUND, async || {
+            let status = fleet.environment_status(&Population::name(0)).await;
+            let status = status.map_err(|error| format!("{error:#}"))?;
+            let shown = condition(&status, "StoreAvailable").unwrap();
+            let says_so = shown["message"].as_str().unwrap().contains("BUSY");
+            if says_so { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+        command(&mut redis, &["SCRIPT", "KILL"]).await;
+    };
+    tokio::join!(endless, watched);
     println!("BUSY: recovered after {:?}", recovered(&fleet, population).await);
     for (number, words) in
         (11..).zip([&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]])
