@@ -53,17 +53,21 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
-type LastEventFamily = Family<EnvironmentLabel, Gauge<f64, AtomicU64>>;
+/// A gauge of each environment that is owned here.
+type EnvironmentGauge = Family<EnvironmentLabel, Gauge<f64, AtomicU64>>;
 
 /// A registry leaves out a family without members; this one shows its name and type from the first scrape.
 #[derive(Debug)]
-struct LastEvents(LastEventFamily);
+struct Described {
+    name: &'static str,
+    help: &'static str,
+    gauge: EnvironmentGauge,
+}
 
-impl Collector for LastEvents {
+impl Collector for Described {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let name = "flotilla_environment_last_event_timestamp_seconds";
-        let help = "When the environment's last event (put, patch, delete, answered poll) was received";
-        self.0.encode(encoder.encode_descriptor(name, help, None, self.0.metric_type())?)
+        let Self { name, help, gauge } = self;
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
     }
 }
 
@@ -71,7 +75,9 @@ impl Collector for LastEvents {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    last_event: LastEventFamily,
+    last_event: EnvironmentGauge,
+    rejected: EnvironmentGauge,
+    doubted: EnvironmentGauge,
     propagation: Histogram,
     store_writes: Family<WriteLabels, Counter>,
     fenced_writes: Counter,
@@ -91,6 +97,8 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             last_event: Family::default(),
+            rejected: Family::default(),
+            doubted: Family::default(),
             // From half a millisecond to 16 s, doubling.
             propagation: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
             store_writes: Family::default(),
@@ -105,7 +113,25 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register_collector(Box::new(LastEvents(self.last_event.clone())));
+        for (name, help, gauge) in [
+            (
+                "flotilla_environment_last_event_timestamp_seconds",
+                "When the environment's last event (put, patch, delete, answered poll) was received",
+                &self.last_event,
+            ),
+            (
+                "flotilla_environment_items_rejected",
+                "Items that LaunchDarkly sent in a form that must not reach the store; their last good one stays",
+                &self.rejected,
+            ),
+            (
+                "flotilla_environment_items_in_doubt",
+                "Items that stay although a payload takes them back, until another one decides",
+                &self.doubted,
+            ),
+        ] {
+            registry.register_collector(Box::new(Described { name, help, gauge: gauge.clone() }));
+        }
         registry.register(
             "flotilla_propagation_seconds",
             "Time from the receipt of an event to the store's acknowledgement",
@@ -155,7 +181,15 @@ impl Metrics {
 
     /// The environment is no longer owned here.
     pub fn environment_removed(&self, environment: &EnvironmentName) {
-        self.last_event.remove(&EnvironmentLabel::new(environment));
+        for gauge in [&self.last_event, &self.rejected, &self.doubted] {
+            gauge.remove(&EnvironmentLabel::new(environment));
+        }
+    }
+
+    /// How many of the environment's items were rejected, and how many are in doubt.
+    pub fn items(&self, environment: &EnvironmentName, rejected: u32, doubted: u32) {
+        self.rejected.get_or_create(&EnvironmentLabel::new(environment)).set(rejected.into());
+        self.doubted.get_or_create(&EnvironmentLabel::new(environment)).set(doubted.into());
     }
 
     /// From the receipt of an event to the store's acknowledgement.
@@ -174,8 +208,7 @@ impl Metrics {
         self.fenced_writes.inc();
     }
 
-    /// A store's content was put right. The reason is `differs`: the store does not hold what
-    /// it should.
+    /// A store's content was put right. The reasons are `lost`, `fence`, `marker`, `items`, `expiry` and `type`.
     pub fn store_repair(&self, reason: &'static str) {
         self.store_repairs.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -202,6 +235,8 @@ mod tests {
         let text = Metrics::new().text();
         for line in [
             "# TYPE flotilla_environment_last_event_timestamp_seconds gauge",
+            "# TYPE flotilla_environment_items_rejected gauge",
+            "# TYPE flotilla_environment_items_in_doubt gauge",
             "flotilla_propagation_seconds_count 0",
             "flotilla_store_writes_total{op=\"load\",result=\"ok\"} 0",
             "flotilla_fenced_writes_total 0",
@@ -217,6 +252,8 @@ mod tests {
         let metrics = Metrics::new();
         let name: EnvironmentName = "spree".parse().unwrap();
         metrics.event_received(&name, Timestamp(1_500));
+        metrics.items(&name, 2, 0);
+        assert!(metrics.text().contains("flotilla_environment_items_rejected{environment=\"spree\"} 2.0"));
         let line = "flotilla_environment_last_event_timestamp_seconds{environment=\"spree\"} 1.5";
         assert!(metrics.text().contains(line));
         metrics.environment_removed(&name);

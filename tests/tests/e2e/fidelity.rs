@@ -227,6 +227,9 @@ async fn one_bad_item_does_not_spoil_the_rest() {
         assert!(message.contains(named), "{named} in {message}");
     }
     assert_eq!((&status["initialization"], &status["flags"]), (&"current".into(), &5.into()));
+    let metrics = fleet.worker_get(0, "/metrics").await.unwrap().body;
+    let rejected = "flotilla_environment_items_rejected{environment=\"spree\"} 5.0";
+    assert!(metrics.contains(rejected), "{metrics}");
 
     // An item that turns bad keeps its last good form, in a patch and in a full payload.
     fleet.simulator.set_data(KEY, good.clone());

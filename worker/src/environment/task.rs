@@ -403,6 +403,10 @@ impl Task {
             return;
         }
         log_changes(self.told.as_ref(), &report);
+        if report.grant.intent == Intent::Serve {
+            let [rejected, doubted] = self.machine.item_counts();
+            self.context.metrics.items(&self.name, rejected, doubted);
+        }
         self.report_due = None;
         self.told_at = now;
         self.told = Some(report.clone());

@@ -21,6 +21,8 @@ mod failover;
 mod handover;
 // Control with a large fleet.
 mod fleet;
+// What Redis has to bear.
+mod store;
 
 use std::path::PathBuf;
 
@@ -47,6 +49,8 @@ enum Measure {
     Handover(handover::Options),
     /// Control with many environments and sessions: time to assign, CPU, memory, moves on join and leave
     Fleet(fleet::Options),
+    /// Redis while a large environment is loaded and changed, bytes per event, refill after FLUSHALL, cost of watching
+    Store(store::Options),
 }
 
 #[tokio::main]
@@ -57,5 +61,6 @@ async fn main() -> anyhow::Result<()> {
         Measure::Failover(options) => failover::run(&binaries, &options).await,
         Measure::Handover(options) => handover::run(&binaries, &options).await,
         Measure::Fleet(options) => fleet::run(&binaries, &options).await,
+        Measure::Store(options) => store::run(&binaries, &options).await,
     }
 }

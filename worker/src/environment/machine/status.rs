@@ -47,6 +47,11 @@ impl Machine {
         }
     }
 
+    /// How many items are rejected, and how many are in doubt.
+    pub(in crate::environment) fn item_counts(&self) -> [u32; 2] {
+        [self.rejected.len(), self.dataset.doubts().count()].map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
     /// What the guard holds back.
     fn payload_held(&self) -> Option<String> {
         let found = self.writer.held_back().map(|(lacking, _)| (lacking, "found in the store"));

@@ -1,0 +1,262 @@
+//! What Redis has to bear: stalls while a large environment is loaded and changed, bytes for what happens every day, the
+//! time to refill it, and what watching it costs.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use flotilla_tests::harness::{Fleet, wait_until};
+use flotilla_tests::simulator::{Dataset, Kind, generated_flag, generated_flags};
+use redis::aio::MultiplexedConnection;
+use tokio::task::JoinSet;
+
+use crate::figures::{cpu, started};
+
+/// How much.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Flags of the large environment, of 4 KB each
+    #[arg(long, default_value_t = 5_000)]
+    flags: usize,
+    /// Small environments for the refill and the watch
+    #[arg(long, default_value_t = 200)]
+    environments: usize,
+    /// For how long the cost of watching is taken
+    #[arg(long, default_value = "130s", value_parser = humantime::parse_duration)]
+    watch: Duration,
+}
+
+const BOUND: Duration = Duration::from_mins(2);
+const LARGE_FLAG: usize = 4_000;
+const SMALL: (usize, usize) = (50, 1_000);
+const LARGE_KEY: &str = "sdk-ffffffff-0000-4000-8000-000000000000";
+
+/// Measures, and prints what was found.
+pub(crate) async fn run(binaries: &Path, options: &Options) -> anyhow::Result<()> {
+    let mut fleet = Fleet::builder().binaries(binaries).start().await?;
+    let mut redis = fleet.redis.connection().await?;
+    for words in [["slowlog-log-slower-than", "1000"], ["slowlog-max-len", "1024"]] {
+        redis::cmd("CONFIG").arg("SET").arg(&words).exec_async(&mut redis).await?;
+    }
+    large(&fleet, &mut redis, options).await?;
+    daily(&fleet, &mut redis).await?;
+    refill(&fleet, &mut redis, options).await?;
+    watch(&mut fleet, &mut redis, options).await
+}
+
+/// Loads a large environment, replaces it, and changes a hundredth of it.
+async fn large(fleet: &Fleet, redis: &mut MultiplexedConnection, options: &Options) -> anyhow::Result<()> {
+    let first = generated_flags(options.flags, LARGE_FLAG, 1);
+    let all_new = with(&first, 0..options.flags, 2);
+    let one_percent = with(&all_new, 0..options.flags / 100, 3);
+    fleet.simulator.add_environment(LARGE_KEY, None, first.clone());
+    let probe = Probe::start(fleet).await?;
+    let begin = started();
+    fleet.add_environment("large", "large", LARGE_KEY, &[]).await?.expect_success();
+    stored(redis, "large", &first).await;
+    told(redis, &probe, "first load of 20 MB", begin).await?;
+    for (what, data) in [("all of it replaced", all_new), ("1 % of it changed", one_percent)] {
+        probe.reset();
+        let begin = started();
+        fleet.simulator.set_data(LARGE_KEY, data.clone());
+        fleet.simulator.put(LARGE_KEY);
+        stored(redis, "large", &data).await;
+        told(redis, &probe, what, begin).await?;
+    }
+    fleet.cli(&["env", "remove", "large", "--purge", "--yes"]).await?.expect_success();
+    Ok(())
+}
+
+fn with(data: &Dataset, flags: std::ops::Range<usize>, version: u64) -> Dataset {
+    let mut data = data.clone();
+    for number in flags {
+        data.insert(Kind::Flag, generated_flag(number, version, LARGE_FLAG, version));
+    }
+    data
+}
+
+/// Bytes that Redis is sent for a load, an unchanged reconnect, and a patch.
+async fn daily(fleet: &Fleet, redis: &mut MultiplexedConnection) -> anyhow::Result<()> {
+    let data = generated_flags(SMALL.0, SMALL.1, 9);
+    let bytes: usize =
+        [Kind::Flag, Kind::Segment].iter().flat_map(|kind| data.items(*kind)).map(|item| item.json().len()).sum();
+    fleet.simulator.add_environment(&key(9_999), None, data.clone());
+    let before = input(redis).await?;
+    fleet.add_environment("daily", "daily", &key(9_999), &["--wait"]).await?.expect_success();
+    println!("first load of {bytes} bytes: {} bytes to Redis", input(redis).await? - before);
+    let (before, connections) = (input(redis).await?, fleet.simulator.counters(&key(9_999)).stream_connections);
+    fleet.simulator.close_streams(&key(9_999));
+    wait_until("it connects anew", BOUND, async || {
+        let now = fleet.simulator.counters(&key(9_999)).stream_connections;
+        if now > connections { Ok(()) } else { Err(now.to_string()) }
+    })
+    .await;
+    fleet.wait_for_initialization("daily", "current", BOUND).await;
+    let (after, own) = (input(redis).await?, own_input(redis).await?);
+    println!("unchanged reconnect: {} bytes to Redis", (after - before).saturating_sub(own));
+    let patch = generated_flag(3, 2, SMALL.1, 2);
+    let size = patch.json().len();
+    let mut expected = data;
+    expected.insert(Kind::Flag, patch.clone());
+    let before = input(redis).await?;
+    fleet.simulator.patch(&key(9_999), Kind::Flag, patch);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (after, own) = (input(redis).await?, own_input(redis).await?);
+    println!("a patch of {size} bytes: {} bytes to Redis", (after - before).saturating_sub(own));
+    stored(redis, "daily", &expected).await;
+    fleet.cli(&["env", "remove", "daily", "--purge", "--yes"]).await?.expect_success();
+    Ok(())
+}
+
+async fn refill(fleet: &Fleet, redis: &mut MultiplexedConnection, options: &Options) -> anyhow::Result<()> {
+    let data = generated_flags(SMALL.0, SMALL.1, 3);
+    for number in 0..options.environments {
+        fleet.simulator.add_environment(&key(number), None, data.clone());
+        fleet.add_environment(&name(number), &name(number), &key(number), &[]).await?.expect_success();
+    }
+    filled(redis, options.environments, &data).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    redis::cmd("FLUSHALL").exec_async(redis).await?;
+    let begin = started();
+    filled(redis, options.environments, &data).await;
+    println!(
+        "{} environments refilled {:.3} s after FLUSHALL",
+        options.environments,
+        begin.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// What looks and comparisons cost while nothing happens.
+async fn watch(fleet: &mut Fleet, redis: &mut MultiplexedConnection, options: &Options) -> anyhow::Result<()> {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let worker = fleet.worker(0).pid();
+    let server = fleet.redis.process().pid();
+    let before = [cpu(worker)?, cpu(server)?];
+    tokio::time::sleep(options.watch).await;
+    let after = [cpu(worker)?, cpu(server)?];
+    redis::cmd("PING").exec_async(redis).await?;
+    for (who, (before, after)) in ["worker", "Redis"].into_iter().zip(before.into_iter().zip(after)) {
+        let used = (after - before) / options.watch.as_secs_f64();
+        println!(
+            "at rest, {} environments: {who} {:.2} % of a core, {:.1} µs per environment and second",
+            options.environments,
+            used * 100.0,
+            used * 1e6 / options.environments as f64
+        );
+    }
+    Ok(())
+}
+
+fn name(number: usize) -> String {
+    format!("env-{number:03}")
+}
+
+fn key(number: usize) -> String {
+    format!("sdk-{number:08x}-0000-4000-8000-000000000000")
+}
+
+async fn input(redis: &mut MultiplexedConnection) -> anyhow::Result<u64> {
+    let info: String = redis::cmd("INFO").arg("stats").query_async(redis).await?;
+    let line = info.lines().find_map(|line| line.strip_prefix("total_net_input_bytes:")).context("no figure")?;
+    Ok(line.trim().parse()?)
+}
+
+/// What one such question sends itself.
+async fn own_input(redis: &mut MultiplexedConnection) -> anyhow::Result<u64> {
+    let before = input(redis).await?;
+    Ok(input(redis).await? - before)
+}
+
+/// Waits until the last flag of the data stands there, in its version.
+async fn stored(redis: &MultiplexedConnection, prefix: &str, data: &Dataset) {
+    let mut redis = redis.clone();
+    let hash = format!("{prefix}:features");
+    let [first, last] =
+        [data.items(Kind::Flag).next(), data.items(Kind::Flag).last()].map(|item| item.expect("a flag"));
+    wait_until("it is stored", BOUND, async || {
+        let mut pipe = redis::pipe();
+        pipe.hlen(&hash).hget(&hash, first.key()).hget(&hash, last.key());
+        let found: (usize, Option<String>, Option<String>) =
+            pipe.query_async(&mut redis).await.map_err(|error| error.to_string())?;
+        let wanted = (data.len(Kind::Flag), Some(first.json().to_owned()), Some(last.json().to_owned()));
+        if found == wanted { Ok(()) } else { Err(format!("{} flags", found.0)) }
+    })
+    .await;
+}
+
+async fn filled(redis: &MultiplexedConnection, environments: usize, data: &Dataset) {
+    let mut redis = redis.clone();
+    wait_until("all are filled", BOUND, async || {
+        let mut pipe = redis::pipe();
+        for number in 0..environments {
+            pipe.hlen(format!("{}:features", name(number)));
+        }
+        let counts: Vec<usize> = pipe.query_async(&mut redis).await.map_err(|error| error.to_string())?;
+        let there = counts.iter().filter(|count| **count == data.len(Kind::Flag)).count();
+        if there == environments { Ok(()) } else { Err(there.to_string()) }
+    })
+    .await;
+}
+
+/// Asks Redis for nothing all the time, until it is dropped, and notes the longest answer.
+struct Probe {
+    longest: Arc<Mutex<Duration>>,
+    _task: JoinSet<anyhow::Result<()>>,
+}
+
+impl Probe {
+    async fn start(fleet: &Fleet) -> anyhow::Result<Self> {
+        let mut redis = fleet.redis.connection().await?;
+        let longest = Arc::default();
+        let noted: Arc<Mutex<Duration>> = Arc::clone(&longest);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            loop {
+                let begin = started();
+                redis::cmd("PING").exec_async(&mut redis).await?;
+                let took = begin.elapsed();
+                note(&noted, |longest| *longest = took.max(*longest));
+                tokio::time::sleep(Duration::from_micros(300)).await;
+            }
+        });
+        Ok(Self { longest, _task: task })
+    }
+
+    fn reset(&self) {
+        note(&self.longest, |longest| *longest = Duration::ZERO);
+    }
+}
+
+fn note<T>(longest: &Mutex<Duration>, change: impl FnOnce(&mut Duration) -> T) -> T {
+    change(&mut longest.lock().expect("nobody panics with it"))
+}
+
+/// Prints the longest command and the longest answer since the last time.
+async fn told(redis: &mut MultiplexedConnection, probe: &Probe, what: &str, begin: Instant) -> anyhow::Result<()> {
+    let took = begin.elapsed();
+    let slow: Vec<redis::Value> = redis::cmd("SLOWLOG").arg("GET").arg(1024).query_async(redis).await?;
+    let mut worst = (0, String::new());
+    for entry in slow {
+        let redis::Value::Array(fields) = entry else { continue };
+        let micros: u64 = redis::from_redis_value(fields[2].clone())?;
+        let words: Vec<String> = redis::from_redis_value(fields[3].clone()).unwrap_or_default();
+        // What this program asks itself does not count.
+        let own = words.first().is_some_and(|word| ["SLOWLOG", "CONFIG"].contains(&word.as_str()));
+        if micros > worst.0 && !own {
+            worst = (micros, words.into_iter().take(2).collect::<Vec<_>>().join(" "));
+        }
+    }
+    redis::cmd("SLOWLOG").arg("RESET").exec_async(redis).await?;
+    let longest = note(&probe.longest, |longest| *longest);
+    println!(
+        "{what}: {:.2} s; longest command {} ms ({}), longest answer to a ping {:.2} ms",
+        took.as_secs_f64(),
+        if worst.0 == 0 { "below 1".to_owned() } else { format!("{:.2}", worst.0 as f64 / 1e3) },
+        worst.1,
+        longest.as_secs_f64() * 1e3
+    );
+    Ok(())
+}
