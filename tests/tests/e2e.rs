@@ -5,6 +5,9 @@
 // The operations of the Redis store on a real server: the fence table, staged loads, foreign writes.
 #[path = "e2e/redis_store.rs"]
 mod redis_store;
+// What stands in for it in other tests.
+#[path = "e2e/conformance.rs"]
+mod conformance;
 // What a store holds, for the tests that follow.
 #[path = "e2e/stored.rs"]
 mod stored;
