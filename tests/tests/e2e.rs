@@ -8,6 +8,9 @@ mod redis_store;
 // What stands in for it in other tests.
 #[path = "e2e/conformance.rs"]
 mod conformance;
+// What comes between the steps of a load.
+#[path = "e2e/staged_loads.rs"]
+mod staged_loads;
 // What a store holds, for the tests that follow.
 #[path = "e2e/stored.rs"]
 mod stored;

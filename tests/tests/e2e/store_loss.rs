@@ -103,6 +103,35 @@ async fn an_empty_redis_is_refilled_while_control_is_away() {
     println!("without control, refilled {restarted:?} after a restart, {flushed:?} after a flush");
 }
 
+/// A save of some time ago is all that is left, or another database is emptied too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_restarts_with_old_data_is_brought_up_to_date() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    let (mut fleet, population) = start().await;
+    let connections = population.connections(&fleet);
+    let mut redis = fleet.redis.connection().await.unwrap();
+    redis::cmd("SAVE").exec_async(&mut redis).await.unwrap();
+    population.patch(&fleet, 10);
+    population.wait_until_stored(&fleet, BOUND).await;
+    fleet.redis.stop();
+    population.patch(&fleet, 11);
+    fleet.redis.start_again().await.unwrap();
+    let mut redis = fleet.redis.connection().await.unwrap();
+    let loaded: bool = redis::cmd("EXISTS")
+        .arg(format!("{}:features", Population::prefix(1)))
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert!(loaded, "the save was not loaded");
+    println!("brought up to date after {:?}", refilled(&fleet, population).await);
+    redis::cmd("FLUSHDB").exec_async(&mut redis).await.unwrap();
+    println!("refilled {:?} after FLUSHDB", refilled(&fleet, population).await);
+    population.wait_until_current(&fleet, BOUND).await;
+    assert_eq!(population.connections(&fleet), connections, "LaunchDarkly was asked");
+}
+
 /// What somebody does to our keys by hand.
 async fn tamper(redis: &mut MultiplexedConnection, prefix: &str, how: &str) {
     let [flags, segments] = ["features", "segments"].map(|hash| format!("{prefix}:{hash}"));
