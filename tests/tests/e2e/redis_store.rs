@@ -110,6 +110,18 @@ impl Bench {
         }
     }
 
+    /// All but the other's, and waits for new ones.
+    async fn lose_connections(&mut self) {
+        let mut kill = cmd("CLIENT");
+        kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+        kill.exec_async(&mut self.other).await.unwrap();
+        wait_until("the store connects anew", BOUND, async || match self.run(Op::Look).await {
+            Outcome::Looked(_) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+
     async fn put_fence(&mut self, value: Option<&str>) {
         let fence = self.key("$flotilla");
         let _: () = self.other.del(&fence).await.unwrap();
@@ -458,7 +470,8 @@ async fn a_released_fence_expires_and_a_claim_makes_it_stay() {
     assert_eq!(ttl, -1);
 }
 
-/// A foreign write to each of the four keys is told, after each kind of own write; own writes are not.
+/// A foreign write to each of the four keys is told, after each kind of own write, also by scripts that had been forgotten
+/// and over a new connection; own writes are not.
 #[tokio::test]
 async fn foreign_writes_are_told_and_own_ones_are_not() {
     let mut bench = Bench::start().await;
@@ -467,11 +480,16 @@ async fn foreign_writes_are_told_and_own_ones_are_not() {
     let mut fence = 0;
     bench.run(write(None, "0", &[("a", "A")], &[])).await;
     for foreign in ["features", "segments", "$inited", "$flotilla", "flush"] {
-        for own in ["look", "patch", "advance", "load"] {
+        for own in ["look", "patch", "advance", "load", "forgotten", "killed"] {
+            match own {
+                "forgotten" => cmd("SCRIPT").arg("FLUSH").exec_async(&mut bench.other).await.unwrap(),
+                "killed" => bench.lose_connections().await,
+                _ => {}
+            }
             let (expected, next) = (fence.to_string(), (fence + 1).to_string());
             let expected = Some(expected.as_str());
             let op = match own {
-                "patch" => write(expected, &next, &[("a", &next)], &[]),
+                "patch" | "forgotten" | "killed" => write(expected, &next, &[("a", &next)], &[]),
                 "advance" => Op::Write(Write {
                     step: step(expected, &next),
                     set: Vec::new(),
