@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use flotilla_proto::v1::{
-    GetItemRequest, ItemDifference, ItemKind, ItemSummary, ListItemsRequest, VerifyDataRequest, VerifyDataResponse,
+    GetItemRequest, ItemKind, ItemSummary, ListItemsRequest, VerifyDataRequest, VerifyDataResponse,
 };
 
 use crate::arguments::{DataCommand, OutputFormat};
@@ -92,7 +92,7 @@ async fn get(session: &mut Session, environment: &str, item: &str) -> Result<(),
     Ok(session.out.flush()?)
 }
 
-/// The answer is no when something differs.
+/// The answer is no when something differs, or SDKs find no marker.
 async fn verify(session: &mut Session, environment: &str, repair: bool) -> Result<ExitStatus, Failure> {
     let request = session.client.request(VerifyDataRequest { environment: environment.to_owned(), repair });
     let answer = session.client.data().verify_data(request).await;
@@ -109,9 +109,9 @@ async fn verify(session: &mut Session, environment: &str, repair: bool) -> Resul
     session.show(&Shown {
         document: &VerificationDocument::from(&found),
         names: found.differences.iter().map(|item| format!("{}/{}", kind_text(item.kind()), item.key)).collect(),
-        table: &|_| if found.differences.is_empty() { String::new() } else { difference_table(&found.differences) },
+        table: &|_| if found.differences.is_empty() { String::new() } else { difference_table(&found) },
     })?;
-    Ok(if found.differing == 0 { ExitStatus::Done } else { ExitStatus::Failed })
+    Ok(if found.differing == 0 && found.initialized { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
 /// What was found, in one line.
@@ -127,7 +127,7 @@ fn summary(found: &VerifyDataResponse) -> String {
     }
 }
 
-fn difference_table(differences: &[ItemDifference]) -> String {
+fn difference_table(found: &VerifyDataResponse) -> String {
     let headers = [
         ("kind", Align::Left),
         ("key", Align::Left),
@@ -136,14 +136,14 @@ fn difference_table(differences: &[ItemDifference]) -> String {
         ("store", Align::Right),
     ];
     let version = |version: Option<u64>| version.map_or_else(|| "-".to_owned(), |version| version.to_string());
-    let rows: Vec<Vec<String>> = differences
+    let rows: Vec<Vec<String>> = found
+        .differences
         .iter()
         .map(|item| {
+            let is_sent = !found.asked_launchdarkly || item.launchdarkly_version == item.worker_version;
             let store = match (item.worker_version, item.store_version) {
                 // Then it is the bytes that differ.
-                (Some(worker), Some(store)) if worker == store && item.launchdarkly_version == Some(worker) => {
-                    format!("{store} (other bytes)")
-                }
+                (Some(worker), Some(store)) if worker == store && is_sent => format!("{store} (other bytes)"),
                 (_, Some(0)) => "no version".to_owned(),
                 (_, store) => version(store),
             };
@@ -164,6 +164,8 @@ fn parse_item(text: &str) -> Result<(ItemKind, &str), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use flotilla_proto::v1::ItemDifference;
+
     use super::*;
 
     #[test]
@@ -190,7 +192,12 @@ mod tests {
             item("missing", [Some(3), Some(3), None]),
             item("foreign", [None, None, Some(0)]),
         ];
-        insta::assert_snapshot!(difference_table(&differences), @r"
+        let table = VerifyDataResponse {
+            differences: differences.to_vec(),
+            asked_launchdarkly: true,
+            ..VerifyDataResponse::default()
+        };
+        insta::assert_snapshot!(difference_table(&table), @r"
         KIND  KEY      LAUNCHDARKLY  WORKER            STORE
         flag  behind              7       6                6
         flag  edited              3       3  3 (other bytes)

@@ -83,11 +83,14 @@ fn secrets(arguments: &[String]) -> Vec<&str> {
             found.push(value);
         }
         // A URL may hold a user and a password.
-        if let Some((_, rest)) = argument.split_once("://")
-            && let Some((login, _)) = rest.rsplit_once('@')
-            && !login.is_empty()
-        {
-            found.push(login);
+        if let Some((_, rest)) = argument.split_once("://") {
+            let login = rest.rsplit_once('@').map(|(login, _)| login);
+            let query = rest.split_once('?').map(|(_, query)| query);
+            let values =
+                query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
+            let passwords = values.filter(|(name, _)| name.ends_with("pass") || name.ends_with("password"));
+            found
+                .extend(login.into_iter().chain(passwords.map(|(_, value)| value)).filter(|text| !text.is_empty()));
         }
         previous = argument;
     }

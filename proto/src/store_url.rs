@@ -142,7 +142,9 @@ impl StoreUrl {
     fn read(text: &str) -> Result<Self, String> {
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| format!("not a valid store URL: it has no scheme; {EXPECTED}"))?;
-        let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+        if rest.contains('#') {
+            return Err("it holds a \"#\"; in a login that is written %23".to_owned());
+        }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let query = Query::read(query)?;
         let (authority, path) = match rest.find('/') {
@@ -162,6 +164,9 @@ impl StoreUrl {
                     return Err(format!("it names more than one host; {EXPECTED}"));
                 }
                 (StorePlace::Server(addresses.remove(0)), segments.first().copied())
+            }
+            ("+unix" | "unix", false, _) if !hosts.is_empty() => {
+                return Err("a socket has a path and no host; write redis+unix:///PATH".to_owned());
             }
             ("+unix" | "unix", false, _) if !path.is_empty() => {
                 let path = percent_decoded(path);
@@ -188,6 +193,9 @@ impl StoreUrl {
                 ));
             }
         };
+        if query.get("db").is_some() && !matches!(place, StorePlace::Socket(_)) {
+            return Err(format!("only a socket has its database in db=; {EXPECTED}"));
+        }
         let database = match (database, &place) {
             (None | Some(""), _) => 0,
             (Some(text), place) => text.parse().map_err(|_| match place {

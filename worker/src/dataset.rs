@@ -192,6 +192,10 @@ impl Dataset {
         for item in payload.items().filter(|item| !item.deleted) {
             present[item.kind as usize].insert(item.key);
             let collection = self.of_mut(item.kind);
+            let is_deleted = collection.deleted.get(item.key).is_some_and(|deleted| item.version <= *deleted);
+            if is_deleted && authority == Authority::OfSecondConnection {
+                continue;
+            }
             if collection.doubt(item.key, Sent::Live(item.version), authority, now) == Kept::No {
                 let key = collection.take(item.key, item.version, item.body, now);
                 changed.extend(key.map(|key| ItemId { kind: item.kind, key }));

@@ -3,7 +3,7 @@
 //! The operations are data, so that the environment's machine decides on them without doing I/O, and a model can stand in
 //! for Redis. [`Stores`] hands out one [`FlagStore`] per store URL.
 
-// Redis, alone or through a Unix socket.
+// Redis: a server, behind Sentinels, or a cluster.
 pub mod redis;
 // What stands in for it.
 #[cfg(any(test, feature = "simulation"))]

@@ -93,48 +93,58 @@ fn hash(kind: Kind) -> String {
 
 /// Somebody else does something to both.
 async fn tamper(random: &mut Random, model: &mut Model, redis: &mut MultiplexedConnection) {
-    match random.below(5) {
+    match random.below(11) {
+        // Of both hashes, which the model does not tell apart.
         0 => {
+            for kind in [Kind::Flag, Kind::Segment] {
+                let _: () = redis.set(hash(kind), "text").await.unwrap();
+            }
+            model.items.clear();
+            model.damage = Some(Damage::Type);
+        }
+        1 => {
+            redis::cmd("FLUSHALL").exec_async(redis).await.unwrap();
+            *model = Model::default();
+        }
+        2 | 3 => {
+            let _: () = redis.del(key("$inited")).await.unwrap();
+            model.marker = false;
+        }
+        4 | 5 => {
+            let _: () = redis.del(key("$flotilla")).await.unwrap();
+            model.fence = None;
+        }
+        // Nobody writes a field of what is no hash.
+        _ if model.damage.is_some() => {}
+        6 | 7 => {
+            let id = random.item();
+            let _: () = redis.hdel(hash(id.kind), &*id.key).await.unwrap();
+            model.items.remove(&id);
+        }
+        _ => {
             let id = random.item();
             let body = random.body(&id);
             let _: () = redis.hset(hash(id.kind), &*id.key, &*body).await.unwrap();
             model.items.insert(id, body);
         }
-        1 => {
-            let id = random.item();
-            let _: () = redis.hdel(hash(id.kind), &*id.key).await.unwrap();
-            model.items.remove(&id);
-        }
-        2 => {
-            let _: () = redis.del(key("$inited")).await.unwrap();
-            model.marker = false;
-        }
-        3 => {
-            let _: () = redis.del(key("$flotilla")).await.unwrap();
-            model.fence = None;
-        }
-        _ => {
-            redis::cmd("FLUSHALL").exec_async(redis).await.unwrap();
-            *model = Model::default();
-        }
     }
 }
 
-/// An answer without what only Redis has: a released fence expires, which a look tells.
+/// An answer without what only Redis has: a released fence expires, which a look tells, and an error names the key.
 fn plain(outcome: Outcome) -> String {
-    format!(
-        "{:?}",
-        match outcome {
-            Outcome::Looked(look) =>
-                Outcome::Looked(Look { damage: look.damage.filter(|damage| *damage != Damage::Expiry), ..look }),
-            Outcome::Compared(mut differences) => {
-                differences.items.sort();
-                differences.stored.sort_by(|one, other| one.id.cmp(&other.id));
-                Outcome::Compared(differences)
-            }
-            other => other,
+    let plain = match outcome {
+        Outcome::Failed(_) => return "failed".to_owned(),
+        Outcome::Looked(look) => {
+            Outcome::Looked(Look { damage: look.damage.filter(|damage| *damage != Damage::Expiry), ..look })
         }
-    )
+        Outcome::Compared(mut differences) => {
+            differences.items.sort();
+            differences.stored.sort_by(|one, other| one.id.cmp(&other.id));
+            Outcome::Compared(differences)
+        }
+        other => other,
+    };
+    format!("{plain:?}")
 }
 
 #[tokio::test]

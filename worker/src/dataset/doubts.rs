@@ -25,10 +25,14 @@ const CAME_LATELY: Duration = Duration::from_mins(1);
 pub enum Authority {
     /// The first of a connection. Doubts that are old enough it decides.
     OfNewConnection,
+    /// Of a second connection, while the first stays up, whose deletions it may not have seen.
+    OfSecondConnection,
     /// A poll. Any node may have answered it; doubts of earlier polls it decides.
     OfPoll,
     /// A later one of the same connection: LaunchDarkly's will.
     Binding,
+    /// The one that the user has said to be right, whatever it takes back.
+    Accepted,
     /// A file's: versions mean nothing.
     OfFile,
     /// The first after the user changed where the data comes from: versions are not comparable with those held, and those
@@ -40,8 +44,8 @@ impl Authority {
     /// Whether versions held say anything about those sent.
     pub(super) fn is_of_lineage(self) -> bool {
         match self {
-            Self::OfNewConnection | Self::OfPoll | Self::Binding => true,
-            Self::OfFile | Self::OfAnotherLineage => false,
+            Self::OfNewConnection | Self::OfSecondConnection | Self::OfPoll | Self::Binding => true,
+            Self::Accepted | Self::OfFile | Self::OfAnotherLineage => false,
         }
     }
 }
@@ -129,11 +133,15 @@ impl Collection {
         let Some((key, held)) = self.items.get_key_value(key) else { return Kept::No };
         let known = self.doubts.get(key);
         let may_be_behind = match (known, authority) {
-            (_, Authority::Binding | Authority::OfFile | Authority::OfAnotherLineage) => false,
-            (None, Authority::OfNewConnection | Authority::OfPoll) => {
+            (_, Authority::Binding | Authority::Accepted | Authority::OfFile | Authority::OfAnotherLineage) => {
+                false
+            }
+            (None, Authority::OfNewConnection | Authority::OfSecondConnection | Authority::OfPoll) => {
                 sent != Sent::Nothing || now.since(held.since) < CAME_LATELY
             }
-            (Some(doubt), Authority::OfNewConnection) => !doubt.is_ripe(now) || doubt.is_ahead_of(sent, held, now),
+            (Some(doubt), Authority::OfNewConnection | Authority::OfSecondConnection) => {
+                !doubt.is_ripe(now) || doubt.is_ahead_of(sent, held, now)
+            }
             (Some(doubt), Authority::OfPoll) => doubt.is_ahead_of(sent, held, now),
         };
         if !may_be_behind || !sent.takes_back(held.version) {

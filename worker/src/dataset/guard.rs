@@ -18,9 +18,9 @@ pub fn is_too_much(going: usize, held: usize) -> bool {
 /// What a payload lacks that the guard holds back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacking {
-    /// So many items,
+    /// How many items it lacks.
     pub items: usize,
-    /// of so many that are held.
+    /// How many are held.
     pub held: usize,
 }
 
@@ -41,6 +41,11 @@ impl Dataset {
     /// Sets whether payloads are guarded against.
     pub fn set_guarded(&mut self, guarded: bool) {
         self.guarded = guarded;
+        if !guarded {
+            // What is in doubt stays so, like what a node that is behind lacks.
+            let doubts = self.flags.doubts.values_mut().chain(self.segments.doubts.values_mut());
+            doubts.for_each(|doubt| doubt.guarded = false);
+        }
     }
 
     /// Items were adopted from a store: what is in doubt for being gone may have become too much.

@@ -43,6 +43,12 @@ fn log_doubts(before: Option<&EnvironmentReport>, after: &EnvironmentReport) {
     for item in after.doubted_items.iter().filter(|item| !known_doubts.contains(item)) {
         tracing::warn!(%environment, item, "an item is in doubt");
     }
+    let held = |report: &EnvironmentReport| report.payload_held.clone();
+    match (before.map(held).unwrap_or_default(), held(after)) {
+        (before, after) if before == after => {}
+        (_, after) if after.is_empty() => tracing::info!(%environment, "no payload is held back any more"),
+        (_, why) => tracing::warn!(%environment, why, "a payload is held back"),
+    }
     if !known_doubts.is_empty() && after.doubted_items.is_empty() {
         tracing::info!(%environment, "no item is in doubt any more");
     }

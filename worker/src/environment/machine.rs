@@ -1,6 +1,8 @@
 //! One environment as a pure state machine: what the source, the store and control say goes in, what is to be done comes
 //! out. [`Writer`] decides about the store; this decides about everything else, and tells the status.
 
+// What an assignment says.
+mod assignment;
 // What LaunchDarkly says when it is asked again about items in doubt.
 mod second_opinion;
 // What is told of it all.
@@ -10,13 +12,12 @@ use std::time::Duration;
 
 use flotilla_proto::session::Assignment;
 use flotilla_proto::status::ErrorKind;
-use flotilla_proto::{
-    EnvironmentSpec, FleetId, Guard, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp,
-};
+use flotilla_proto::{FleetId, HeldGrant, Incarnation, Intent, LastError, Source, SourceState, Timestamp};
 
+use self::assignment::{identity, is_guarded, is_same_source, origin, versions};
 use self::second_opinion::SecondOpinion;
 use super::ControlState;
-use super::writer::{Decision, Effect, Identity, Repair, Versions, Writer};
+use super::writer::{Decision, Effect, Repair, Writer};
 use crate::dataset::{Authority, Dataset, Differences, ItemId, Snapshot};
 use crate::fence::Lineage;
 use crate::source::{FullPayload, RejectedItem, SourceEvent, SourceFailure};
@@ -215,6 +216,9 @@ impl Machine {
             (self.repairs, self.fenced_writes) = (0, 0);
         }
         self.dataset.set_guarded(is_guarded(&new.spec));
+        if !is_guarded(&new.spec) {
+            self.writer.confirm();
+        }
         let resync = new.resync != old.resync;
         if resync {
             self.writer.resync();
@@ -336,10 +340,8 @@ impl Machine {
             place = NextPayload::FirstOfConnection;
         }
         let authority = match (place, &self.assignment.spec.source) {
-            (
-                NextPayload::Accepted | NextPayload::FirstOfLineage,
-                Source::Stream { .. } | Source::Poll { .. } | Source::File { .. },
-            ) => Authority::OfAnotherLineage,
+            (NextPayload::Accepted, _) if self.lineage.is_same(&before) => Authority::Accepted,
+            (NextPayload::Accepted | NextPayload::FirstOfLineage, _) => Authority::OfAnotherLineage,
             (NextPayload::FirstOfConnection | NextPayload::Later, Source::File { .. }) => Authority::OfFile,
             (NextPayload::FirstOfConnection | NextPayload::Later, Source::Poll { .. }) => Authority::OfPoll,
             (NextPayload::FirstOfConnection, Source::Stream { .. }) => Authority::OfNewConnection,
@@ -463,45 +465,5 @@ impl Machine {
 }
 
 /// Whether the source need not connect anew for what changed.
-fn is_same_source(new: &Assignment, old: &Assignment) -> bool {
-    let tags = |spec: &EnvironmentSpec| (spec.application_id.clone(), spec.application_version.clone());
-    new.sdk_key == old.sdk_key
-        && new.spec.source == old.spec.source
-        && origin(&new.spec) == origin(&old.spec)
-        && tags(&new.spec) == tags(&old.spec)
-}
-
-fn versions(spec: &EnvironmentSpec) -> Versions {
-    if spec.is_file() { Versions::Meaningless } else { Versions::Comparable }
-}
-
-/// Whether a payload that would remove too much is doubted. A file is the user's own word.
-fn is_guarded(spec: &EnvironmentSpec) -> bool {
-    spec.guard == Guard::Confirm && !spec.is_file()
-}
-
-/// What makes versions comparable, but for the environment's id.
-fn origin(spec: &EnvironmentSpec) -> String {
-    let (kind, base) = match &spec.source {
-        Source::Stream { .. } => ("launchdarkly", spec.stream_uri.as_ref().map(ToString::to_string)),
-        Source::Poll { .. } => ("launchdarkly", spec.base_uri.as_ref().map(ToString::to_string)),
-        Source::File { path } => ("file", Some(path.clone())),
-    };
-    let text = format!("{kind}\n{}\n{}", base.unwrap_or_default(), spec.filter.as_deref().unwrap_or_default());
-    crate::fence::digest(text.as_bytes())
-}
-
-fn identity(fleet: &FleetId, incarnation: &Incarnation, assignment: &Assignment, lineage: Lineage) -> Identity {
-    Identity {
-        fleet: fleet.clone(),
-        uid: assignment.uid.clone(),
-        incarnation: incarnation.clone(),
-        grant: assignment.grant.clone(),
-        lineage,
-        versions: versions(&assignment.spec),
-        take_over: assignment.take_over.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests;

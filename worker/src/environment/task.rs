@@ -406,6 +406,8 @@ impl Task {
         if report.grant.intent == Intent::Serve {
             let [rejected, doubted] = self.machine.item_counts();
             self.context.metrics.items(&self.name, rejected, doubted);
+        } else {
+            self.context.metrics.environment_removed(&self.name);
         }
         self.report_due = None;
         self.told_at = now;

@@ -5,7 +5,7 @@
 //! known; when it is not, a comparison finds them. A write whose outcome is unknown becomes an *attempt*: the next look
 //! tells whether it was done, and an empty write then kills whatever of it is still on its way.
 
-// Data of unknown origin that most of is to go.
+// Data of unknown origin, most of which would go.
 mod guard;
 // How well the store does what it is asked.
 mod health;
@@ -27,12 +27,14 @@ use flotilla_proto::{FleetId, Grant, Incarnation, Intent, Marker, Timestamp, Uid
 
 use self::guard::Guard;
 use self::health::Health;
+use self::provenance::StoredVersions;
+use self::repair::Contention;
 pub(super) use self::repair::Repair;
 use super::ControlState;
 use crate::dataset::{Dataset, ItemId};
 use crate::fence::{Fence, FenceKind, Lineage};
 use crate::source::Kind;
-use crate::store::{FenceStep, Op, SCRIPT_BYTES, SCRIPT_FIELDS, Urgency, Write};
+use crate::store::{Damage, FenceStep, Op, SCRIPT_BYTES, SCRIPT_FIELDS, Urgency, Write};
 
 /// Pause before asking control once more about a grant that it did not confirm.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -64,17 +66,6 @@ pub(super) enum Versions {
     Comparable,
     /// Never: a file's.
     Meaningless,
-}
-
-/// Whether a version in the store says anything about one in the data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StoredVersions {
-    /// If both are of a lineage.
-    Comparable,
-    /// The user changed where the data comes from: only if it is proven that another owner has begun that lineage before.
-    OfAnotherLineage,
-    /// The user said that LaunchDarkly is right.
-    Overruled,
 }
 
 /// How we stand with the fence.
@@ -195,8 +186,9 @@ pub(super) struct Writer {
     was_in_line: bool,
     /// What is being mended, until all is in line again.
     mends: Option<Repair>,
-    /// Comparisons in succession that found foreign changes.
-    foreign: u32,
+    /// What a look found to be wrong with the keys as a whole.
+    damage: Option<Damage>,
+    contention: Contention,
     /// When to compare although the content should be known.
     verify_at: Option<Timestamp>,
     /// When to look although the fence should be known.
@@ -231,7 +223,8 @@ impl Writer {
             is_behind_payload: false,
             was_in_line: false,
             mends: None,
-            foreign: 0,
+            damage: None,
+            contention: Contention::default(),
             verify_at: None,
             look_at: None,
             under: None,
@@ -289,7 +282,8 @@ impl Writer {
     /// often somebody touches them, looks and comparisons keep their distance.
     pub(super) fn distrust(&mut self, now: Timestamp) {
         let later = |last: Option<Timestamp>, pause| last.map_or(now, |at: Timestamp| at.after(pause)).max(now);
-        self.look_at.get_or_insert(later(self.looked_at, LOOK_AGAIN));
+        let look_pause = if self.is_contended() { self.compare_pause() } else { LOOK_AGAIN };
+        self.look_at.get_or_insert(later(self.looked_at, look_pause));
         let verify_at = later(self.compared_at, self.compare_pause());
         self.verify_at = Some(self.verify_at.map_or(verify_at, |at| at.min(verify_at)));
         if matches!(self.standing, Standing::Absent(_)) {
@@ -402,7 +396,12 @@ impl Writer {
             let pause = self.compare_pause();
             let earliest = self.compared_at.filter(|_| self.was_in_line).map(|at| at.after(pause));
             if let Some(at) = earliest.filter(|at| now < *at) {
-                return Decision::Wait(Some(at));
+                // What somebody else did can wait; what LaunchDarkly says cannot.
+                if !self.dirty.is_empty() {
+                    let carried = std::mem::take(&mut self.dirty);
+                    return self.write(carried, Some(data));
+                }
+                return Decision::Wait(self.look_at.into_iter().chain([at]).min());
             }
             // Whatever differs now, the comparison finds; what changes from here on becomes dirty by itself.
             self.dirty.clear();
@@ -449,7 +448,7 @@ impl Writer {
         }
         let op = match data {
             Some(data)
-                if self.mends == Some(Repair::Type)
+                if self.damage == Some(Damage::Type)
                     || (carried.len() > 1 && (bytes > SCRIPT_BYTES || carried.len() > SCRIPT_FIELDS)) =>
             {
                 Op::Load { step, snapshot: Arc::new(data.snapshot()) }

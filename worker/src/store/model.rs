@@ -31,6 +31,10 @@ impl Model {
         self.items.keys().any(|id| id.kind == Kind::Flag)
     }
 
+    fn is_of_another_type(&self) -> bool {
+        self.damage == Some(Damage::Type)
+    }
+
     fn found(&self) -> Found {
         self.fence.clone().map_or(Found::Absent, Found::Value)
     }
@@ -49,9 +53,11 @@ impl Model {
                 })
             }
             Op::Write(write)
-                if self.damage == Some(Damage::Type) && !(write.set.is_empty() && write.remove.is_empty()) =>
+                if self.is_of_another_type()
+                    && self.fence == write.step.expected
+                    && !(write.set.is_empty() && write.remove.is_empty()) =>
             {
-                Outcome::Failed(StoreError::NotDone("a key holds another type".to_owned()))
+                another_type()
             }
             Op::Write(write) => self.step(&write.step, |model| {
                 model.damage = model.damage.filter(|damage| *damage == Damage::Type);
@@ -84,11 +90,18 @@ impl Model {
         if self.fence != step.expected {
             return Outcome::Refused(self.found());
         }
+        if self.is_of_another_type() && step.expected.is_none() {
+            return another_type();
+        }
         change(self);
         self.fence = Some(step.next.clone());
         let [flags, segments] = self.counts();
         Outcome::Done { flags, segments }
     }
+}
+
+fn another_type() -> Outcome {
+    Outcome::Failed(StoreError::NotDone("a key holds another type".to_owned()))
 }
 
 /// A snapshot's items, as a store holds them.

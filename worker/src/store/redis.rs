@@ -128,9 +128,11 @@ impl Shared {
                 let mut at = self.link.connections(&keys.prefix).await?;
                 let mut call = cmd("HGET");
                 call.arg(keys.hash(id.kind)).arg(&*id.key);
-                let answer = call.query_async(&mut at.bulk).await;
-                let body: Option<Vec<u8>> = answer.map_err(|error| self.failed(&at, &error))?;
-                Ok(Outcome::Read(body))
+                match call.query_async(&mut at.bulk).await {
+                    Ok(body) => Ok(Outcome::Read(body)),
+                    Err(error) if error.code() == Some("WRONGTYPE") => Ok(Outcome::Read(None)),
+                    Err(error) => Err(self.failed(&at, &error)),
+                }
             }
         }
     }
@@ -297,7 +299,10 @@ impl Shared {
             // The server answered with an error: a script that is refused has not begun. In a cluster it may be that the slot
             // has moved (MOVED), or is about to (ASK, TRYAGAIN), of which nothing follows about the keys.
             Some(code) => {
-                if matches!(code, "READONLY" | "MASTERDOWN") {
+                let detail = error.detail().unwrap_or_default();
+                // Redis 6 wraps what a script's command was answered.
+                let says = |word: &str| code == word || detail.contains(&format!("-{word} "));
+                if says("READONLY") || says("MASTERDOWN") {
                     // It may be a master no more, and its name may lead elsewhere by now.
                     at.demoted();
                 }
@@ -306,7 +311,9 @@ impl Shared {
                 {
                     self.link.moved(slot, to);
                 }
-                StoreError::NotDone(format!("the store answered {code}: {}", error.detail().unwrap_or_default()))
+                let message = format!("the store answered {code}: {detail}");
+                // A script may have done something before it came to what the user may not do.
+                if says("NOPERM") { StoreError::Unknown(message) } else { StoreError::NotDone(message) }
             }
             None if error.is_timeout() => StoreError::Unknown("the store did not answer in time".to_owned()),
             None => StoreError::Unknown(format!("the connection to the store failed: {error}")),

@@ -283,8 +283,22 @@ fn another_lineage_is_believed_in_one_step() {
 }
 
 #[test]
+fn a_second_connection_brings_nothing_back_that_the_first_has_deleted() {
+    let mut dataset = holding(&[("a", 4, "four"), ("b", 1, "b")]);
+    dataset.delete(Kind::Flag, "a", 5);
+    let behind = payload(&[("a", 4, "four", false), ("b", 1, "b", false), ("new", 1, "n", false)]);
+    assert_eq!(dataset.replace(&behind, Authority::OfSecondConnection, NOW), [flag("new")]);
+    assert_eq!(dataset.replace(&payload(&[("a", 6, "six", false)]), Authority::OfSecondConnection, NOW).len(), 2);
+    assert_eq!(body(&dataset, "a"), Some(&b"six"[..]));
+}
+
+#[test]
 fn an_item_of_another_lineage_is_no_last_good_form() {
-    for (authority, kept) in [(Authority::OfAnotherLineage, None), (Authority::OfFile, Some(&b"old"[..]))] {
+    for (authority, kept) in [
+        (Authority::OfAnotherLineage, None),
+        (Authority::Accepted, Some(&b"old"[..])),
+        (Authority::OfFile, Some(&b"old"[..])),
+    ] {
         let mut dataset = holding(&[("a", 9, "old")]);
         let bad = RejectedItem { kind: Kind::Flag, key: "a".into(), reason: "no version".into() };
         dataset.replace(&FullPayload::new(Bytes::new(), Vec::new(), vec![bad]), authority, NOW);

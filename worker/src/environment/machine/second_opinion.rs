@@ -103,7 +103,7 @@ impl Machine {
             Source::Poll { .. } => self.dataset.replace(payload, Authority::OfPoll, now),
             // While nothing is written, what only the second one has is as good as what the first one had.
             Source::Stream { .. } | Source::File { .. } if self.writer.held_back().is_some() => {
-                self.dataset.replace(payload, Authority::OfNewConnection, now)
+                self.dataset.replace(payload, Authority::OfSecondConnection, now)
             }
             Source::Stream { .. } | Source::File { .. } => self.dataset.decide(payload, now),
         };

@@ -36,11 +36,9 @@ pub(super) async fn verify(subject: &Subject, deadline: Duration) -> Result<Answ
     if !found.differences.is_empty() {
         tokio::time::sleep(ONCE_MORE).await;
         let again = look(subject, deadline).await?;
-        let differed = found.differences;
-        found = Found {
-            differences: again.differences.into_iter().filter(|(id, _)| differed.contains_key(id)).collect(),
-            ..again
-        };
+        // What moves on is on its way.
+        let stands = |(id, versions): &(ItemId, Versions)| found.differences.get(id) == Some(versions);
+        found = Found { differences: again.differences.into_iter().filter(stands).collect(), ..again };
     }
     let Found { differences, items, asked_launchdarkly, initialized } = found;
     let differing = differences.len() as u64;
@@ -62,7 +60,7 @@ pub(super) async fn verify(subject: &Subject, deadline: Duration) -> Result<Answ
     }))
 }
 
-/// LaunchDarkly comes first and takes longest: what it sends to the worker meanwhile is newer, not a difference.
+/// LaunchDarkly comes first, for that takes longest.
 async fn look(subject: &Subject, deadline: Duration) -> Result<Found, RequestFailure> {
     let launchdarkly = launchdarkly(subject, deadline).await?;
     let memory = snapshot(subject).await?;
@@ -81,33 +79,39 @@ async fn look(subject: &Subject, deadline: Duration) -> Result<Found, RequestFai
         other => return Err(store_failure(other)),
     };
     let held = versions(&memory);
-    if let Some(launchdarkly) = &launchdarkly {
-        let all = held.keys().chain(launchdarkly.keys());
-        differing.extend(all.filter(|id| held.get(id) != launchdarkly.get(id)).cloned());
-    }
-    let all: BTreeSet<&ItemId> =
-        held.keys().chain(stored.keys()).chain(launchdarkly.iter().flat_map(BTreeMap::keys)).collect();
-    let items = all.len();
     let asked_launchdarkly = launchdarkly.is_some();
-    let of = |id: &ItemId| {
-        let sent = launchdarkly.as_ref().map_or_else(|| held.get(id), |sent| sent.get(id)).copied();
-        [sent, held.get(id).copied(), stored.get(id).copied()]
-    };
+    let Sent { versions: sent, rejected } = launchdarkly.unwrap_or_default();
+    if asked_launchdarkly {
+        let all = held.keys().chain(sent.keys()).filter(|id| !rejected.contains(*id));
+        differing.extend(all.filter(|id| held.get(id) != sent.get(id)).cloned());
+    }
+    let all: BTreeSet<&ItemId> = held.keys().chain(stored.keys()).chain(sent.keys()).collect();
+    let items = all.len();
+    let of = |id: &ItemId| [sent.get(id).copied(), held.get(id).copied(), stored.get(id).copied()];
     let differences = differing.into_iter().map(|id| (id.clone(), of(&id))).collect();
     Ok(Found { differences, items, asked_launchdarkly, initialized })
 }
 
-/// What LaunchDarkly has; `None`: the source is a file.
-async fn launchdarkly(
-    subject: &Subject,
-    deadline: Duration,
-) -> Result<Option<BTreeMap<ItemId, u64>>, RequestFailure> {
+/// What LaunchDarkly has.
+#[derive(Default)]
+struct Sent {
+    versions: BTreeMap<ItemId, u64>,
+    /// In a form that must not reach the store; the last good one stays.
+    rejected: BTreeSet<ItemId>,
+}
+
+/// Asks LaunchDarkly; `None`: the source is a file.
+async fn launchdarkly(subject: &Subject, deadline: Duration) -> Result<Option<Sent>, RequestFailure> {
     let Some(settings) = subject.settings.clone() else { return Ok(None) };
     let payload = Arc::clone(&subject.sources).fetch(settings, deadline).await;
     let payload =
         payload.map_err(|failure| RequestFailure::new(Reason::UpstreamUnavailable, failure.to_string()))?;
     let live = payload.items().filter(|item| !item.deleted);
-    Ok(Some(live.map(|item| (ItemId { kind: item.kind, key: item.key.into() }, item.version)).collect()))
+    let rejected = payload.rejected().iter();
+    Ok(Some(Sent {
+        versions: live.map(|item| (ItemId { kind: item.kind, key: item.key.into() }, item.version)).collect(),
+        rejected: rejected.map(|item| ItemId { kind: item.kind, key: (&*item.key).into() }).collect(),
+    }))
 }
 
 async fn snapshot(subject: &Subject) -> Result<Snapshot, RequestFailure> {

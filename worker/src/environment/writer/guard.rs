@@ -1,5 +1,5 @@
-//! The guard over what is found in a store: data of which nobody knows where it came from, and most of which the data set
-//! lacks, may have been put there for a reason. Nothing is written until a second payload has said the same.
+//! The guard over what is found in a store: data of which nobody knows where it came from, and of which the data set lacks
+//! most, may have been put there for a reason. Nothing is written until a second payload has said the same.
 
 use flotilla_proto::Timestamp;
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::dataset::ItemId;
 use crate::fence::{Claimant, Fence, FenceKind, Found, Verdict, judge};
-use crate::store::{Look, Outcome, StoreError};
+use crate::store::{Damage, Look, Outcome, StoreError};
 
 impl Writer {
     /// Takes the outcome of the operation that [`Self::decide`] asked for.
@@ -86,13 +86,16 @@ impl Writer {
             }
         }
         let repair = lost.or_else(|| self.damage_seen(look, marker));
-        match repair {
-            Some(Repair::Type) => self.content = Content::Unknown,
+        self.damage = look.damage;
+        match look.damage.filter(|_| self.standing == Standing::Held) {
+            // Nothing is in the hash, and only a load can make it one.
+            Some(Damage::Type) => self.content = Content::Unknown,
             // Any write ends it.
-            Some(Repair::Expiry) => self.must_advance = true,
-            Some(Repair::Lost | Repair::Fence | Repair::Marker | Repair::Items) | None => {}
+            Some(Damage::Expiry) => self.must_advance = true,
+            None => {}
         }
         self.mends = self.mends.or(repair);
+        self.contention.noted |= repair.is_some();
         Effect { repair, ..Effect::default() }
     }
 
@@ -164,7 +167,9 @@ impl Writer {
         self.must_advance = false;
         self.content = Content::Unknown;
         self.guard = Guard::Open;
-        self.compared_at = None;
+        if !self.is_contended() {
+            self.compared_at = None;
+        }
         self.counts = counts;
     }
 
@@ -184,6 +189,8 @@ impl Writer {
             }
             Under::Write { value, counts: intended, carried: _, lineages } => {
                 self.must_advance = false;
+                // Any write ends an expiry, one of items comes about only where all types are right.
+                self.damage = self.damage.filter(|damage| *damage == Damage::Type && intended.is_none());
                 self.mends = self.mends.filter(|mended| *mended != Repair::Expiry);
                 self.is_behind_payload &= !self.dirty.is_empty();
                 if let Some(intended) = intended {

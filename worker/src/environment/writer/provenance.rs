@@ -1,9 +1,20 @@
 //! Where the items in the store came from, and what of them may be newer than the data set.
 
 use super::guard::Guard;
-use super::{Content, StoredVersions, Versions, Writer};
+use super::{Content, Versions, Writer};
 use crate::dataset::Evidence;
 use crate::fence::{Fence, Lineage};
+
+/// Whether a version in the store says anything about one in the data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoredVersions {
+    /// If both are of a lineage.
+    Comparable,
+    /// The user changed where the data comes from: only if it is proven that another owner has begun that lineage before.
+    OfAnotherLineage,
+    /// The user said that LaunchDarkly is right.
+    Overruled,
+}
 
 impl Writer {
     /// More is known of the data set's lineage, which is the same.

@@ -27,6 +27,8 @@ pub(in crate::environment) enum Repair {
 
 /// So many comparisons in succession that find foreign changes are one too many for chance.
 const CHANCE: u32 = 5;
+/// What is longer ago has nothing to do with what is found now.
+const LATELY: Duration = Duration::from_mins(5);
 /// After so long without a foreign write a comparison is to say that it is over.
 const QUIET: Duration = Duration::from_secs(10);
 /// The longest pause between two comparisons that foreign writes cause.
@@ -43,6 +45,27 @@ impl Repair {
             Self::Expiry => "expiry",
             Self::Type => "type",
         }
+    }
+}
+
+/// How often somebody else changes what is stored.
+#[derive(Debug, Default)]
+pub(super) struct Contention {
+    /// Comparisons in succession in which a change was found, or since the one before which a look found one.
+    times: u32,
+    last: Option<Timestamp>,
+    /// A look has found a change since the last comparison.
+    pub(super) noted: bool,
+}
+
+impl Contention {
+    fn compared(&mut self, now: Timestamp, differs: bool) {
+        if !std::mem::take(&mut self.noted) && !differs {
+            self.times = 0;
+            return;
+        }
+        let is_lately = self.last.replace(now).is_some_and(|last| now.since(last) < LATELY);
+        self.times = if is_lately { self.times.saturating_add(1) } else { 1 };
     }
 }
 
@@ -69,13 +92,13 @@ impl Writer {
     /// How long after a comparison the next one may follow that a foreign write causes: who writes again and again is
     /// not fought over in a tight loop.
     pub(super) fn compare_pause(&self) -> Duration {
-        let doublings = self.foreign.saturating_sub(CHANCE).min(6);
+        let doublings = self.contention.times.saturating_sub(CHANCE).min(6);
         (COMPARE_AGAIN * (1 << doublings)).min(LONGEST_PAUSE)
     }
 
     /// A comparison of what had been in line found something, or nothing.
     pub(super) fn compared_again(&mut self, now: Timestamp, differs: bool) {
-        self.foreign = if differs { self.foreign.saturating_add(1) } else { 0 };
+        self.contention.compared(now, differs);
         if self.is_contended() {
             // Whether it is over shows when for a while nobody says that somebody wrote.
             self.verify_at.get_or_insert(now.after(self.compare_pause().max(QUIET)));
@@ -84,6 +107,6 @@ impl Writer {
 
     /// Whether somebody else writes again and again.
     pub(in crate::environment) fn is_contended(&self) -> bool {
-        self.foreign > CHANCE
+        self.contention.times > CHANCE
     }
 }

@@ -42,9 +42,9 @@ local function set_marker()
   if kind(marker) ~= 'string' then redis.call('SET', marker, '') end
 end
 
--- Sets the next fence, ARGV[3], which expires after ARGV[4] seconds unless that is '0'; then nothing else may expire
--- either, whoever said so. The reads come last: they
--- re-arm client tracking for all keys of this script, which our own writes have disarmed.
+-- Sets the next fence, ARGV[3], which expires after ARGV[4] seconds unless that is '0': then none of the keys may expire,
+-- although somebody may have said so. The reads come last: they re-arm client tracking for all keys of this script, which
+-- our own writes have disarmed.
 local function finish()
   if ARGV[4] == '0' then
     redis.call('SET', fence, ARGV[3])

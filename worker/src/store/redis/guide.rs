@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue as _, Value, cmd};
 
-use super::layout::Layout;
+use super::layout::{Layout, SLOTS};
 use super::target::{Server, data_client, only_server, sentinel_client};
 
 /// How long one of them may take to connect, and to answer.
@@ -23,11 +23,13 @@ pub(super) struct Guide {
     connections: HashMap<Address, MultiplexedConnection>,
     /// Nodes of a cluster that were heard of.
     heard_of: Vec<Address>,
+    /// How many slots of the cluster nobody had when it was best known.
+    missing: u32,
 }
 
 impl Guide {
     pub(super) fn new(url: StoreUrl) -> Self {
-        Self { url, connections: HashMap::new(), heard_of: Vec::new() }
+        Self { url, connections: HashMap::new(), heard_of: Vec::new(), missing: SLOTS.into() }
     }
 
     /// The present layout, or why nobody tells it.
@@ -78,6 +80,13 @@ impl Guide {
                 match answer.and_then(|answer| ranges_in(&answer, &node)) {
                     Ok(ranges) => {
                         let layout = Layout::of_ranges(ranges);
+                        let missing = layout.missing();
+                        if missing > self.missing {
+                            // It has left the cluster, or has forgotten it.
+                            failures.push(format!("{node}: it knows of no server for {missing} slots"));
+                            continue;
+                        }
+                        self.missing = missing;
                         self.heard_of = layout.servers().into_iter().filter_map(Server::address).cloned().collect();
                         return Ok(layout);
                     }

@@ -110,11 +110,11 @@ impl Node {
 /// Connects, publishes the connections, waits until they fail, and so on for ever.
 async fn keep(server: Server, around: Surroundings, current: watch::Sender<State>) {
     let shown = around.url.redacted();
-    let hints = Hints::default();
     let mut pause = *RETRY.start();
     let mut told = false;
     loop {
-        match connect(&server, &around, &hints).await {
+        // What is said of a connection ends with it.
+        match connect(&server, &around, Hints::default()).await {
             Ok(connections) => {
                 tracing::info!(store = shown, %server, "connected to the store");
                 (pause, told) = (*RETRY.start(), false);
@@ -148,7 +148,7 @@ enum ConnectError {
     NoMaster(Server),
 }
 
-async fn connect(server: &Server, around: &Surroundings, hints: &Hints) -> Result<Connections, ConnectError> {
+async fn connect(server: &Server, around: &Surroundings, hints: Hints) -> Result<Connections, ConnectError> {
     let client = data_client(&around.url, server)?;
     let base = || {
         AsyncConnectionConfig::new()
@@ -179,7 +179,7 @@ async fn connect(server: &Server, around: &Surroundings, hints: &Hints) -> Resul
     }
     let bulk =
         client.get_multiplexed_async_connection_with_config(&base().set_response_timeout(Some(BULK_CALL))).await?;
-    Ok(Connections { main, bulk, hints: hints.clone() })
+    Ok(Connections { main, bulk, hints })
 }
 
 /// A server that a failover has left behind may still be named, for a moment.
@@ -206,10 +206,14 @@ async fn until_broken(mut connections: Connections) -> String {
             }
             () = tokio::time::sleep(HEARTBEAT) => {}
         }
-        for connection in [&mut connections.main, &mut connections.bulk] {
-            if let Err(error) = cmd("PING").exec_async(connection).await {
-                return error.to_string();
-            }
+        // A name may lead elsewhere by now, and what it led to go on as a replica.
+        match is_master(&mut connections.main).await {
+            Ok(true) => {}
+            Ok(false) => hints.demoted.notify_one(),
+            Err(error) => return error.to_string(),
+        }
+        if let Err(error) = cmd("PING").exec_async(&mut connections.bulk).await {
+            return error.to_string();
         }
     }
 }

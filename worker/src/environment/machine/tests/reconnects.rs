@@ -283,11 +283,31 @@ fn who_writes_again_and_again_is_answered_less_and_less_often() {
         assert_eq!(worker.machine.report().contended, time > 5, "{time}");
     }
     assert!(waits > 2, "it takes its time: {waits}");
+    store.items.extend(tampered());
+    worker.touched(&mut store);
+    worker.hear(&mut store, patch("a", 2));
+    assert!(stored(&store).contains(&("a", 2)), "what LaunchDarkly says does not wait");
     worker.wait(&mut store, Duration::from_mins(1));
-    assert_eq!(stored(&store), [("a", 1)]);
+    assert_eq!(stored(&store), [("a", 2)]);
     worker.wait(&mut store, Duration::from_mins(2));
     assert!(!worker.machine.report().contended, "nobody has written since");
     store.items.extend(tampered());
     worker.touched(&mut store);
-    assert_eq!(stored(&store), [("a", 1)]);
+    assert_eq!(stored(&store), [("a", 2)]);
+    for time in 1..=12 {
+        store.marker = false;
+        worker.touched(&mut store);
+        assert!(worker.machine.report().contended || time <= 5, "the marker, {time}");
+    }
+}
+
+#[test]
+fn a_wrong_type_that_a_new_owner_finds_is_replaced() {
+    let (_gone, mut store) = serving(&[("a", 1), ("b", 1)]);
+    store.damage = Some(Damage::Type);
+    store.items.clear();
+    let mut next = Worker::start(&mut store, granted("w2", 2, Intent::Serve), NOW);
+    next.connect(&mut store, Some("env1"), &[("a", 1), ("b", 1)]);
+    assert_eq!((stored(&store), store.damage), (vec![("a", 1), ("b", 1)], None));
+    assert_eq!((next.state(), next.machine.report().repairs), (GrantState::Synchronized, 0));
 }

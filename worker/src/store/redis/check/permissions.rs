@@ -29,6 +29,8 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, prefix: &str, 
                 } else if error.code() == Some("NOPERM") {
                     refused.push(name);
                 } else {
+                    // What was made until then goes, or expires.
+                    let _ = cmd("UNLINK").arg(&[&renamed, &text, &hash]).exec_async(connection).await;
                     return findings.failed("permissions", format!("{name} under {prefix}: {why}"));
                 }
             }
@@ -59,8 +61,10 @@ fn commands(text: &str, renamed: &str, hash: &str) -> Vec<Cmd> {
         one(&["SET", text, "x", "EX", &seconds]),
         one(&["GET", text]),
         one(&["TYPE", text]),
+        one(&["PTTL", text]),
         one(&["EXISTS", text]),
         one(&["HSET", hash, "field", "value"]),
+        one(&["PERSIST", hash]),
         one(&["EXPIRE", hash, &seconds]),
         one(&["HGET", hash, "field"]),
         one(&["HLEN", hash]),
@@ -70,7 +74,6 @@ fn commands(text: &str, renamed: &str, hash: &str) -> Vec<Cmd> {
         // The digest is the script's.
         one(&["EVALSHA", redis::Script::new(script).get_hash(), "1", text]),
         one(&["RENAME", text, renamed]),
-        one(&["PERSIST", renamed]),
         one(&["UNLINK", renamed, text, hash]),
     ]
 }
