@@ -227,7 +227,7 @@ pub(crate) fn settle_default_store(
             return Ok(());
         }
         let users = remembered.environments.iter().filter(|one| one.spec.store == name).count();
-        let moves = stored.endpoint() != url.endpoint();
+        let moves = !stored.endpoint().meets(&url.endpoint());
         if moves && users > 0 && !settings.replace_default_store {
             bail!(
                 "--redis-url leads to {} but the store \"default\" is {}, and {users} environment(s) use it; \
