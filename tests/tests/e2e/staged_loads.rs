@@ -150,7 +150,7 @@ async fn whatever_comes_between_two_steps_of_a_load_leaves_no_half_of_it() {
         match (between, is_done) {
             (Between::Flush, false) => assert!(found.is_empty() && fence.is_none(), "{told}"),
             (Between::Claim, false) => {
-                assert_eq!((fence.as_deref(), &found), (Some("another"), &claimed), "{told}")
+                assert_eq!((fence.as_deref(), &found), (Some("another"), &claimed), "{told}");
             }
             (Between::Patch | Between::Kill | Between::ScriptFlush, false) => {
                 assert_eq!((fence.as_deref(), &found), (Some("1"), &first), "{told}");
