@@ -3,6 +3,8 @@
 
 // Answers, compared.
 mod evaluation;
+// What PHP's SDK demands of items.
+mod php;
 
 use std::path::Path;
 use std::process::{Command as BlockingCommand, Stdio};
@@ -16,6 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::harness::{require_tool, wait_until, workspace_directory};
 
 pub use evaluation::{AllFlags, CaseResult, Evaluation, EvaluationFixture};
+pub use php::{demands_on_flag, demands_on_segment};
 
 /// One evaluation of all cases, the SDK's initialisation included.
 const ANSWER_BOUND: Duration = Duration::from_mins(1);

@@ -41,6 +41,9 @@ mod readers;
 // The real SDKs on what was written.
 #[path = "e2e/sdks.rs"]
 mod sdks;
+// The SDK for PHP, which is not run.
+#[path = "e2e/php.rs"]
+mod php;
 // What is said to bad input.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
