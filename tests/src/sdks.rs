@@ -32,6 +32,8 @@ pub enum Sdk {
     Node,
     /// `go-server-sdk` v7, with redigo.
     Go,
+    /// `launchdarkly-java-server-sdk`, with Jedis below a store of our own.
+    Java,
 }
 
 /// Where a reader has its flags from.
@@ -55,7 +57,7 @@ pub enum Source {
 
 impl Sdk {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Python, Self::Node, Self::Go];
+    pub const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Go, Self::Java];
 
     /// The name in `tests/sdks/`.
     pub const fn name(self) -> &'static str {
@@ -63,6 +65,7 @@ impl Sdk {
             Self::Python => "python",
             Self::Node => "node",
             Self::Go => "go",
+            Self::Java => "java",
         }
     }
 
@@ -72,11 +75,12 @@ impl Sdk {
     /// # Panics
     /// When it cannot be and `CI=true`.
     pub fn require(self) -> bool {
-        static INSTALLED: [OnceLock<bool>; 3] = [const { OnceLock::new() }; 3];
+        static INSTALLED: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
         let (place, tools): (usize, &[&str]) = match self {
             Self::Python => (0, &["python3"]),
             Self::Node => (1, &["node", "npm"]),
             Self::Go => (2, &["go"]),
+            Self::Java => (3, &["java", "javac", "mvn"]),
         };
         tools.iter().all(|tool| require_tool(tool)) && *INSTALLED[place].get_or_init(|| self.install())
     }
@@ -115,6 +119,13 @@ impl Sdk {
                 command
             }
             Self::Go => Command::new(installed.join("reader")),
+            Self::Java => {
+                let mut command = Command::new("java");
+                let path = format!("{0}/classes:{0}/jars/*", installed.display());
+                // It lives for seconds: what takes long to start is left out.
+                command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &path, "Reader"]);
+                command
+            }
         }
     }
 }
