@@ -98,6 +98,9 @@ mod certificates;
 // Named stores, passwords, certificates.
 #[path = "e2e/stores.rs"]
 mod stores;
+// Real SDKs, on every way to a store.
+#[path = "e2e/sdk_matrix.rs"]
+mod sdk_matrix;
 // Sentinels: the master is another one.
 #[path = "e2e/sentinels.rs"]
 mod sentinels;

@@ -31,7 +31,7 @@ struct Readers {
 
 impl Readers {
     fn start(fleet: &Fleet, sdks: &[Sdk], fixture: &EvaluationFixture) -> Self {
-        let daemon = Source::Daemon { redis_url: fleet.redis.url(), prefix: PREFIX.to_owned() };
+        let daemon = Source::Daemon { redis_url: fleet.redis.url(), prefix: PREFIX.to_owned(), more: Vec::new() };
         let direct = Source::Direct { uri: fleet.simulator.uri(), sdk_key: KEY.to_owned() };
         let start = |source: &Source| -> Vec<SdkReader> {
             sdks.iter().map(|&sdk| SdkReader::start(sdk, source, &fixture.path).unwrap()).collect()
