@@ -62,7 +62,8 @@ clean: ## Remove what was built and installed here
 
 # Each is COMMAND:PACKAGE[+PACKAGE]. A service that comes with a package is not started.
 DEMO_NEEDS := redis-server:redis-server cc:gcc+libc6-dev
-TEST_NEEDS := $(DEMO_NEEDS) python3:python3+python3-venv node:nodejs npm:npm
+TEST_NEEDS := $(DEMO_NEEDS) python3:python3+python3-venv node:nodejs npm:npm \
+	javac:default-jdk-headless mvn:maven openssl:openssl
 
 define install_missing
 is_there() { # Debian's python3 alone cannot make a venv with pip in it

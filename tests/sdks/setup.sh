@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the SDK readers below .tools/sdks at the repository's top: a venv for Python, node_modules for Node,
-# an executable for Go. Without arguments: all three. What is installed already, from the same files, is left alone.
+# an executable for Go, classes and jars for Java. Without arguments: all of them. What is installed already, from the same files, is left alone.
 set -eu
 
 sources=$(cd "$(dirname "$0")" && pwd)
@@ -33,8 +33,18 @@ install_go() {
     (cd "$sources/go" && go build -mod=readonly -trimpath -o "$target/go/reader" .)
 }
 
-for sdk in "${@:-python node go}"; do
-    # The default is one word of three names.
+# Maven is asked here only: the reader runs on what it has copied.
+install_java() {
+    rm -rf "$target/java"
+    mkdir -p "$target/java/classes"
+    mvn --quiet --batch-mode --file "$sources/java/pom.xml" \
+        org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies \
+        "-DoutputDirectory=$target/java/jars"
+    javac -proc:none -cp "$target/java/jars/*" -d "$target/java/classes" "$sources"/java/*.java
+}
+
+for sdk in "${@:-python node go java}"; do
+    # The default is one word of four names.
     for name in $sdk; do
         stamp="$target/$name.installed"
         wanted=$(checksum "$name")

@@ -3,6 +3,10 @@
 
 // Answers, compared.
 mod evaluation;
+// What PHP's SDK demands of items.
+mod php;
+// Ways to a Redis, and which SDK goes them.
+mod topology;
 
 use std::path::Path;
 use std::process::{Command as BlockingCommand, Stdio};
@@ -16,6 +20,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::harness::{require_tool, wait_until, workspace_directory};
 
 pub use evaluation::{AllFlags, CaseResult, Evaluation, EvaluationFixture};
+pub use php::{demands_on_flag, demands_on_segment};
+pub use topology::{Reach, Topology};
 
 /// One evaluation of all cases, the SDK's initialisation included.
 const ANSWER_BOUND: Duration = Duration::from_mins(1);
@@ -29,6 +35,8 @@ pub enum Sdk {
     Node,
     /// `go-server-sdk` v7, with redigo.
     Go,
+    /// `launchdarkly-java-server-sdk`, with Jedis below a store of our own.
+    Java,
 }
 
 /// Where a reader has its flags from.
@@ -36,10 +44,12 @@ pub enum Sdk {
 pub enum Source {
     /// Daemon mode: from Redis alone, without a cache.
     Daemon {
-        /// `redis://HOST:PORT`.
+        /// As Flotilla's own URLs of stores, but for `USER:PASSWORD@` before the host.
         redis_url: String,
         /// The environment's prefix.
         prefix: String,
+        /// More options, as `--tls-ca FILE`; see `tests/sdks/README.md`.
+        more: Vec<String>,
     },
     /// From a LaunchDarkly, as an SDK usually does.
     Direct {
@@ -52,7 +62,7 @@ pub enum Source {
 
 impl Sdk {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Python, Self::Node, Self::Go];
+    pub const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Go, Self::Java];
 
     /// The name in `tests/sdks/`.
     pub const fn name(self) -> &'static str {
@@ -60,7 +70,35 @@ impl Sdk {
             Self::Python => "python",
             Self::Node => "node",
             Self::Go => "go",
+            Self::Java => "java",
         }
+    }
+
+    /// The packages that matter, the SDK first, each with the version that `setup.sh` installs.
+    pub fn packages(self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let (file, names): (_, &[&str]) = match self {
+            Self::Python => ("python/requirements.txt", &["launchdarkly-server-sdk", "redis"]),
+            Self::Node => (
+                "node/package.json",
+                &["@launchdarkly/node-server-sdk", "@launchdarkly/node-server-sdk-redis", "ioredis"],
+            ),
+            Self::Go => (
+                "go/go.mod",
+                &[
+                    "github.com/launchdarkly/go-server-sdk/v7",
+                    "github.com/launchdarkly/go-server-sdk-redis-redigo/v3",
+                    "github.com/gomodule/redigo",
+                ],
+            ),
+            Self::Java => ("java/pom.xml", &["launchdarkly-java-server-sdk", "jedis"]),
+        };
+        let path = workspace_directory().join("tests/sdks").join(file);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let version = |name: &&'static str| {
+            let version = pinned_version(&text, name).with_context(|| format!("{file} does not pin {name}"))?;
+            Ok((*name, version))
+        };
+        names.iter().map(version).collect()
     }
 
     /// Whether tests can read with this SDK: its toolchain is here, and the reader is installed (which happens
@@ -69,11 +107,12 @@ impl Sdk {
     /// # Panics
     /// When it cannot be and `CI=true`.
     pub fn require(self) -> bool {
-        static INSTALLED: [OnceLock<bool>; 3] = [const { OnceLock::new() }; 3];
+        static INSTALLED: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
         let (place, tools): (usize, &[&str]) = match self {
             Self::Python => (0, &["python3"]),
             Self::Node => (1, &["node", "npm"]),
             Self::Go => (2, &["go"]),
+            Self::Java => (3, &["java", "javac", "mvn"]),
         };
         tools.iter().all(|tool| require_tool(tool)) && *INSTALLED[place].get_or_init(|| self.install())
     }
@@ -112,8 +151,29 @@ impl Sdk {
                 command
             }
             Self::Go => Command::new(installed.join("reader")),
+            Self::Java => {
+                let mut command = Command::new("java");
+                let path = format!("{0}/classes:{0}/jars/*", installed.display());
+                // It lives for seconds: what takes long to start is left out.
+                command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &path, "Reader"]);
+                command
+            }
         }
     }
+}
+
+/// The version that stands first behind a package's whole name, in any of the formats that are used here.
+fn pinned_version(text: &str, name: &str) -> Option<String> {
+    let is_of_name = |found: char| found.is_ascii_alphanumeric() || "-_/@".contains(found);
+    text.match_indices(name).find_map(|(start, _)| {
+        let (before, after) = (&text[..start], &text[start + name.len()..]);
+        if before.ends_with(is_of_name) || after.starts_with(is_of_name) {
+            return None;
+        }
+        let version = &after[after.find(|found: char| found.is_ascii_digit())?..];
+        let end = version.find(|found: char| !found.is_ascii_alphanumeric() && found != '.');
+        Some(version[..end.unwrap_or(version.len())].to_owned())
+    })
 }
 
 /// A running reader. It ends when this is dropped.
@@ -133,8 +193,8 @@ impl SdkReader {
         let log = tempfile::NamedTempFile::new().context("cannot make a file for the reader's log")?;
         let mut command = sdk.command();
         match source {
-            Source::Daemon { redis_url, prefix } => {
-                command.args(["--mode", "daemon", "--redis-url", redis_url, "--prefix", prefix]);
+            Source::Daemon { redis_url, prefix, more } => {
+                command.args(["--mode", "daemon", "--redis-url", redis_url, "--prefix", prefix]).args(more);
             }
             Source::Direct { uri, sdk_key } => {
                 command.args(["--mode", "direct", "--base", uri, "--stream", uri, "--sdk-key", sdk_key]);

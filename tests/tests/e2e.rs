@@ -41,6 +41,9 @@ mod readers;
 // The real SDKs on what was written.
 #[path = "e2e/sdks.rs"]
 mod sdks;
+// The SDK for PHP, which is not run.
+#[path = "e2e/php.rs"]
+mod php;
 // What is said to bad input.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
@@ -95,6 +98,9 @@ mod certificates;
 // Named stores, passwords, certificates.
 #[path = "e2e/stores.rs"]
 mod stores;
+// Real SDKs, on every way to a store.
+#[path = "e2e/sdk_matrix.rs"]
+mod sdk_matrix;
 // Sentinels: the master is another one.
 #[path = "e2e/sentinels.rs"]
 mod sentinels;

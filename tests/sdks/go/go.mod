@@ -3,13 +3,13 @@ module flotilla-sdk-reader
 go 1.24.0
 
 require (
+	github.com/gomodule/redigo v1.8.2
 	github.com/launchdarkly/go-sdk-common/v3 v3.5.0
 	github.com/launchdarkly/go-server-sdk-redis-redigo/v3 v3.0.0
 	github.com/launchdarkly/go-server-sdk/v7 v7.14.6
 )
 
 require (
-	github.com/gomodule/redigo v1.8.2 // indirect
 	github.com/google/uuid v1.1.1 // indirect
 	github.com/gregjones/httpcache v0.0.0-20171119193500-2bcd89a1743f // indirect
 	github.com/josharian/intern v1.0.0 // indirect

@@ -13,7 +13,6 @@ import (
 	"github.com/launchdarkly/go-sdk-common/v3/ldcontext"
 	"github.com/launchdarkly/go-sdk-common/v3/ldreason"
 	"github.com/launchdarkly/go-sdk-common/v3/ldvalue"
-	ldredis "github.com/launchdarkly/go-server-sdk-redis-redigo/v3"
 	ld "github.com/launchdarkly/go-server-sdk/v7"
 	"github.com/launchdarkly/go-server-sdk/v7/interfaces"
 	"github.com/launchdarkly/go-server-sdk/v7/ldcomponents"
@@ -51,6 +50,8 @@ type evaluation struct {
 
 type options struct {
 	mode, redisURL, prefix, base, stream, sdkKey, cases string
+	tls                                                 tlsFiles
+	sentinelPassword                                    string
 	interactive                                         bool
 }
 
@@ -59,6 +60,10 @@ func parseOptions() options {
 	flag.StringVar(&o.mode, "mode", "", "daemon or direct")
 	flag.StringVar(&o.redisURL, "redis-url", "", "")
 	flag.StringVar(&o.prefix, "prefix", "", "")
+	flag.StringVar(&o.tls.ca, "tls-ca", "", "")
+	flag.StringVar(&o.tls.cert, "tls-cert", "", "")
+	flag.StringVar(&o.tls.key, "tls-key", "", "")
+	flag.StringVar(&o.sentinelPassword, "sentinel-password", "", "")
 	flag.StringVar(&o.base, "base", "", "")
 	flag.StringVar(&o.stream, "stream", "", "")
 	flag.StringVar(&o.sdkKey, "sdk-key", "sdk-reader", "")
@@ -71,7 +76,7 @@ func parseOptions() options {
 func makeClient(o options) *ld.LDClient {
 	config := ld.Config{Events: ldcomponents.NoEvents(), DiagnosticOptOut: true}
 	if o.mode == "daemon" {
-		store := ldredis.DataStore().URL(o.redisURL).Prefix(o.prefix)
+		store := dataStore(o).Prefix(o.prefix)
 		config.DataStore = ldcomponents.PersistentDataStore(store).NoCaching()
 		config.DataSource = ldcomponents.ExternalUpdatesOnly()
 	} else {

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 
 import { basicLogger, init } from '@launchdarkly/node-server-sdk';
 import redisIntegration from '@launchdarkly/node-server-sdk-redis';
+import { Cluster, Redis } from 'ioredis';
 
 const INITIALIZATION_SECONDS = 10;
 
@@ -14,6 +15,10 @@ const { values: options } = parseArgs({
     mode: { type: 'string' },
     'redis-url': { type: 'string' },
     prefix: { type: 'string' },
+    'tls-ca': { type: 'string' },
+    'tls-cert': { type: 'string' },
+    'tls-key': { type: 'string' },
+    'sentinel-password': { type: 'string' },
     base: { type: 'string' },
     stream: { type: 'string' },
     'sdk-key': { type: 'string', default: 'sdk-reader' },
@@ -22,6 +27,40 @@ const { values: options } = parseArgs({
   },
 });
 
+function addresses(url) {
+  return url.host.split(',').map((address) => {
+    const [host, port] = address.split(':');
+    return { host, port: Number(port) };
+  });
+}
+
+function tls() {
+  const [ca, cert, key] = ['tls-ca', 'tls-cert', 'tls-key'].map((name) => options[name] && readFileSync(options[name]));
+  return { ca, cert, key };
+}
+
+// What the store is given: options for a client that it makes, or a client.
+function redisClient() {
+  const [, scheme, host, path] = /^(.+?):\/\/([^/]*)(.*)$/.exec(options['redis-url']);
+  const url = { host: host.replace(/^.*@/, ''), path };
+  const [username, password] = host.includes('@') ? host.replace(/@.*$/, '').split(':') : [];
+  switch (scheme) {
+    case 'redis':
+    case 'rediss':
+      return { redisOpts: { ...addresses(url)[0], username, password, tls: scheme === 'rediss' ? tls() : undefined } };
+    case 'redis+unix':
+      return { redisOpts: { path } };
+    case 'redis+sentinel': {
+      const sentinelPassword = options['sentinel-password'];
+      return { client: new Redis({ sentinels: addresses(url), name: path.slice(1), sentinelPassword }) };
+    }
+    case 'redis+cluster':
+      return { client: new Cluster(addresses(url)) };
+    default:
+      throw new Error(`not a URL of Redis: ${options['redis-url']}`);
+  }
+}
+
 function makeClient() {
   const config = {
     sendEvents: false,
@@ -29,10 +68,9 @@ function makeClient() {
     logger: basicLogger({ level: 'warn', destination: (line) => process.stderr.write(`${line}\n`) }),
   };
   if (options.mode === 'daemon') {
-    const url = new URL(options['redis-url']);
     config.useLdd = true;
     config.featureStore = redisIntegration.RedisFeatureStore({
-      redisOpts: { host: url.hostname, port: Number(url.port || 6379) },
+      ...redisClient(),
       prefix: options.prefix,
       cacheTTL: 0,
     });

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+from urllib.parse import urlencode
 
 import ldclient
 from ldclient.config import Config
@@ -18,6 +19,9 @@ def options():
     parser.add_argument("--mode", choices=["daemon", "direct"], required=True)
     parser.add_argument("--redis-url")
     parser.add_argument("--prefix")
+    parser.add_argument("--tls-ca")
+    parser.add_argument("--tls-cert")
+    parser.add_argument("--tls-key")
     parser.add_argument("--base")
     parser.add_argument("--stream")
     parser.add_argument("--sdk-key", default="sdk-reader")
@@ -26,11 +30,20 @@ def options():
     return parser.parse_args()
 
 
+def redis_url_of(chosen):
+    """In redis-py's words: its URLs name sockets and the files of TLS otherwise."""
+    if chosen.redis_url.startswith("redis+unix://"):
+        return chosen.redis_url.removeprefix("redis+")
+    files = {"ssl_ca_certs": chosen.tls_ca, "ssl_certfile": chosen.tls_cert, "ssl_keyfile": chosen.tls_key}
+    query = urlencode({name: file for name, file in files.items() if file})
+    return f"{chosen.redis_url}?{query}" if query else chosen.redis_url
+
+
 def client_of(chosen):
     quiet = {"send_events": False, "diagnostic_opt_out": True}
     if chosen.mode == "daemon":
         store = Redis.new_feature_store(
-            url=chosen.redis_url, prefix=chosen.prefix, caching=CacheConfig.disabled()
+            url=redis_url_of(chosen), prefix=chosen.prefix, caching=CacheConfig.disabled()
         )
         config = Config(chosen.sdk_key, feature_store=store, use_ldd=True, **quiet)
     else:
