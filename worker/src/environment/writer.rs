@@ -393,14 +393,10 @@ impl Writer {
         let Some(data) = data.filter(|_| self.held_back().is_none()) else { return Decision::Wait(self.look_at) };
         if self.content == Content::Unknown {
             // Under one claim foreign fields may come again and again: the comparisons keep their distance then.
-            let pause = self.compare_pause();
+            // What somebody else did can wait, what LaunchDarkly says cannot.
+            let pause = if self.dirty.is_empty() { self.compare_pause() } else { COMPARE_AGAIN };
             let earliest = self.compared_at.filter(|_| self.was_in_line).map(|at| at.after(pause));
             if let Some(at) = earliest.filter(|at| now < *at) {
-                // What somebody else did can wait; what LaunchDarkly says cannot.
-                if !self.dirty.is_empty() {
-                    let carried = std::mem::take(&mut self.dirty);
-                    return self.write(carried, Some(data));
-                }
                 return Decision::Wait(self.look_at.into_iter().chain([at]).min());
             }
             // Whatever differs now, the comparison finds; what changes from here on becomes dirty by itself.

@@ -286,6 +286,7 @@ fn who_writes_again_and_again_is_answered_less_and_less_often() {
     store.items.extend(tampered());
     worker.touched(&mut store);
     worker.hear(&mut store, patch("a", 2));
+    worker.wait(&mut store, Duration::from_secs(1));
     assert!(stored(&store).contains(&("a", 2)), "what LaunchDarkly says does not wait");
     worker.wait(&mut store, Duration::from_mins(1));
     assert_eq!(stored(&store), [("a", 2)]);
