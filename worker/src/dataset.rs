@@ -192,8 +192,9 @@ impl Dataset {
         for item in payload.items().filter(|item| !item.deleted) {
             present[item.kind as usize].insert(item.key);
             let collection = self.of_mut(item.kind);
-            let is_deleted = collection.deleted.get(item.key).is_some_and(|deleted| item.version <= *deleted);
-            if is_deleted && authority == Authority::OfSecondConnection {
+            if authority == Authority::OfSecondConnection
+                && collection.deleted.get(item.key).is_some_and(|deleted| item.version <= *deleted)
+            {
                 continue;
             }
             if collection.doubt(item.key, Sent::Live(item.version), authority, now) == Kept::No {
@@ -215,7 +216,7 @@ impl Dataset {
             let deleted = &deleted[kind as usize];
             let collection = self.of_mut(kind);
             for key in gone {
-                let sent = deleted.get(&*key).map_or(Sent::Nothing, |version| Sent::Deleted(*version));
+                let sent = Sent::of_gone(deleted.get(&*key));
                 if is_held_back && collection.hold_back(&key, sent, now) == Kept::Yes {
                     continue;
                 }

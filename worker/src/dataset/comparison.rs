@@ -66,24 +66,25 @@ impl<'a> Comparison<'a> {
             let is_equal = **body == *value;
             self.equal[kind as usize][at] = is_equal;
             if !is_equal && self.evidence != Evidence::Nothing {
+                // Only texts of a higher version than ours are kept, so that a comparison is as large as what may be newer.
                 let ours = live_version(kind, key, body);
-                self.keep(ItemId { kind, key: Arc::clone(key) }, value, ours);
+                let newer = live_version(kind, key, value).filter(|stored| ours.is_none_or(|ours| *stored > ours));
+                self.keep(ItemId { kind, key: Arc::clone(key) }, value, newer);
             }
             return;
         }
         // A field that is not UTF-8 is no key of LaunchDarkly's; it is left alone, as no reader asks for it by name.
         let Ok(key) = std::str::from_utf8(field) else { return };
         let id = ItemId { kind, key: key.into() };
+        let version = live_version(id.kind, &id.key, value);
         if self.evidence == Evidence::NewerOrForeign {
-            self.keep(id.clone(), value, None);
+            self.keep(id.clone(), value, version);
         }
-        let is_item = live_version(id.kind, &id.key, value).is_some();
-        self.foreign.insert(id, is_item);
+        self.foreign.insert(id, version.is_some());
     }
 
-    /// Only texts of a higher version than ours are kept, so that a comparison is as large as what may be newer.
-    fn keep(&mut self, id: ItemId, value: &[u8], ours: Option<u64>) {
-        let version = live_version(id.kind, &id.key, value).filter(|stored| ours.is_none_or(|ours| *stored > ours));
+    /// Keeps a text of this version; `None`: it is not to be kept.
+    fn keep(&mut self, id: ItemId, value: &[u8], version: Option<u64>) {
         self.stored.extend(version.map(|version| StoredText { id, version, body: value.into() }));
     }
 

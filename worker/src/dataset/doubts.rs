@@ -82,6 +82,11 @@ pub(super) enum Kept {
 }
 
 impl Sent {
+    /// Of an item that is not in a payload alive, whose deletion it may tell.
+    pub(super) fn of_gone(deleted: Option<&u64>) -> Self {
+        deleted.map_or(Self::Nothing, |version| Self::Deleted(*version))
+    }
+
     fn version(self) -> Option<u64> {
         match self {
             Self::Live(version) | Self::Deleted(version) => Some(version),
@@ -220,13 +225,8 @@ impl Dataset {
             return None;
         }
         let sent = collection.items.get(&key).map_or(Sent::Nothing, |held| Sent::Live(held.version));
-        let doubt = collection.doubts.get(&key).copied().unwrap_or(Doubt {
-            sent,
-            since: now,
-            guarded: false,
-            adopted: true,
-        });
-        let doubt = Doubt { adopted: true, ..doubt };
+        let begun = Doubt { sent, since: now, guarded: false, adopted: true };
+        let doubt = collection.doubts.get(&key).map_or(begun, |known| Doubt { adopted: true, ..*known });
         let key = collection.shared_key(&key);
         collection.put(Arc::clone(&key), Held { version, body, since: now });
         collection.doubts.insert(Arc::clone(&key), doubt);
@@ -260,7 +260,7 @@ impl Dataset {
                 }
             }
             for key in undecided {
-                let sent = deleted.get(&*key).map_or(Sent::Nothing, |version| Sent::Deleted(*version));
+                let sent = Sent::of_gone(deleted.get(&*key));
                 if collection.is_settled_by(&key, sent, now) {
                     collection.take_back(Arc::clone(&key), sent);
                     changed.push(ItemId { kind, key });
