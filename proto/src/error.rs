@@ -77,7 +77,7 @@ reasons! {
     WorkerConnected = "WORKER_CONNECTED" => FailedPrecondition,
     /// LaunchDarkly refused the key.
     KeyRejected = "KEY_REJECTED" => FailedPrecondition,
-    /// The worker cannot reach the store.
+    /// The worker cannot use the store.
     StoreUnavailable = "STORE_UNAVAILABLE" => Unavailable,
     /// The worker cannot reach LaunchDarkly.
     UpstreamUnavailable = "UPSTREAM_UNAVAILABLE" => Unavailable,

@@ -179,6 +179,8 @@ pub struct EnvironmentReport {
     pub last_event_time: Option<Timestamp>,
     /// When the last byte was received.
     pub last_byte_time: Option<Timestamp>,
+    /// When the last heartbeat comment was received.
+    pub last_heartbeat_time: Option<Timestamp>,
     /// When the store last acknowledged a write.
     pub last_write_time: Option<Timestamp>,
     /// The last error.
@@ -203,6 +205,8 @@ pub struct EnvironmentReport {
     pub repair_reason: String,
     /// Somebody else keeps changing what is stored.
     pub contended: bool,
+    /// Why the store does not tell of foreign writes; empty: it does, or it has not been asked yet.
+    pub untracked: String,
 }
 
 impl EnvironmentReport {
@@ -230,6 +234,7 @@ impl EnvironmentReport {
             bytes: _,
             last_event_time: _,
             last_byte_time: _,
+            last_heartbeat_time: _,
             last_write_time: _,
             last_error,
             source_error,
@@ -242,6 +247,7 @@ impl EnvironmentReport {
             payload_held,
             repair_reason,
             contended,
+            untracked,
         } = self;
         let is_same = *environment == other.environment
             && *uid == other.uid
@@ -261,7 +267,8 @@ impl EnvironmentReport {
             && *doubted_items == other.doubted_items
             && *payload_held == other.payload_held
             && *repair_reason == other.repair_reason
-            && *contended == other.contended;
+            && *contended == other.contended
+            && *untracked == other.untracked;
         !is_same
     }
 }
@@ -334,6 +341,7 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             bytes: report.bytes,
             last_event_time: time(report.last_event_time),
             last_byte_time: time(report.last_byte_time),
+            last_heartbeat_time: time(report.last_heartbeat_time),
             last_write_time: time(report.last_write_time),
             last_error: report.last_error.as_ref().map(Into::into),
             source_error: report.source_error.as_ref().map(Into::into),
@@ -347,6 +355,7 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             payload_held: report.payload_held.clone(),
             repair_reason: report.repair_reason.clone(),
             contended: report.contended,
+            untracked: report.untracked.clone(),
         }
     }
 }
@@ -377,6 +386,7 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             bytes: message.bytes,
             last_event_time: time(&message.last_event_time),
             last_byte_time: time(&message.last_byte_time),
+            last_heartbeat_time: time(&message.last_heartbeat_time),
             last_write_time: time(&message.last_write_time),
             last_error: message.last_error.as_ref().and_then(LastError::from_proto),
             source_error: message.source_error.as_ref().and_then(LastError::from_proto),
@@ -389,6 +399,7 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             payload_held: message.payload_held.clone(),
             repair_reason: message.repair_reason.clone(),
             contended: message.contended,
+            untracked: message.untracked.clone(),
         })
     }
 }

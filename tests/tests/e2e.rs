@@ -92,6 +92,12 @@ mod store_loss;
 // Redis answers, and does not do what it is asked.
 #[path = "e2e/redis_faults.rs"]
 mod redis_faults;
+// Stores that do not tell who else changes their keys.
+#[path = "e2e/untracked.rs"]
+mod untracked;
+// When something was last heard, and how long changes are on their way.
+#[path = "e2e/freshness.rs"]
+mod freshness;
 // A certificate authority.
 #[path = "e2e/certificates.rs"]
 mod certificates;

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use self::completion::{Format, complete};
 use crate::launchdarkly::event::parse_poll;
-use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure, shortened};
+use crate::source::{FullPayload, NobodyListens, SourceEvent, SourceEvents, SourceFailure, shortened};
 
 /// The file's metadata is looked at this often, whatever the watch says.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,8 +92,6 @@ enum Told {
     Failed(SourceFailure),
 }
 
-struct NobodyListens;
-
 struct FileSource {
     events: SourceEvents,
     /// Of the content that was last read, good or bad.
@@ -154,7 +152,7 @@ impl FileSource {
     }
 
     async fn send(&self, event: SourceEvent) -> Result<(), NobodyListens> {
-        self.events.send(event).await.map_err(|_| NobodyListens)
+        self.events.send(event).await
     }
 }
 

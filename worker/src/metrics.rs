@@ -78,6 +78,7 @@ pub struct Metrics {
     last_event: EnvironmentGauge,
     rejected: EnvironmentGauge,
     doubted: EnvironmentGauge,
+    untracked: EnvironmentGauge,
     propagation: Histogram,
     store_writes: Family<WriteLabels, Counter>,
     fenced_writes: Counter,
@@ -99,6 +100,7 @@ impl Metrics {
             last_event: Family::default(),
             rejected: Family::default(),
             doubted: Family::default(),
+            untracked: Family::default(),
             // From half a millisecond to 16 s, doubling.
             propagation: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
             store_writes: Family::default(),
@@ -128,6 +130,11 @@ impl Metrics {
                 "flotilla_environment_items_in_doubt",
                 "Items that stay although a payload takes them back, until another one decides",
                 &self.doubted,
+            ),
+            (
+                "flotilla_environment_store_untracked",
+                "1 where the store does not tell who else changes the environment's keys, so that it is found later; else 0",
+                &self.untracked,
             ),
         ] {
             registry.register_collector(Box::new(Described { name, help, gauge: gauge.clone() }));
@@ -181,7 +188,7 @@ impl Metrics {
 
     /// The environment is no longer owned here.
     pub fn environment_removed(&self, environment: &EnvironmentName) {
-        for gauge in [&self.last_event, &self.rejected, &self.doubted] {
+        for gauge in [&self.last_event, &self.rejected, &self.doubted, &self.untracked] {
             gauge.remove(&EnvironmentLabel::new(environment));
         }
     }
@@ -190,6 +197,12 @@ impl Metrics {
     pub fn items(&self, environment: &EnvironmentName, rejected: u32, doubted: u32) {
         self.rejected.get_or_create(&EnvironmentLabel::new(environment)).set(rejected.into());
         self.doubted.get_or_create(&EnvironmentLabel::new(environment)).set(doubted.into());
+    }
+
+    /// Why the environment's store does not tell who else changes its keys; empty: it does.
+    pub fn store_untracked(&self, environment: &EnvironmentName, why: &str) {
+        let untracked = if why.is_empty() { 0.0 } else { 1.0 };
+        self.untracked.get_or_create(&EnvironmentLabel::new(environment)).set(untracked);
     }
 
     /// From the receipt of an event to the store's acknowledgement.
@@ -237,6 +250,7 @@ mod tests {
             "# TYPE flotilla_environment_last_event_timestamp_seconds gauge",
             "# TYPE flotilla_environment_items_rejected gauge",
             "# TYPE flotilla_environment_items_in_doubt gauge",
+            "# TYPE flotilla_environment_store_untracked gauge",
             "flotilla_propagation_seconds_count 0",
             "flotilla_store_writes_total{op=\"load\",result=\"ok\"} 0",
             "flotilla_fenced_writes_total 0",

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -149,7 +149,9 @@ pub enum SourceEvent {
     Delete { kind: Kind, key: Box<str>, version: u64 },
     /// One item of a patch must not reach the store.
     Rejected(RejectedItem),
-    /// Bytes arrived that carry no data (a heartbeat comment): the stream is alive.
+    /// A comment arrived, which LaunchDarkly sends so that a quiet stream can be told from a dead one.
+    Heartbeat,
+    /// An event arrived that means nothing here: the stream is alive.
     Alive,
     /// The connection is gone; the next attempt follows by itself after `retry_in`.
     Interrupted { failure: SourceFailure, retry_in: Duration },
@@ -192,7 +194,47 @@ impl Drop for SourceHandle {
 }
 
 /// How many events may wait between a source and its environment.
-pub const EVENT_QUEUE: usize = 16;
+const EVENT_QUEUE: usize = 16;
+
+/// An event, and when its last byte was received.
+#[derive(Debug)]
+pub struct Received {
+    /// The event.
+    pub event: SourceEvent,
+    /// For how long it has been known; only to be measured with.
+    pub at: Instant,
+}
+
+/// The environment is gone, so the source ends too.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("nobody listens to the source any more")]
+pub struct NobodyListens;
 
 /// The sending end that a source is given.
-pub type SourceEvents = mpsc::Sender<SourceEvent>;
+#[derive(Debug, Clone)]
+pub struct SourceEvents(mpsc::Sender<Received>);
+
+/// The two ends between a source and its environment. When too many events wait, the source waits.
+pub fn source_events() -> (SourceEvents, mpsc::Receiver<Received>) {
+    let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+    (SourceEvents(sender), receiver)
+}
+
+impl SourceEvents {
+    /// Tells an event that is known only now.
+    pub async fn send(&self, event: SourceEvent) -> Result<(), NobodyListens> {
+        #[expect(clippy::disallowed_methods, reason = "measures the time from an event to its write")]
+        let at = Instant::now();
+        self.send_received(event, at).await
+    }
+
+    /// Tells an event whose last byte was received at that time.
+    pub async fn send_received(&self, event: SourceEvent, at: Instant) -> Result<(), NobodyListens> {
+        self.0.send(Received { event, at }).await.map_err(|_| NobodyListens)
+    }
+
+    /// Whether nobody listens any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}

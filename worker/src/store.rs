@@ -93,6 +93,8 @@ pub struct Look {
     pub segments: u64,
     /// What is wrong with the keys, if something is.
     pub damage: Option<Damage>,
+    /// Why the store does not tell at once who else changes the keys; `None`: it does.
+    pub untracked: Option<Arc<str>>,
 }
 
 /// What somebody else may have done to keys as a whole.

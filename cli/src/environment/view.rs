@@ -166,6 +166,7 @@ pub(crate) fn status(environment: &Environment, now: Timestamp) -> String {
         ("Data", data(&status)),
         ("Last event", ago(now, status.last_event_time.as_ref())),
         ("Last byte", ago(now, status.last_byte_time.as_ref())),
+        ("Last heartbeat", ago(now, status.last_heartbeat_time.as_ref())),
         ("Last write", ago(now, status.last_write_time.as_ref())),
     ];
     if let Some(error) = &status.last_error {

@@ -376,14 +376,24 @@ fn store_available(environment: &Environment, holder: Holder) -> Finding {
     let kind = "StoreAvailable";
     let report = standing(environment, holder);
     match report.and_then(|report| report.store_available) {
-        Some(true) => finding(kind, ConditionStatus::True, "Available", "the store answers"),
+        Some(true) => match report.map(|report| report.untracked.as_str()).filter(|why| !why.is_empty()) {
+            None => finding(kind, ConditionStatus::True, "Available", "the store answers"),
+            Some(why) => finding(
+                kind,
+                ConditionStatus::True,
+                "Untracked",
+                format!(
+                    "the store answers, but does not tell who else changes its keys, so that is found later, within minutes: {why}"
+                ),
+            ),
+        },
         Some(false) => {
             let why = report
                 .and_then(|report| report.last_error.as_ref())
                 .filter(|error| error.kind == ErrorKind::Store)
                 .map(|error| format!(": {}", error.message))
                 .unwrap_or_default();
-            finding(kind, ConditionStatus::False, "Unavailable", format!("the worker cannot reach the store{why}"))
+            finding(kind, ConditionStatus::False, "Unavailable", format!("the worker cannot use the store{why}"))
         }
         None => finding(
             kind,

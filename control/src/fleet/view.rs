@@ -202,6 +202,7 @@ impl Fleet {
             bytes: report.map(|report| report.bytes),
             last_event_time: time(report.and_then(|report| report.last_event_time)),
             last_byte_time: time(report.and_then(|report| report.last_byte_time)),
+            last_heartbeat_time: time(report.and_then(|report| report.last_heartbeat_time)),
             last_write_time: time(report.and_then(|report| report.last_write_time)),
             last_error: report.and_then(|report| report.last_error.as_ref()).map(Into::into),
         }
@@ -212,7 +213,8 @@ impl Fleet {
         let mut shown = self.show(environment);
         if let Some(status) = &mut shown.status {
             (status.flags, status.segments, status.bytes) = (None, None, None);
-            (status.last_event_time, status.last_byte_time, status.last_write_time) = (None, None, None);
+            (status.last_event_time, status.last_byte_time) = (None, None);
+            (status.last_heartbeat_time, status.last_write_time) = (None, None);
             if let Some(error) = &mut status.last_error {
                 error.time = None;
             }

@@ -262,7 +262,7 @@ async fn redis_that_cannot_be_reached() {
     .await;
     assert_eq!(status["initialization"], "unknown", "nobody could look: {status}");
     let message = condition(&status, "StoreAvailable").unwrap()["message"].as_str().unwrap();
-    assert!(message.contains("cannot reach the store") && message.contains("refused"), "{message}");
+    assert!(message.contains("cannot use the store") && message.contains("refused"), "{message}");
     let late = fleet.cli(&["env", "wait", "spree", "--for", "current", "--timeout", "300ms"]).await.unwrap();
     assert_refused("wait", &late, 124, &["environment/spree", "StoreAvailable"]);
     let items = fleet.cli(&["data", "list", "spree"]).await.unwrap();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use flotilla_worker::dataset::ItemId;
 use flotilla_worker::launchdarkly::{LaunchDarklySettings, SourceSettings, Sources};
 use flotilla_worker::source::{
-    FullPayload, ItemSpan, Kind, SourceEvent, SourceEvents, SourceFailure, SourceHandle,
+    FullPayload, ItemSpan, Kind, NobodyListens, SourceEvent, SourceEvents, SourceFailure, SourceHandle,
 };
 use futures_util::future::BoxFuture;
 
@@ -243,9 +243,7 @@ impl Sources for WorkerSources {
     }
 }
 
-type Gone = tokio::sync::mpsc::error::SendError<SourceEvent>;
-
-async fn run(here: &WorkerSources, key: &str, events: &SourceEvents) -> Result<(), Gone> {
+async fn run(here: &WorkerSources, key: &str, events: &SourceEvents) -> Result<(), NobodyListens> {
     let mut delay = 200;
     loop {
         if let Some(followed) = connect(here, key, events, &mut delay).await? {
@@ -276,7 +274,7 @@ async fn connect(
     key: &str,
     events: &SourceEvents,
     delay: &mut u64,
-) -> Result<Option<Followed>, Gone> {
+) -> Result<Option<Followed>, NobodyListens> {
     let latency = here.world.lock().unwrap().dice.of(2..40);
     tokio::time::sleep(Duration::from_millis(latency)).await;
     let link = here.world.lock().unwrap().links[here.worker].source;
@@ -307,7 +305,7 @@ async fn follow(
     key: &str,
     events: &SourceEvents,
     mut followed: Followed,
-) -> Result<(), Gone> {
+) -> Result<(), NobodyListens> {
     loop {
         tokio::time::sleep(LOOK).await;
         let news = {

@@ -14,15 +14,14 @@ use uuid::Uuid;
 
 use super::log::log_changes;
 use super::machine::{Action, Machine};
+use super::propagation::Propagation;
 use super::questions::{SnapshotRequests, Subject, answer};
 use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
 use crate::dataset::Snapshot;
 use crate::launchdarkly::{self, Delivery, LaunchDarklySettings, SourceSettings};
-use crate::source::{EVENT_QUEUE, SourceEvent, SourceFailure, SourceHandle};
+use crate::source::{Received, SourceEvent, SourceFailure, SourceHandle, source_events};
 use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
 
-/// How often the store is looked at although nothing happened; each environment adds up to a half, to spread them.
-const CHECK: Duration = Duration::from_mins(1);
 /// How often counters and times are told when nothing else changed.
 const REPORT: Duration = Duration::from_secs(1);
 /// Pause before a source that ended unexpectedly is started again.
@@ -36,9 +35,9 @@ struct Task {
     machine: Machine,
     store: Arc<dyn FlagStore>,
     news: watch::Receiver<StoreNews>,
-    source: Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>,
+    source: Option<(SourceHandle, mpsc::Receiver<Received>)>,
     /// Gone after its first payload, or failure.
-    second_source: Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>,
+    second_source: Option<(SourceHandle, mpsc::Receiver<Received>)>,
     operation: Option<(&'static str, BoxFuture<'static, Outcome>)>,
     questions: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Some questions are also about what is held, at a moment that they choose.
@@ -47,8 +46,9 @@ struct Task {
     wake: Option<Timestamp>,
     restart_source_at: Option<Timestamp>,
     next_check: Timestamp,
-    /// When the oldest change that is not written was received.
-    behind_since: Option<Instant>,
+    /// By how much the pause between two paced looks is longer, up to a half, so that environments do not look all at once.
+    spread: f64,
+    propagation: Propagation,
     /// The source has a connection.
     is_connected: bool,
     /// Why the source was interrupted, as it was logged last.
@@ -76,7 +76,8 @@ pub(super) fn prepare(
     let name = assignment.environment.clone();
     let (machine, actions) = Machine::new(now, identity, assignment, control, first_write_number);
     let instance_id = context.chance.uuid();
-    let spread = CHECK.mul_f64(f64::from(instance_id.as_bytes()[0]) / 512.0);
+    let spread = f64::from(instance_id.as_bytes()[0]) / 512.0;
+    let next_check = now.after(machine.check_pause().mul_f64(1.0 + spread));
     let task = Task {
         name,
         context,
@@ -91,8 +92,9 @@ pub(super) fn prepare(
         updates,
         wake: None,
         restart_source_at: None,
-        next_check: now.after(CHECK + spread),
-        behind_since: None,
+        next_check,
+        spread,
+        propagation: Propagation::default(),
         is_connected: false,
         told_failure: None,
         told: None,
@@ -106,8 +108,8 @@ pub(super) fn prepare(
 /// What happened next.
 enum Happened {
     Input(Option<EnvironmentInput>),
-    Source(Option<SourceEvent>),
-    SecondSource(Option<SourceEvent>),
+    Source(Option<Received>),
+    SecondSource(Option<Received>),
     Operation(Outcome),
     News,
     Question,
@@ -123,9 +125,11 @@ impl Task {
             let actions = match self.next(&mut inputs).await {
                 Happened::Input(None) => return self.end().await,
                 Happened::Input(Some(input)) => self.take_input(input),
-                Happened::Source(Some(event)) => self.take_event(event),
+                Happened::Source(Some(Received { event, at })) => self.take_event(event, at),
                 Happened::Source(None) => self.source_gone(),
-                Happened::SecondSource(event) => self.take_second_opinion(event),
+                Happened::SecondSource(received) => {
+                    self.take_second_opinion(received.map(|received| received.event))
+                }
                 Happened::Operation(outcome) => self.take_outcome(outcome),
                 Happened::News => {
                     let news = *self.news.borrow_and_update();
@@ -183,11 +187,15 @@ impl Task {
             self.start_source();
         }
         if self.next_check <= now {
-            self.next_check = now.after(CHECK);
+            self.next_check = self.check_due(now);
             self.machine.check_store(now)
         } else {
             self.machine.woken(now)
         }
+    }
+
+    fn check_due(&self, now: Timestamp) -> Timestamp {
+        now.after(self.machine.check_pause().mul_f64(1.0 + self.spread))
     }
 
     fn take_input(&mut self, input: EnvironmentInput) -> Vec<Action> {
@@ -238,10 +246,11 @@ impl Task {
         self.source = None;
         self.restart_source_at = Some(self.now().after(RESTART));
         let failure = SourceFailure::Network { message: "the source ended unexpectedly".to_owned() };
-        self.take_event(SourceEvent::Interrupted { failure, retry_in: RESTART })
+        self.interrupted(&failure, RESTART);
+        self.machine.source_event(self.now(), SourceEvent::Interrupted { failure, retry_in: RESTART })
     }
 
-    fn take_event(&mut self, event: SourceEvent) -> Vec<Action> {
+    fn take_event(&mut self, event: SourceEvent, received: Instant) -> Vec<Action> {
         let now = self.now();
         match &event {
             SourceEvent::Connected { .. } => {
@@ -249,18 +258,7 @@ impl Task {
                 self.told_failure = None;
                 self.context.metrics.upstream_connect("ok");
             }
-            SourceEvent::Interrupted { failure, retry_in } => {
-                if !std::mem::take(&mut self.is_connected) {
-                    self.context.metrics.upstream_connect(failure_name(failure));
-                }
-                // One that is refused for hours says so once.
-                if self.told_failure.as_ref() == Some(failure) {
-                    tracing::debug!(environment = %self.name, error = %failure, ?retry_in, "the source is interrupted");
-                } else {
-                    tracing::warn!(environment = %self.name, error = %failure, ?retry_in, "the source is interrupted");
-                    self.told_failure = Some(failure.clone());
-                }
-            }
+            SourceEvent::Interrupted { failure, retry_in } => self.interrupted(failure, *retry_in),
             SourceEvent::Payload(_)
             | SourceEvent::Patch { .. }
             | SourceEvent::Delete { .. }
@@ -272,15 +270,26 @@ impl Task {
             SourceEvent::Rejected(item) => {
                 tracing::warn!(environment = %self.name, item = %item.shown_key(), reason = %item.reason, "an item was not stored");
             }
-            SourceEvent::Alive => {}
+            SourceEvent::Heartbeat | SourceEvent::Alive => {}
         }
-        #[expect(clippy::disallowed_methods, reason = "measures the time from an event to its write")]
-        let received = Instant::now();
         let actions = self.machine.source_event(now, event);
         if self.machine.is_behind() {
-            self.behind_since.get_or_insert(received);
+            self.propagation.received(received);
         }
         actions
+    }
+
+    fn interrupted(&mut self, failure: &SourceFailure, retry_in: Duration) {
+        if !std::mem::take(&mut self.is_connected) {
+            self.context.metrics.upstream_connect(failure_name(failure));
+        }
+        // One that is refused for hours says so once.
+        if self.told_failure.as_ref() == Some(failure) {
+            tracing::debug!(environment = %self.name, error = %failure, ?retry_in, "the source is interrupted");
+        } else {
+            tracing::warn!(environment = %self.name, error = %failure, ?retry_in, "the source is interrupted");
+            self.told_failure = Some(failure.clone());
+        }
     }
 
     /// The second connection ends with its first payload or failure, and a source does not end by itself otherwise.
@@ -297,6 +306,7 @@ impl Task {
                 | SourceEvent::Patch { .. }
                 | SourceEvent::Delete { .. }
                 | SourceEvent::Rejected(_)
+                | SourceEvent::Heartbeat
                 | SourceEvent::Alive,
             ) => {}
         }
@@ -319,7 +329,10 @@ impl Task {
         if !matches!(what, "look" | "compare") {
             metrics.store_write(what, result);
         }
-        let (effect, actions) = self.machine.store_outcome(self.now(), outcome);
+        let now = self.now();
+        let (effect, actions) = self.machine.store_outcome(now, outcome);
+        // It may have said that it tells of nothing.
+        self.next_check = self.next_check.min(self.check_due(now));
         if effect.fenced {
             metrics.fenced_write();
             tracing::info!(environment = %self.name, "the store refused a write: its fence is not ours");
@@ -329,10 +342,7 @@ impl Task {
             metrics.store_repair(reason);
             tracing::warn!(environment = %self.name, reason, "the store is not as it was left, and is repaired");
         }
-        if effect.written
-            && !self.machine.is_behind()
-            && let Some(since) = self.behind_since.take()
-        {
+        if let Some(since) = self.propagation.answered(effect.written, self.machine.is_behind()) {
             metrics.propagation(since.elapsed());
         }
         actions
@@ -351,6 +361,7 @@ impl Task {
                 Action::AskAgain => self.second_source = self.open_source(),
                 Action::Run(op) => {
                     let what = operation_name(&op);
+                    self.propagation.sent(&op);
                     self.operation = Some((what, self.store.execute(&self.machine.assignment().spec.prefix, op)));
                 }
                 Action::Confirm(grant) => {
@@ -373,7 +384,7 @@ impl Task {
     }
 
     /// Begins to read what the assignment names; `None` if it names nothing that can be read.
-    fn open_source(&self) -> Option<(SourceHandle, mpsc::Receiver<SourceEvent>)> {
+    fn open_source(&self) -> Option<(SourceHandle, mpsc::Receiver<Received>)> {
         let assignment = self.machine.assignment();
         let settings = match (&assignment.spec.source, &self.context.file_source_dir) {
             (Source::File { path }, Some(directory)) => Some(SourceSettings::File { path: directory.join(path) }),
@@ -381,7 +392,7 @@ impl Task {
             (Source::Stream { .. } | Source::Poll { .. }, _) => launchdarkly_settings(assignment, self.instance_id)
                 .map(|settings| SourceSettings::LaunchDarkly(Box::new(settings))),
         };
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (sender, events) = source_events();
         Some((Arc::clone(&self.context.sources).start(settings?, sender), events))
     }
 
@@ -406,6 +417,7 @@ impl Task {
         if report.grant.intent == Intent::Serve {
             let [rejected, doubted] = self.machine.item_counts();
             self.context.metrics.items(&self.name, rejected, doubted);
+            self.context.metrics.store_untracked(&self.name, &report.untracked);
         } else {
             self.context.metrics.environment_removed(&self.name);
         }
@@ -429,7 +441,7 @@ impl Task {
     }
 }
 
-async fn next_event(source: &mut Option<(SourceHandle, mpsc::Receiver<SourceEvent>)>) -> Option<SourceEvent> {
+async fn next_event(source: &mut Option<(SourceHandle, mpsc::Receiver<Received>)>) -> Option<Received> {
     match source {
         Some((_, events)) => events.recv().await,
         None => std::future::pending().await,

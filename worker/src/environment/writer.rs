@@ -196,6 +196,8 @@ pub(super) struct Writer {
     under: Option<Under>,
     counts: [u64; 2],
     marker: Marker,
+    /// Why the store does not tell of foreign writes, if it does not.
+    untracked: Option<Arc<str>>,
     health: Health,
     looked_at: Option<Timestamp>,
     compared_at: Option<Timestamp>,
@@ -230,6 +232,7 @@ impl Writer {
             under: None,
             counts: [0, 0],
             marker: Marker::Unknown,
+            untracked: None,
             health: Health::default(),
             looked_at: None,
             compared_at: None,
@@ -244,12 +247,14 @@ impl Writer {
         self.under = old.under.map(|_| Under::Outdated);
         (self.stored_versions, self.lineages) = (old.stored_versions, old.lineages);
         (self.marker, self.health, self.last_good) = (old.marker, old.health, old.last_good);
+        self.untracked = old.untracked;
     }
 
     /// Another store: nothing that was known holds there.
     pub(super) fn move_to_other_store(&mut self, me: Identity) {
         self.regrant(me);
         (self.marker, self.health, self.last_good) = (Marker::Unknown, Health::default(), None);
+        self.untracked = None;
     }
 
     /// The user's leave to take over changed, under the same grant.

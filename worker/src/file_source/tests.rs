@@ -3,13 +3,13 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::source::EVENT_QUEUE;
+use crate::source::{Received, source_events};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Running {
     directory: tempfile::TempDir,
-    events: mpsc::Receiver<SourceEvent>,
+    events: mpsc::Receiver<Received>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -26,7 +26,7 @@ fn start(first: Option<&str>) -> Running {
     if let Some(text) = first {
         std::fs::write(&path, text).expect("written");
     }
-    let (sender, events) = mpsc::channel(EVENT_QUEUE);
+    let (sender, events) = source_events();
     Running { directory, events, task: tokio::spawn(run(path, 1000, sender)) }
 }
 
@@ -36,7 +36,7 @@ impl Running {
     }
 
     async fn event(&mut self) -> SourceEvent {
-        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source")
+        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source").event
     }
 
     /// Waits until the source shows these keys; a file read while it is written may show something else first.
@@ -44,7 +44,7 @@ impl Running {
         let mut last = None;
         let shown = timeout(PATIENCE, async {
             loop {
-                let event = self.events.recv().await.expect("a source");
+                let event = self.events.recv().await.expect("a source").event;
                 if let SourceEvent::Payload(payload) = &event
                     && payload.items().map(|item| item.key).eq(expected.iter().copied())
                 {
@@ -130,7 +130,7 @@ async fn a_bad_file_is_reported_once_by_name_and_place_and_a_good_one_recovers()
 async fn a_directory_that_comes_later_is_found() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("later/flags.yaml");
-    let (sender, events) = mpsc::channel(EVENT_QUEUE);
+    let (sender, events) = source_events();
     #[expect(clippy::disallowed_methods, reason = "a source for the length of a test")]
     let task = tokio::spawn(run(path.clone(), 1000, sender));
     let mut source = Running { directory, events, task };

@@ -17,7 +17,7 @@ use super::event::parse_poll;
 use super::http::{self, Connection, endpoint, environment_id, network, refusal};
 use super::{LaunchDarklySettings, SharedSources, jitter};
 use crate::causes::with_causes;
-use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure};
+use crate::source::{FullPayload, NobodyListens, SourceEvent, SourceEvents, SourceFailure};
 
 /// What one poll brought.
 struct Answer {
@@ -93,8 +93,6 @@ pub(super) async fn fetch(
         .ok_or_else(|| network("not modified, though nothing was compared".to_owned()))
 }
 
-struct NobodyListens;
-
 async fn tell(
     events: &SourceEvents,
     told: &mut Told,
@@ -108,9 +106,9 @@ async fn tell(
     if is_news {
         *told = Told::Connected { environment_id: answered.clone() };
         let connected = SourceEvent::Connected { environment_id: answered };
-        events.send(connected).await.map_err(|_| NobodyListens)?;
+        events.send(connected).await?;
     }
-    events.send(event).await.map_err(|_| NobodyListens)
+    events.send(event).await
 }
 
 async fn poll(

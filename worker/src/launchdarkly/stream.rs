@@ -18,12 +18,12 @@ use super::http::{self, Connection, endpoint, environment_id, network, refusal};
 use super::sse::{SseItem, SseParser};
 use super::{LaunchDarklySettings, SharedSources, SourceTimeouts, jitter};
 use crate::causes::with_causes;
-use crate::source::{FullPayload, SourceEvent, SourceEvents, SourceFailure};
+use crate::source::{FullPayload, NobodyListens, SourceEvent, SourceEvents, SourceFailure};
 
 const EVENT_STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Sources say at most this often that they are alive.
+/// Sources say at most this often that they are alive, and that a heartbeat came.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Larger events are parsed off the runtime's own threads, so that other environments are served meanwhile.
@@ -38,6 +38,7 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
         events,
         last_event_id: None,
         last_alive: None,
+        last_heartbeat: None,
     };
     loop {
         let failure = match source.follow().await {
@@ -75,6 +76,12 @@ enum Ended {
     NobodyListens,
 }
 
+impl From<NobodyListens> for Ended {
+    fn from(_: NobodyListens) -> Self {
+        Self::NobodyListens
+    }
+}
+
 impl From<SourceFailure> for Ended {
     fn from(failure: SourceFailure) -> Self {
         Self::Failed(failure)
@@ -88,6 +95,7 @@ struct StreamSource {
     backoff: Backoff,
     last_event_id: Option<Box<str>>,
     last_alive: Option<Instant>,
+    last_heartbeat: Option<Instant>,
 }
 
 impl StreamSource {
@@ -96,11 +104,15 @@ impl StreamSource {
         let mut permit = Some(self.shared.connect_permit().await);
         let response = connect(&self.settings, &self.shared, self.last_event_id.as_deref()).await?;
         let environment_id = environment_id(response.headers());
-        self.send(SourceEvent::Connected { environment_id }).await?;
+        self.events.send(SourceEvent::Connected { environment_id }).await?;
         let mut connection = OpenStream::new(response.into_body(), &self.shared);
         loop {
             match connection.next().await? {
-                SseItem::Comment => self.alive().await?,
+                SseItem::Comment => {
+                    if is_due(&mut self.last_heartbeat) {
+                        self.events.send(SourceEvent::Heartbeat).await?;
+                    }
+                }
                 SseItem::Retry(base) => self.backoff.server_retry(base),
                 SseItem::Event { name, data } => {
                     self.backoff.event_received(now().into_std());
@@ -130,23 +142,21 @@ impl StreamSource {
             }
             DataEvent::Delete { kind, key, version } => SourceEvent::Delete { kind, key, version },
             DataEvent::Rejected(item) => SourceEvent::Rejected(item),
-            DataEvent::Ignored => return self.alive().await,
+            DataEvent::Ignored if is_due(&mut self.last_alive) => SourceEvent::Alive,
+            DataEvent::Ignored => return Ok(()),
         };
-        self.send(event).await
+        Ok(self.events.send_received(event, connection.chunk_received.into_std()).await?)
     }
+}
 
-    async fn alive(&mut self) -> Result<(), Ended> {
-        let now = now();
-        if self.last_alive.is_some_and(|last| now.duration_since(last) < ALIVE_INTERVAL) {
-            return Ok(());
-        }
-        self.last_alive = Some(now);
-        self.send(SourceEvent::Alive).await
+/// Whether a sign of life is worth telling, as it then is.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let now = now();
+    let due = last.is_none_or(|last| now.duration_since(last) >= ALIVE_INTERVAL);
+    if due {
+        *last = Some(now);
     }
-
-    async fn send(&self, event: SourceEvent) -> Result<(), Ended> {
-        self.events.send(event).await.map_err(|_| Ended::NobodyListens)
-    }
+    due
 }
 
 async fn connect(
@@ -202,6 +212,7 @@ struct OpenStream {
     parser: SseParser,
     /// What has arrived and is not parsed yet.
     chunk: Bytes,
+    chunk_received: Instant,
     timeouts: SourceTimeouts,
     /// Until the first payload: when it must be here.
     first_payload_by: Option<Instant>,
@@ -213,6 +224,7 @@ impl OpenStream {
             body,
             parser: SseParser::new(shared.max_payload_bytes),
             chunk: Bytes::new(),
+            chunk_received: now(),
             timeouts: shared.timeouts,
             first_payload_by: Some(now() + shared.timeouts.first_payload),
         }
@@ -231,7 +243,10 @@ impl OpenStream {
             self.chunk.advance(used);
             match item {
                 Ok(Some(item)) => return Ok(item),
-                Ok(None) => self.chunk = self.read().await?,
+                Ok(None) => {
+                    self.chunk = self.read().await?;
+                    self.chunk_received = now();
+                }
                 Err(error) => {
                     return Err(SourceFailure::Data { message: error.to_string() });
                 }

@@ -21,7 +21,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{Delivery, LaunchDarklySettings, SharedSources, SourceSettings, SourceTimeouts, Sources as _};
-use crate::source::{EVENT_QUEUE, SourceEvent, SourceHandle};
+use crate::source::{Received, SourceEvent, SourceHandle, source_events};
 
 /// Far above what anything takes; a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,18 +154,18 @@ async fn hand_out(request: Request<Incoming>, to: mpsc::Sender<Exchange>) -> Res
 
 /// A source under test.
 pub(crate) struct TestSource {
-    events: mpsc::Receiver<SourceEvent>,
+    events: mpsc::Receiver<Received>,
     _handle: SourceHandle,
 }
 
 impl TestSource {
     pub(crate) fn start(settings: SourceSettings, shared: &Arc<SharedSources>) -> Self {
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (sender, events) = source_events();
         Self { events, _handle: Arc::clone(shared).start(settings, sender) }
     }
 
     pub(crate) async fn event(&mut self) -> SourceEvent {
-        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source")
+        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source").event
     }
 }
 

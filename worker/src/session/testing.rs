@@ -77,6 +77,7 @@ pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
         bytes: 0,
         last_event_time: None,
         last_byte_time: None,
+        last_heartbeat_time: None,
         last_write_time: None,
         last_error: None,
         source_error: None,
@@ -89,5 +90,6 @@ pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
         payload_held: String::new(),
         repair_reason: String::new(),
         contended: false,
+        untracked: String::new(),
     }
 }

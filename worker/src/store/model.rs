@@ -19,6 +19,8 @@ pub struct Model {
     pub items: BTreeMap<ItemId, Arc<[u8]>>,
     /// What is wrong with the keys. If it is the type, items cannot be written one by one.
     pub damage: Option<Damage>,
+    /// Why it does not tell who else changes the keys, if it does not.
+    pub untracked: Option<Arc<str>>,
 }
 
 impl Model {
@@ -50,6 +52,7 @@ impl Model {
                     flags,
                     segments,
                     damage: self.damage,
+                    untracked: self.untracked.clone(),
                 })
             }
             Op::Write(write)

@@ -7,6 +7,8 @@
 mod link;
 // One server: its connections.
 mod node;
+// Whether a server tells who else changes its keys.
+mod tracking;
 // Who wants to know what the servers tell.
 mod registry;
 // Which server has which keys.
@@ -33,7 +35,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 pub(crate) use self::check::check;
 use self::link::Link;
 use self::node::Connections;
-use super::{FenceStep, FlagStore, Op, Outcome, StoreError, StoreNews, StoredItem, Urgency, hash_suffix};
+use super::{FenceStep, FlagStore, Look, Op, Outcome, StoreError, StoreNews, StoredItem, Urgency, hash_suffix};
 use crate::dataset::{Comparison, Evidence, ItemId, Snapshot};
 use crate::source::Kind;
 
@@ -108,7 +110,7 @@ impl FlagStore for RedisStore {
 impl Shared {
     async fn execute(&self, keys: &Keys, op: Op) -> Result<Outcome, StoreError> {
         match op {
-            Op::Look => self.script(keys, &script::LOOK, &keys.all(), |_| {}).await,
+            Op::Look => self.look(keys).await,
             Op::Write(write) => {
                 self.script(keys, &script::WRITE, &keys.all(), |call| {
                     script::write_arguments(call, &write);
@@ -135,6 +137,15 @@ impl Shared {
                 }
             }
         }
+    }
+
+    async fn look(&self, keys: &Keys) -> Result<Outcome, StoreError> {
+        let at = self.link.connections(&keys.prefix).await?;
+        let answer = self.call(&at, at.main.clone(), &script::LOOK, &keys.all(), |_| {}).await?;
+        Ok(match script::outcome(answer)? {
+            Outcome::Looked(look) => Outcome::Looked(Look { untracked: at.untracked(), ..look }),
+            other => other,
+        })
     }
 
     /// Runs a script on the tracked connection.
@@ -318,6 +329,15 @@ impl Shared {
             None if error.is_timeout() => StoreError::Unknown("the store did not answer in time".to_owned()),
             None => StoreError::Unknown(format!("the connection to the store failed: {error}")),
         }
+    }
+}
+
+/// Error and detail, without the client's own words around them.
+fn plain(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => error.to_string(),
     }
 }
 

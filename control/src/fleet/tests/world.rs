@@ -392,6 +392,7 @@ impl World {
             bytes: 100,
             last_event_time: Some(self.now),
             last_byte_time: Some(self.now),
+            last_heartbeat_time: None,
             last_write_time: Some(self.now),
             last_error: None,
             source_error: None,
@@ -404,6 +405,7 @@ impl World {
             payload_held: String::new(),
             repair_reason: String::new(),
             contended: false,
+            untracked: String::new(),
         }
     }
 

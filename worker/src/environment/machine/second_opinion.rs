@@ -91,6 +91,7 @@ impl Machine {
                 | SourceEvent::Patch { .. }
                 | SourceEvent::Delete { .. }
                 | SourceEvent::Rejected(_)
+                | SourceEvent::Heartbeat
                 | SourceEvent::Alive,
             ) => {}
         }

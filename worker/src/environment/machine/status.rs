@@ -32,6 +32,7 @@ impl Machine {
             bytes: self.dataset.bytes(),
             last_event_time: self.last_event,
             last_byte_time: self.last_byte,
+            last_heartbeat_time: self.last_heartbeat,
             last_write_time: self.last_write,
             last_error: self.last_error.clone(),
             source_error: self.source_error.clone(),
@@ -42,6 +43,7 @@ impl Machine {
             fenced_writes: self.fenced_writes,
             repair_reason: self.last_repair.map(|repair| repair.as_str().to_owned()).unwrap_or_default(),
             contended: self.writer.is_contended(),
+            untracked: self.writer.untracked().unwrap_or_default().to_owned(),
             payload_held: self.payload_held().unwrap_or_default(),
             doubted_items: self.dataset.doubts().take(MOST_NAMED).map(doubted).collect(),
         }

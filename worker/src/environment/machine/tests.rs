@@ -9,6 +9,8 @@ mod reconnects;
 mod handovers;
 // Payloads that would remove too much.
 mod guard;
+// A store that says nothing of what others do.
+mod watching;
 
 use super::*;
 use crate::session::testing::{FLEET, assignment, profile};

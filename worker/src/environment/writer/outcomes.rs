@@ -37,6 +37,7 @@ impl Writer {
     fn looked(&mut self, now: Timestamp, look: &Look) -> Effect {
         self.looked_at = Some(now);
         self.health.looked();
+        self.untracked.clone_from(&look.untracked);
         let marker = if look.marker { Marker::Present } else { Marker::Absent };
         let marker = std::mem::replace(&mut self.marker, marker);
         if look.found != Found::Absent {

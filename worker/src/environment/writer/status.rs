@@ -59,6 +59,11 @@ impl Writer {
         self.health.available()
     }
 
+    /// Why the store does not tell of foreign writes, if it does not.
+    pub(in crate::environment) fn untracked(&self) -> Option<&str> {
+        self.untracked.as_deref()
+    }
+
     /// What is wrong with the store, if something is.
     pub(in crate::environment) fn error(&self) -> Option<&str> {
         self.health.error()

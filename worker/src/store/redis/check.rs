@@ -6,10 +6,11 @@ use flotilla_proto::StoreUrl;
 use flotilla_proto::store_url::StorePlace;
 use flotilla_proto::v1::{CheckOutcome, StoreCheck};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError, cmd};
+use redis::{AsyncConnectionConfig, cmd};
 
 use super::guide::Guide;
 use super::layout::Layout;
+use super::plain;
 use super::target::{Server, data_client};
 
 // What `INFO` tells.
@@ -133,15 +134,6 @@ async fn connect(url: &StoreUrl, server: &Server) -> Result<MultiplexedConnectio
         };
         format!("cannot connect to {server}: {}{hint}", plain(&error))
     })
-}
-
-/// Error and detail, without the client's own words around them.
-fn plain(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
-        (Some(code), None) => code.to_owned(),
-        (None, _) => error.to_string(),
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures how long the store takes")]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::StoreUrl;
-use flotilla_proto::store_url::StorePlace;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::{Notify, watch};
@@ -14,6 +13,7 @@ use super::layout::Layout;
 use super::registry::Registry;
 use super::script;
 use super::target::{ClientError, Server, data_client};
+use super::tracking::{Memory, Tracking, Untracked};
 
 /// Time limits of one call, of connecting, and between signs of life.
 const CALL: Duration = Duration::from_secs(3);
@@ -33,12 +33,18 @@ pub(super) struct Connections {
     /// For what takes long: staging, comparing, reading.
     pub(super) bulk: MultiplexedConnection,
     hints: Hints,
+    untracked: watch::Receiver<Untracked>,
 }
 
 impl Connections {
     /// A call found its connection dead.
     pub(super) fn broken(&self) {
         self.hints.broken.notify_one();
+    }
+
+    /// Why the server does not tell who else changes its keys, if it does not.
+    pub(super) fn untracked(&self) -> Untracked {
+        self.untracked.borrow().clone()
     }
 
     /// The server answers, but is no master: connect anew.
@@ -112,15 +118,23 @@ async fn keep(server: Server, around: Surroundings, current: watch::Sender<State
     let shown = around.url.redacted();
     let mut pause = *RETRY.start();
     let mut told = false;
+    let mut run_id = None;
     loop {
         // What is said of a connection ends with it.
         match connect(&server, &around, Hints::default()).await {
-            Ok(connections) => {
-                tracing::info!(store = shown, %server, "connected to the store");
-                (pause, told) = (*RETRY.start(), false);
+            Ok((connections, tracking)) => {
+                match (run_id.take(), &tracking.run_id) {
+                    (Some(before), Some(now)) if before != *now => {
+                        tracing::warn!(store = shown, %server, "connected to the store, which was restarted or is another one");
+                    }
+                    (Some(_) | None, Some(_) | None) => {
+                        tracing::info!(store = shown, %server, "connected to the store");
+                    }
+                }
+                (pause, told, run_id) = (*RETRY.start(), false, tracking.run_id.clone());
                 current.send_replace(State::Up(connections.clone()));
                 around.reconnected(&server);
-                let why = until_broken(connections).await;
+                let why = until_broken(connections, tracking, || around.reconnected(&server)).await;
                 tracing::warn!(store = shown, %server, error = why, "lost the connection to the store");
                 current.send_replace(State::Down(why));
                 around.reconnected(&server);
@@ -144,11 +158,15 @@ enum ConnectError {
     Client(#[from] ClientError),
     #[error("{0}")]
     Redis(#[from] RedisError),
-    #[error("the server at {0} is no master")]
+    #[error("the server at {0} is a replica, which takes no writes")]
     NoMaster(Server),
 }
 
-async fn connect(server: &Server, around: &Surroundings, hints: Hints) -> Result<Connections, ConnectError> {
+async fn connect(
+    server: &Server,
+    around: &Surroundings,
+    hints: Hints,
+) -> Result<(Connections, Tracking), ConnectError> {
     let client = data_client(&around.url, server)?;
     let base = || {
         AsyncConnectionConfig::new()
@@ -167,22 +185,19 @@ async fn connect(server: &Server, around: &Surroundings, hints: Hints) -> Result
     };
     let tracked = base().set_response_timeout(Some(CALL)).set_push_sender(pushed);
     let mut main = client.get_multiplexed_async_connection_with_config(&tracked).await?;
-    if matches!(around.url.place, StorePlace::Sentinel { .. }) && !is_master(&mut main).await? {
+    if !is_master(&mut main).await? {
         return Err(ConnectError::NoMaster(server.clone()));
     }
     for script in script::ALL {
         script.load().exec_async(&mut main).await?;
     }
-    // Without tracking the paced looks find foreign writes, only later.
-    if let Err(error) = cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(&mut main).await {
-        tracing::warn!(error = %error, "the store refuses client tracking, foreign writes will be found later");
-    }
+    let (tracking, untracked) = Tracking::begin(&mut main).await?;
     let bulk =
         client.get_multiplexed_async_connection_with_config(&base().set_response_timeout(Some(BULK_CALL))).await?;
-    Ok(Connections { main, bulk, hints })
+    Ok((Connections { main, bulk, hints, untracked }, tracking))
 }
 
-/// A server that a failover has left behind may still be named, for a moment.
+/// A server that a failover has left behind may still be named, and a name may always have led to a replica.
 async fn is_master(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
     match cmd("ROLE").query_async(connection).await {
         Ok(Value::Array(parts)) => Ok(parts.first() == Some(&Value::BulkString(b"master".to_vec()))),
@@ -193,8 +208,8 @@ async fn is_master(connection: &mut MultiplexedConnection) -> Result<bool, Redis
     }
 }
 
-/// Returns when a connection is dead, with the reason.
-async fn until_broken(mut connections: Connections) -> String {
+/// Returns when a connection is dead, with the reason. When the server begins to forget who is to be told what, it says so.
+async fn until_broken(mut connections: Connections, mut tracking: Tracking, forgets: impl Fn()) -> String {
     let hints = connections.hints.clone();
     loop {
         tokio::select! {
@@ -212,8 +227,10 @@ async fn until_broken(mut connections: Connections) -> String {
             Ok(false) => hints.demoted.notify_one(),
             Err(error) => return error.to_string(),
         }
-        if let Err(error) = cmd("PING").exec_async(&mut connections.bulk).await {
-            return error.to_string();
+        match tracking.check(&mut connections.bulk).await {
+            Ok(Memory::AsBefore) => {}
+            Ok(Memory::Full) => forgets(),
+            Err(error) => return error.to_string(),
         }
     }
 }

@@ -133,6 +133,7 @@ pub(super) fn outcome(answer: Value) -> Result<Outcome, StoreError> {
                 1 => Some(Damage::Expiry),
                 _ => Some(Damage::Type),
             },
+            untracked: None,
         })),
         "refused" => Ok(Outcome::Refused(found()?)),
         "wrongtype" => Err(StoreError::NotDone(format!(

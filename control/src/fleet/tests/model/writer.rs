@@ -389,6 +389,7 @@ impl Writer {
             bytes: 100,
             last_event_time: None,
             last_byte_time: None,
+            last_heartbeat_time: None,
             last_write_time: None,
             last_error: None,
             source_error: None,
@@ -401,6 +402,7 @@ impl Writer {
             payload_held: String::new(),
             repair_reason: String::new(),
             contended: false,
+            untracked: String::new(),
         }
     }
 

@@ -146,6 +146,18 @@ impl Worker {
         self.act(store, actions);
     }
 
+    /// Time passes, with paced looks, until `is_done`; says how long it took.
+    pub(super) fn watch(&mut self, store: &mut Model, is_done: impl Fn(&Model) -> bool) -> Duration {
+        let begin = self.now;
+        while !is_done(store) {
+            assert!(self.now.since(begin) < Duration::from_hours(1), "it is never found");
+            self.wait(store, self.machine.check_pause());
+            self.look(store);
+            self.wait(store, Duration::ZERO);
+        }
+        self.now.since(begin)
+    }
+
     /// Somebody touched the store; it is looked at, and compared.
     pub(super) fn touched(&mut self, store: &mut Model) {
         let news = StoreNews { touched: self.machine.news.touched + 1, ..self.machine.news };
