@@ -110,19 +110,27 @@ impl Default for SourceTimeouts {
     }
 }
 
+/// What a key that works brings.
+#[derive(Debug)]
+pub struct Proof {
+    /// LaunchDarkly's id of the environment, where it was sent.
+    pub environment_id: Option<Box<str>>,
+    /// Everything that the key may see.
+    pub payload: FullPayload,
+}
+
 /// Where the sources of environments come from.
 pub trait Sources: fmt::Debug + Send + Sync {
     /// Starts an environment's source. It tells `events` what it sees until the handle is dropped or nobody listens.
     fn start(self: Arc<Self>, settings: SourceSettings, events: SourceEvents) -> SourceHandle;
 
-    /// Proves a key: one connection that must deliver a full payload within `deadline`, and is then closed. The answer is
-    /// LaunchDarkly's id of the environment, where it was sent. Waiting for a connect permit counts. An error is whatever
-    /// kept the payload from arriving; nothing is tried again.
+    /// Proves a key: one connection that must deliver a full payload within `deadline`, and is then closed. Waiting for a
+    /// connect permit counts. An error is whatever kept the payload from arriving; nothing is tried again.
     fn prove_key(
         self: Arc<Self>,
         settings: LaunchDarklySettings,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>>;
+    ) -> BoxFuture<'static, Result<Proof, SourceFailure>>;
 
     /// One poll of `base_uri`, within `deadline`, whatever the delivery. Nothing is tried again.
     fn fetch(
@@ -185,7 +193,7 @@ impl Sources for SharedSources {
         self: Arc<Self>,
         settings: LaunchDarklySettings,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>> {
+    ) -> BoxFuture<'static, Result<Proof, SourceFailure>> {
         let proof = async move {
             let _permit = self.connect_permit().await;
             match settings.delivery {
@@ -203,7 +211,7 @@ impl Sources for SharedSources {
     ) -> BoxFuture<'static, Result<FullPayload, SourceFailure>> {
         let fetched = async move {
             let _permit = self.connect_permit().await;
-            poll::fetch(&settings, &self).await
+            Ok(poll::prove(&settings, &self).await?.payload)
         };
         Box::pin(within(deadline, fetched))
     }

@@ -390,6 +390,8 @@ pub(crate) struct FailedRotation {
 pub(crate) enum RotationFailure {
     /// It belongs to another LaunchDarkly environment.
     OtherEnvironment,
+    /// It brings fewer items than the one in force.
+    FewerItems,
     /// LaunchDarkly refused it.
     KeyRejected,
 }
@@ -399,6 +401,7 @@ impl RotationFailure {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::OtherEnvironment => "OtherEnvironment",
+            Self::FewerItems => "FewerItems",
             Self::KeyRejected => "KeyRejected",
         }
     }

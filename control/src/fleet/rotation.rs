@@ -78,22 +78,7 @@ impl Fleet {
         let Some(environment) = self.environments.get(name) else { return };
         let Some(key) = environment.record.pending_key.clone() else { return };
         match answer {
-            Answer::KeyProved(proved) => {
-                let observed = environment.report_of_grant().and_then(|report| report.environment_id.clone());
-                let present = match proved.present_environment_id.as_str() {
-                    "" => observed.unwrap_or_default(),
-                    id => id.to_owned(),
-                };
-                let new = proved.environment_id;
-                if new.is_empty() || present.is_empty() || new == present {
-                    self.commit_key(name, key);
-                } else {
-                    let message = format!(
-                        "the new SDK key belongs to another LaunchDarkly environment ({new}, not {present}); the old one stays in force"
-                    );
-                    self.drop_key(name, RotationFailure::OtherEnvironment, message);
-                }
-            }
+            Answer::KeyProved(proved) => self.key_proved(name, key, proved),
             Answer::Failure(failure) if Reason::parse(&failure.reason) == Some(Reason::KeyRejected) => {
                 let status = match failure.status {
                     0 => String::new(),
@@ -107,6 +92,33 @@ impl Fleet {
                 self.retry_proof(name, delay, "the worker gave an answer to another question".to_owned());
             }
         }
+    }
+
+    /// The new key works. It is put in force if it is as good as the present one.
+    fn key_proved(&mut self, name: &EnvironmentName, key: SdkKey, proved: v1::KeyProved) {
+        let Some(environment) = self.environments.get(name) else { return };
+        let observed = environment.report_of_grant().and_then(|report| report.environment_id.clone());
+        let present = match proved.present_environment_id.as_str() {
+            "" => observed.unwrap_or_default(),
+            id => id.to_owned(),
+        };
+        let new = proved.environment_id;
+        if !new.is_empty() && !present.is_empty() && new != present {
+            let message = format!(
+                "the new SDK key belongs to another LaunchDarkly environment ({new}, not {present}); the old one stays in force"
+            );
+            return self.drop_key(name, RotationFailure::OtherEnvironment, message);
+        }
+        if proved.missing > 0 {
+            let more = proved.missing.saturating_sub(proved.missing_items.len() as u64);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let message = format!(
+                "the new SDK key does not bring {}{more}, as if it were limited to views; the old one stays in force",
+                proved.missing_items.join(", ")
+            );
+            return self.drop_key(name, RotationFailure::FewerItems, message);
+        }
+        self.commit_key(name, key);
     }
 
     /// The proof could not be had: ask again later.

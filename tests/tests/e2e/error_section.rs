@@ -161,6 +161,16 @@ async fn a_new_key_that_is_rejected_leaves_the_old_one_in_force() {
     fleet.simulator.patch(KEY, Kind::Flag, generated_flag(1, 2, 900, SEED));
     wait_for_stored(&fleet.redis, PREFIX, &fleet.simulator.data(KEY), SOON).await;
     assert_eq!(fleet.simulator.counters(KEY).stream_connections, connections, "the old stream was never given up");
+
+    // A key of this environment that is limited to views of the flags would take the others away.
+    let mut view = (*fleet.simulator.data(KEY)).clone();
+    view.remove(Kind::Flag, "flag-00002");
+    fleet.simulator.add_environment(NEW_KEY, Some("spree-id"), view);
+    let limited = rotate(&fleet, NEW_KEY).await;
+    assert_eq!(limited.status, 1, "{limited:?}");
+    assert!(limited.stderr.contains("does not bring flag/flag-00002"), "{limited:?}");
+    assert!(limited.stderr.contains("hint: --force"), "{limited:?}");
+    assert_stored(&fleet.redis, PREFIX, &fleet.simulator.data(KEY)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

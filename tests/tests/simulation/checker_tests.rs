@@ -35,7 +35,7 @@ fn keys(fence: Option<String>, version: Option<u64>) -> Model {
     let body =
         |version| format!(r#"{{"key":"flag-0","version":{version},"of":"{id}","padding":""}}"#).into_bytes().into();
     let items = version.map(|version| (item(), body(version))).into_iter().collect();
-    Model { fence, marker: version.is_some(), items, damage: None }
+    Model { fence, marker: version.is_some(), items, ..Model::default() }
 }
 
 /// A world in which the last of the operations follow each other, one every second.

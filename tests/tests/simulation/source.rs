@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_worker::dataset::ItemId;
-use flotilla_worker::launchdarkly::{LaunchDarklySettings, SourceSettings, Sources};
+use flotilla_worker::launchdarkly::{LaunchDarklySettings, Proof, SourceSettings, Sources};
 use flotilla_worker::source::{
     FullPayload, ItemSpan, Kind, NobodyListens, SourceEvent, SourceEvents, SourceFailure, SourceHandle,
 };
@@ -230,7 +230,7 @@ impl Sources for WorkerSources {
         self: Arc<Self>,
         _settings: LaunchDarklySettings,
         _deadline: Duration,
-    ) -> BoxFuture<'static, Result<Option<Box<str>>, SourceFailure>> {
+    ) -> BoxFuture<'static, Result<Proof, SourceFailure>> {
         Box::pin(async { Err(SourceFailure::Network { message: "not simulated".to_owned() }) })
     }
 

@@ -1,9 +1,12 @@
 //! Answers control's questions about one environment: what the store holds, whether a new key works, and whether
 //! everything is the same everywhere.
 
+// Whether a new key is as good as the present one.
+mod prove;
 // LaunchDarkly, memory and store compared.
 mod verify;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +16,9 @@ use flotilla_proto::{Prefix, Reason, v1};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dataset::{ItemId, Snapshot};
+use crate::launchdarkly::event::live_version;
 use crate::launchdarkly::{LaunchDarklySettings, Sources};
-use crate::source::{Kind, SourceFailure};
+use crate::source::{FullPayload, Kind};
 use crate::store::{FlagStore, Op, Outcome, StoredItem};
 
 /// Items in a page when the question does not say, and at most.
@@ -33,6 +37,25 @@ pub(super) struct Subject {
     pub(super) snapshots: SnapshotRequests,
 }
 
+/// What LaunchDarkly has.
+#[derive(Default)]
+struct Sent {
+    versions: BTreeMap<ItemId, u64>,
+    /// In a form that must not reach the store; the last good one stays.
+    rejected: BTreeSet<ItemId>,
+}
+
+impl Sent {
+    fn of(payload: &FullPayload) -> Self {
+        let live = payload.items().filter(|item| !item.deleted);
+        let rejected = payload.rejected().iter();
+        Self {
+            versions: live.map(|item| (ItemId { kind: item.kind, key: item.key.into() }, item.version)).collect(),
+            rejected: rejected.map(|item| ItemId { kind: item.kind, key: (&*item.key).into() }).collect(),
+        }
+    }
+}
+
 /// Asks an environment's task for what it holds.
 pub(super) type SnapshotRequests = mpsc::Sender<oneshot::Sender<Snapshot>>;
 
@@ -42,7 +65,7 @@ pub(super) async fn answer(subject: Subject, question: Question, deadline: Durat
         match question {
             Question::ListItems(request) => list(&subject, &request).await,
             Question::GetItem(request) => get(&subject, &request).await,
-            Question::ProveKey(request) => prove(subject, &request.sdk_key, deadline).await,
+            Question::ProveKey(request) => prove::prove(&subject, &request.sdk_key, deadline).await,
             Question::VerifyData(_) => verify::verify(&subject, deadline).await,
             Question::ProbeStore(_) => {
                 Err(RequestFailure::new(Reason::InvalidField, "the question is about a store, not an environment"))
@@ -53,6 +76,25 @@ pub(super) async fn answer(subject: Subject, question: Question, deadline: Durat
         .await
         .unwrap_or_else(|_| Err(RequestFailure::new(Reason::WorkerTimeout, "the worker could not answer in time")))
         .unwrap_or_else(Answer::Failure)
+}
+
+async fn snapshot(subject: &Subject) -> Result<Snapshot, RequestFailure> {
+    let (sender, receiver) = oneshot::channel();
+    // If nobody takes it, nobody answers either.
+    let _ = subject.snapshots.send(sender).await;
+    let nothing =
+        |_| RequestFailure::new(Reason::UpstreamUnavailable, "the worker has no data of the environment yet");
+    receiver.await.map_err(nothing)
+}
+
+fn versions(snapshot: &Snapshot) -> BTreeMap<ItemId, u64> {
+    let of = |kind: Kind| {
+        snapshot.of(kind).iter().filter_map(move |(key, body)| {
+            let version = live_version(kind, key, body)?;
+            Some((ItemId { kind, key: Arc::clone(key) }, version))
+        })
+    };
+    of(Kind::Flag).chain(of(Kind::Segment)).collect()
 }
 
 fn store_failure(outcome: Outcome) -> RequestFailure {
@@ -108,31 +150,6 @@ async fn get(subject: &Subject, request: &v1::GetItemRequest) -> Result<Answer, 
             format!("the store holds no {} {:?} of this environment", word(kind), request.key),
         )),
         other => Err(store_failure(other)),
-    }
-}
-
-async fn prove(subject: Subject, key: &str, deadline: Duration) -> Result<Answer, RequestFailure> {
-    let Some(mut settings) = subject.settings else {
-        return Err(RequestFailure::new(Reason::NoSdkKey, "the environment reads a file and takes no SDK key"));
-    };
-    settings.key = flotilla_proto::SdkKey::parse("sdk_key", key)
-        .map_err(|violation| RequestFailure::new(Reason::InvalidField, violation.description))?;
-    match subject.sources.prove_key(settings, deadline).await {
-        Ok(environment_id) => Ok(Answer::KeyProved(v1::KeyProved {
-            environment_id: environment_id.map(String::from).unwrap_or_default(),
-            present_environment_id: subject.environment_id.unwrap_or_default(),
-        })),
-        Err(error @ SourceFailure::Auth { status }) => Err(RequestFailure {
-            status: u32::from(status),
-            ..RequestFailure::new(Reason::KeyRejected, error.to_string())
-        }),
-        Err(error @ SourceFailure::Http { status }) => Err(RequestFailure {
-            status: u32::from(status),
-            ..RequestFailure::new(Reason::UpstreamUnavailable, error.to_string())
-        }),
-        Err(error @ (SourceFailure::Network { .. } | SourceFailure::Data { .. })) => {
-            Err(RequestFailure::new(Reason::UpstreamUnavailable, error.to_string()))
-        }
     }
 }
 

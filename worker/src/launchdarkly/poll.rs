@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::{Backoff, FailureClass};
 use super::event::parse_poll;
 use super::http::{self, Connection, endpoint, environment_id, network, refusal};
-use super::{LaunchDarklySettings, SharedSources, jitter};
+use super::{LaunchDarklySettings, Proof, SharedSources, jitter};
 use crate::causes::with_causes;
 use crate::source::{FullPayload, NobodyListens, SourceEvent, SourceEvents, SourceFailure};
 
@@ -74,23 +74,12 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
     }
 }
 
-/// Polls once; the payload is only looked at.
-pub(super) async fn prove(
-    settings: &LaunchDarklySettings,
-    shared: &SharedSources,
-) -> Result<Option<Box<str>>, SourceFailure> {
-    Ok(poll(settings, shared, None).await?.environment_id)
-}
-
 /// Polls once.
-pub(super) async fn fetch(
-    settings: &LaunchDarklySettings,
-    shared: &SharedSources,
-) -> Result<FullPayload, SourceFailure> {
-    let changed = poll(settings, shared, None).await?.changed;
-    changed
-        .map(|changed| changed.payload)
-        .ok_or_else(|| network("not modified, though nothing was compared".to_owned()))
+pub(super) async fn prove(settings: &LaunchDarklySettings, shared: &SharedSources) -> Result<Proof, SourceFailure> {
+    let Answer { environment_id, changed } = poll(settings, shared, None).await?;
+    let Changed { payload, .. } =
+        changed.ok_or_else(|| network("not modified, though nothing was compared".to_owned()))?;
+    Ok(Proof { environment_id, payload })
 }
 
 async fn tell(

@@ -16,7 +16,7 @@ use super::backoff::{Backoff, FailureClass};
 use super::event::{DataError, DataEvent, parse_event};
 use super::http::{self, Connection, endpoint, environment_id, network, refusal};
 use super::sse::{SseItem, SseParser};
-use super::{LaunchDarklySettings, SharedSources, SourceTimeouts, jitter};
+use super::{LaunchDarklySettings, Proof, SharedSources, SourceTimeouts, jitter};
 use crate::causes::with_causes;
 use crate::source::{FullPayload, NobodyListens, SourceEvent, SourceEvents, SourceFailure};
 
@@ -55,18 +55,15 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
 }
 
 /// Connects once and waits for a full payload.
-pub(super) async fn prove(
-    settings: &LaunchDarklySettings,
-    shared: &SharedSources,
-) -> Result<Option<Box<str>>, SourceFailure> {
+pub(super) async fn prove(settings: &LaunchDarklySettings, shared: &SharedSources) -> Result<Proof, SourceFailure> {
     let response = connect(settings, shared, None).await?;
     let environment_id = environment_id(response.headers());
     let mut connection = OpenStream::new(response.into_body(), shared);
     loop {
         if let SseItem::Event { name, data } = connection.next().await?
-            && let DataEvent::Put(_) = parse(name, data).await?
+            && let DataEvent::Put(payload) = parse(name, data).await?
         {
-            return Ok(environment_id);
+            return Ok(Proof { environment_id, payload });
         }
     }
 }

@@ -59,6 +59,7 @@ fn full() -> Environment {
             bytes: Some(481_233),
             last_event_time: Some(ago(400)),
             last_byte_time: Some(ago(12)),
+            last_heartbeat_time: Some(ago(100)),
             last_write_time: Some(ago(90_000)),
             last_error: Some(LastError {
                 kind: ErrorKind::Auth.into(),

@@ -26,7 +26,8 @@ fn asked(world: &mut World) -> Option<(u64, Question)> {
 }
 
 fn proved(new: &str, present: &str) -> Answer {
-    Answer::KeyProved(v1::KeyProved { environment_id: new.to_owned(), present_environment_id: present.to_owned() })
+    let (environment_id, present_environment_id) = (new.to_owned(), present.to_owned());
+    Answer::KeyProved(v1::KeyProved { environment_id, present_environment_id, ..Default::default() })
 }
 
 fn failure(reason: &str) -> Answer {
@@ -66,6 +67,7 @@ fn a_key_that_is_no_good_is_dropped() {
         (proved("ld-2", "ld-1"), "OtherEnvironment"),
         (proved("ld-2", ""), "OtherEnvironment"),
         (failure("KEY_REJECTED"), "KeyRejected"),
+        (Answer::KeyProved(v1::KeyProved { missing: 2, ..Default::default() }), "FewerItems"),
     ];
     for (answer, reason) in cases {
         let mut world = serving();

@@ -135,6 +135,7 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
             record.updated.0.cast_signed(),
             record.failed_rotation.as_ref().map(|failed| match failed.reason {
                 RotationFailure::OtherEnvironment => "other_environment",
+                RotationFailure::FewerItems => "fewer_items",
                 RotationFailure::KeyRejected => "key_rejected",
             }),
             record.failed_rotation.as_ref().map(|failed| failed.message.as_str()),
@@ -259,6 +260,7 @@ fn failed_rotation(row: &Row<'_>, name: &EnvironmentName) -> Result<Option<Faile
     let reason = match reason.as_deref() {
         None => return Ok(None),
         Some("other_environment") => RotationFailure::OtherEnvironment,
+        Some("fewer_items") => RotationFailure::FewerItems,
         Some("key_rejected") => RotationFailure::KeyRejected,
         Some(other) => {
             return Err(corrupt(&format!("rotation_failure of environment {name}"), &format_args!("{other:?}")));

@@ -7,18 +7,17 @@ use std::time::Duration;
 use flotilla_proto::session::Answer;
 use flotilla_proto::v1::RequestFailure;
 use flotilla_proto::{Reason, v1};
-use tokio::sync::oneshot;
 
-use super::{Subject, kind_to_proto, store_failure};
+use super::{Sent, Subject, kind_to_proto, snapshot, store_failure, versions};
 use crate::dataset::{Evidence, ItemId, Snapshot};
-use crate::launchdarkly::event::live_version;
-use crate::source::Kind;
-use crate::store::{Op, Outcome, Urgency};
+use crate::store::{Op, Outcome, StoredItem, Urgency};
 
 /// Differences that are told, at most.
 const MOST_TOLD: usize = 1000;
 /// What differs is looked at once more after so long: it may have been on its way.
 const ONCE_MORE: Duration = Duration::from_secs(1);
+/// Pause before a busy store is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The versions of an item: LaunchDarkly's, the worker's, the store's.
 type Versions = [Option<u64>; 3];
@@ -64,16 +63,7 @@ pub(super) async fn verify(subject: &Subject, deadline: Duration) -> Result<Answ
 async fn look(subject: &Subject, deadline: Duration) -> Result<Found, RequestFailure> {
     let launchdarkly = launchdarkly(subject, deadline).await?;
     let memory = snapshot(subject).await?;
-    let compare =
-        Op::Compare { snapshot: Arc::new(memory.clone()), urgency: Urgency::Now, evidence: Evidence::Nothing };
-    let mut differing: BTreeSet<ItemId> = match subject.store.execute(&subject.prefix, compare).await {
-        Outcome::Compared(differences) => differences.items.into_iter().collect(),
-        other => return Err(store_failure(other)),
-    };
-    let stored: BTreeMap<ItemId, u64> = match subject.store.execute(&subject.prefix, Op::List).await {
-        Outcome::Listed(items) => items.into_iter().map(|item| (item.id, item.version)).collect(),
-        other => return Err(store_failure(other)),
-    };
+    let mut differing = compare(subject, &memory).await?;
     let initialized = match subject.store.execute(&subject.prefix, Op::Look).await {
         Outcome::Looked(look) => look.marker,
         other => return Err(store_failure(other)),
@@ -85,19 +75,37 @@ async fn look(subject: &Subject, deadline: Duration) -> Result<Found, RequestFai
         let all = held.keys().chain(sent.keys()).filter(|id| !rejected.contains(*id));
         differing.extend(all.filter(|id| held.get(id) != sent.get(id)).cloned());
     }
-    let all: BTreeSet<&ItemId> = held.keys().chain(stored.keys()).chain(sent.keys()).collect();
+    // What only the store has differs.
+    let all: BTreeSet<&ItemId> = held.keys().chain(sent.keys()).chain(&differing).collect();
     let items = all.len();
-    let of = |id: &ItemId| [sent.get(id).copied(), held.get(id).copied(), stored.get(id).copied()];
-    let differences = differing.into_iter().map(|id| (id.clone(), of(&id))).collect();
+    let mut differences = BTreeMap::new();
+    for id in differing {
+        // Those that are not told need not be read.
+        let stored = if differences.len() < MOST_TOLD { stored_version(subject, &id).await? } else { None };
+        differences.insert(id.clone(), [sent.get(&id).copied(), held.get(&id).copied(), stored]);
+    }
     Ok(Found { differences, items, asked_launchdarkly, initialized })
 }
 
-/// What LaunchDarkly has.
-#[derive(Default)]
-struct Sent {
-    versions: BTreeMap<ItemId, u64>,
-    /// In a form that must not reach the store; the last good one stays.
-    rejected: BTreeSet<ItemId>,
+/// The items of which the store holds something else than memory. Who writes goes first.
+async fn compare(subject: &Subject, memory: &Snapshot) -> Result<BTreeSet<ItemId>, RequestFailure> {
+    let snapshot = Arc::new(memory.clone());
+    loop {
+        let snapshot = Arc::clone(&snapshot);
+        let compare = Op::Compare { snapshot, urgency: Urgency::WhenIdle, evidence: Evidence::Nothing };
+        match subject.store.execute(&subject.prefix, compare).await {
+            Outcome::Compared(differences) => return Ok(differences.items.into_iter().collect()),
+            Outcome::Busy => tokio::time::sleep(BUSY_PAUSE).await,
+            other => return Err(store_failure(other)),
+        }
+    }
+}
+
+async fn stored_version(subject: &Subject, id: &ItemId) -> Result<Option<u64>, RequestFailure> {
+    match subject.store.execute(&subject.prefix, Op::Read(id.clone())).await {
+        Outcome::Read(body) => Ok(body.map(|body| StoredItem::of(id.clone(), &body).version)),
+        other => Err(store_failure(other)),
+    }
 }
 
 /// Asks LaunchDarkly; `None`: the source is a file.
@@ -106,29 +114,5 @@ async fn launchdarkly(subject: &Subject, deadline: Duration) -> Result<Option<Se
     let payload = Arc::clone(&subject.sources).fetch(settings, deadline).await;
     let payload =
         payload.map_err(|failure| RequestFailure::new(Reason::UpstreamUnavailable, failure.to_string()))?;
-    let live = payload.items().filter(|item| !item.deleted);
-    let rejected = payload.rejected().iter();
-    Ok(Some(Sent {
-        versions: live.map(|item| (ItemId { kind: item.kind, key: item.key.into() }, item.version)).collect(),
-        rejected: rejected.map(|item| ItemId { kind: item.kind, key: (&*item.key).into() }).collect(),
-    }))
-}
-
-async fn snapshot(subject: &Subject) -> Result<Snapshot, RequestFailure> {
-    let (sender, receiver) = oneshot::channel();
-    // If nobody takes it, nobody answers either.
-    let _ = subject.snapshots.send(sender).await;
-    let nothing =
-        |_| RequestFailure::new(Reason::UpstreamUnavailable, "the worker has no data of the environment yet");
-    receiver.await.map_err(nothing)
-}
-
-fn versions(snapshot: &Snapshot) -> BTreeMap<ItemId, u64> {
-    let of = |kind: Kind| {
-        snapshot.of(kind).iter().filter_map(move |(key, body)| {
-            let version = live_version(kind, key, body)?;
-            Some((ItemId { kind, key: Arc::clone(key) }, version))
-        })
-    };
-    of(Kind::Flag).chain(of(Kind::Segment)).collect()
+    Ok(Some(Sent::of(&payload)))
 }

@@ -299,14 +299,15 @@ async fn a_key_is_proved_by_a_payload_and_by_nothing_less() {
     };
     let (proof, ()) =
         tokio::join!(Arc::clone(&shared).prove_key((*settings).clone(), Duration::from_secs(20)), serve);
-    assert_eq!(proof, Ok(Some("env-1".into())));
+    let proof = proof.unwrap();
+    assert_eq!((proof.environment_id.as_deref(), proof.payload.items().count()), (Some("env-1"), 1));
     assert_eq!(shared.connecting.available_permits(), 1);
 
     let (proof, ()) =
         tokio::join!(Arc::clone(&shared).prove_key((*settings).clone(), Duration::from_secs(20)), async {
             server.request().await.answer(401, &[], "").await;
         });
-    assert_eq!(proof, Err(SourceFailure::Auth { status: 401 }));
+    assert_eq!(proof.unwrap_err(), SourceFailure::Auth { status: 401 });
 
     let (proof, _body) =
         tokio::join!(Arc::clone(&shared).prove_key((*settings).clone(), Duration::from_millis(200)), async {
