@@ -207,6 +207,8 @@ pub struct EnvironmentReport {
     pub contended: bool,
     /// Why the store does not tell of foreign writes; empty: it does, or it has not been asked yet.
     pub untracked: String,
+    /// The last resync for which a payload was taken as right, whatever it took back; 0: none yet.
+    pub accepted_resync: u64,
 }
 
 impl EnvironmentReport {
@@ -248,6 +250,7 @@ impl EnvironmentReport {
             repair_reason,
             contended,
             untracked,
+            accepted_resync,
         } = self;
         let is_same = *environment == other.environment
             && *uid == other.uid
@@ -268,7 +271,8 @@ impl EnvironmentReport {
             && *payload_held == other.payload_held
             && *repair_reason == other.repair_reason
             && *contended == other.contended
-            && *untracked == other.untracked;
+            && *untracked == other.untracked
+            && *accepted_resync == other.accepted_resync;
         !is_same
     }
 }
@@ -356,6 +360,7 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             repair_reason: report.repair_reason.clone(),
             contended: report.contended,
             untracked: report.untracked.clone(),
+            accepted_resync: report.accepted_resync,
         }
     }
 }
@@ -400,6 +405,7 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             repair_reason: message.repair_reason.clone(),
             contended: message.contended,
             untracked: message.untracked.clone(),
+            accepted_resync: message.accepted_resync,
         })
     }
 }

@@ -108,7 +108,11 @@ pub(crate) fn write(path: &Path, memory: &Memory) -> io::Result<()> {
         assignments: memory
             .assignments
             .iter()
-            .map(|assignment| assignment.as_ref().into())
+            .map(|assignment| v1::Assignment {
+                // Whether that has been done, only control knows for sure.
+                accept_regression: false,
+                ..assignment.as_ref().into()
+            })
             .chain(memory.unusable.iter().cloned())
             .collect(),
     };

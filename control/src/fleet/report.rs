@@ -70,6 +70,11 @@ impl Fleet {
             self.account(name);
         }
         let Some(environment) = self.environments.get_mut(name) else { return };
+        if environment.record.accepted_resync == Some(report.accepted_resync) {
+            // The leave is spent.
+            environment.record.accepted_resync = None;
+            self.gathered.unsaved.insert(name.clone());
+        }
         environment.observe(worker.clone(), report);
         self.gathered.touched.insert(name.clone());
         self.act_on_report(name);

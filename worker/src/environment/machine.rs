@@ -85,6 +85,8 @@ pub(super) struct Machine {
     checks: u32,
     /// The last store operation failed.
     store_fails: bool,
+    /// The last resync for which a payload was taken as right.
+    accepted_resync: u64,
     /// Of the data set; before it is filled, of what it will be filled with.
     lineage: Lineage,
     next_payload: NextPayload,
@@ -135,6 +137,7 @@ impl Machine {
             news: StoreNews::default(),
             checks: 0,
             store_fails: false,
+            accepted_resync: 0,
             lineage,
             next_payload: NextPayload::FirstOfConnection,
             second_opinion: SecondOpinion::NotAsked { not_before: now },
@@ -152,6 +155,9 @@ impl Machine {
             last_repair: None,
             fenced_writes: 0,
         };
+        if machine.is_to_accept() {
+            machine.next_payload = NextPayload::Accepted;
+        }
         let mut actions = Vec::new();
         if machine.wants_source() {
             machine.source_state = Some(SourceState::Connecting);
@@ -241,15 +247,16 @@ impl Machine {
         if !is_guarded(&new.spec) {
             self.writer.confirm();
         }
-        let resync = new.resync != old.resync;
+        let accept = self.is_to_accept() && self.next_payload != NextPayload::Accepted;
+        let resync = accept || self.assignment.resync != old.resync;
         if resync {
             self.writer.resync();
         }
-        if resync && new.accept_regression {
+        if accept {
             (self.environment_id, self.changed_environment_id) = (None, None);
             self.next_payload = NextPayload::Accepted;
         }
-        let same_source = is_same_source(new, &old) && !resync;
+        let same_source = is_same_source(&self.assignment, &old) && !resync;
         let mut actions = Vec::new();
         if !self.wants_source() {
             self.source_error = None;
@@ -374,7 +381,10 @@ impl Machine {
             (NextPayload::Later, Source::Stream { .. }) => Authority::Binding,
         };
         match place {
-            NextPayload::Accepted => self.writer.overrule(self.lineage.clone()),
+            NextPayload::Accepted => {
+                self.accepted_resync = self.assignment.resync;
+                self.writer.overrule(self.lineage.clone());
+            }
             NextPayload::FirstOfLineage => {
                 self.writer.begin_lineage(self.lineage.clone(), versions(&self.assignment.spec));
             }
@@ -421,6 +431,11 @@ impl Machine {
 
     fn heard(&mut self, now: Timestamp) {
         self.last_byte = Some(now);
+    }
+
+    /// Whether the user has said that LaunchDarkly is right, and no payload was taken so since.
+    fn is_to_accept(&self) -> bool {
+        self.assignment.accept_regression && self.assignment.resync != self.accepted_resync
     }
 
     fn wants_source(&self) -> bool {

@@ -91,5 +91,6 @@ pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
         repair_reason: String::new(),
         contended: false,
         untracked: String::new(),
+        accepted_resync: 0,
     }
 }

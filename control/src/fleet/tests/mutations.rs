@@ -285,9 +285,14 @@ fn a_resync_is_counted_and_sent() {
     world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Accept }).unwrap();
     let sent = world.assignment("w1", "a").unwrap();
     assert_eq!((sent.resync, sent.accept_regression), (2, true));
+    world.report("w1", "a", |report| report.accepted_resync = 1);
+    assert_eq!(world.stored.environments[&env("a")].accepted_resync, Some(2), "that was an earlier one");
+    world.report("w1", "a", |report| report.accepted_resync = 2);
+    assert_eq!(world.stored.environments[&env("a")].accepted_resync, None, "it is spent");
+    world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Accept }).unwrap();
     world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }).unwrap();
     let sent = world.assignment("w1", "a").unwrap();
-    assert_eq!((sent.resync, sent.accept_regression), (3, false), "that was once");
+    assert_eq!((sent.resync, sent.accept_regression), (4, false), "that was once");
     let (reason, _) =
         refused(world.act("a", Edit::Resync { claim: Claim::TakeOver, regression: Regression::Doubt }));
     assert_eq!(reason, Reason::NoConflict);

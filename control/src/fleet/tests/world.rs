@@ -406,6 +406,7 @@ impl World {
             repair_reason: String::new(),
             contended: false,
             untracked: String::new(),
+            accepted_resync: 0,
         }
     }
 

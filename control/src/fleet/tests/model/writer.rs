@@ -403,6 +403,7 @@ impl Writer {
             repair_reason: String::new(),
             contended: false,
             untracked: String::new(),
+            accepted_resync: 0,
         }
     }
 

@@ -125,6 +125,26 @@ fn the_next_owner_holds_back_what_the_last_one_did() {
 }
 
 #[test]
+fn the_users_word_stands_until_a_payload_was_taken_so_and_outlives_a_restart() {
+    let (gone, mut store) = taking_over();
+    let assignment = gone.machine.assignment().clone();
+    let accepting = Assignment { resync: 1, accept_regression: true, ..assignment };
+    let mut again = Worker::start(&mut store, Assignment { accept_regression: false, ..accepting.clone() }, NOW);
+    // It began without control, which now says what it has not seen done.
+    again.assign(&mut store, accepting.clone());
+    assert_eq!(again.take_done(), ["start source", "start source"]);
+    again.connect(&mut store, Some("env1"), &first(3));
+    assert_eq!((stored(&store), again.machine.report().accepted_resync), (first(3), 1));
+    again.take_done();
+    again.assign(&mut store, accepting.clone());
+    assert_eq!(again.take_done(), [""; 0], "it is done");
+    let (_gone, mut store) = taking_over();
+    let mut again = Worker::start(&mut store, accepting, NOW);
+    again.connect(&mut store, Some("env1"), &first(3));
+    assert_eq!((stored(&store), again.machine.report().accepted_resync), (first(3), 1));
+}
+
+#[test]
 fn the_user_may_decide_at_once() {
     let (mut worker, mut store) = serving();
     worker.disconnect(&mut store);
