@@ -1,5 +1,7 @@
 //! Stores: which there are, and which are the same place under two names.
 
+use std::collections::BTreeMap;
+
 use flotilla_proto::store_url::{StoreEndpoint, StorePlace, TlsFiles};
 use flotilla_proto::{FieldViolation, Reason, Refusal, StoreName, StoreUrl, v1};
 
@@ -60,7 +62,7 @@ impl Fleet {
     fn check_store_action(&self, name: &StoreName, action: &StoreAction) -> Result<(), Refusal> {
         let present = self.stores.get(name);
         match (action, present) {
-            (StoreAction::Create(_), None) => Ok(()),
+            (StoreAction::Create(url), None) => self.check_is_one_place(&url.endpoint()),
             (StoreAction::Create(_), Some(_)) => refuse(
                 Reason::StoreNameTaken,
                 format!("a store named \"{name}\" exists; choose another name, or remove that one first"),
@@ -72,6 +74,21 @@ impl Fleet {
             }
             (StoreAction::Delete, Some(_)) => self.check_unused(name),
         }
+    }
+
+    /// Environments of two places are told apart by their place, and may have one prefix: then it must not turn out to be
+    /// one place.
+    fn check_is_one_place(&self, endpoint: &StoreEndpoint) -> Result<(), Refusal> {
+        let met = self.stores.iter().filter(|(_, store)| store.url.endpoint().meets(endpoint));
+        let met: BTreeMap<_, _> = met.map(|(name, store)| (&store.endpoint, format!("\"{name}\""))).collect();
+        if met.len() < 2 {
+            return Ok(());
+        }
+        let names = met.into_values().collect::<Vec<_>>().join(" and ");
+        let why = format!(
+            "it leads to the places of stores {names}, which were given as different ones; remove one of them first"
+        );
+        Err(FieldViolation::new("url", &why).into())
     }
 
     fn check_unused(&self, name: &StoreName) -> Result<(), Refusal> {

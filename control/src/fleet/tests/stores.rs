@@ -75,6 +75,16 @@ fn one_place_under_two_names_has_each_prefix_once() {
 }
 
 #[test]
+fn an_address_of_two_places_is_refused() {
+    let mut world = World::new();
+    world.store(command("a", create("redis+sentinel://h1,h2/main"))).unwrap();
+    world.store(command("b", create("redis+sentinel://h3/main"))).unwrap();
+    let refusal = world.store(command("c", create("redis+sentinel://h2,h3/main"))).unwrap_err();
+    assert!(refusal.message.contains(r#"the places of stores "a" and "b""#), "{refusal}");
+    world.store(command("c", create("redis+sentinel://h2,h3/other"))).unwrap();
+}
+
+#[test]
 fn epochs_survive_the_removal_of_their_store() {
     let mut world = World::new();
     world.connect("w1");

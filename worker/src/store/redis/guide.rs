@@ -7,7 +7,7 @@ use flotilla_proto::StoreUrl;
 use flotilla_proto::store_url::{Address, StorePlace};
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue as _, Value, cmd};
+use redis::{AsyncConnectionConfig, FromRedisValue as _, Value, cmd};
 
 use super::layout::{Layout, SLOTS};
 use super::target::{Server, data_client, only_server, sentinel_client};
@@ -105,16 +105,11 @@ impl Guide {
     ) -> Vec<(Address, Result<Value, String>)> {
         let asked = addresses.iter().map(|address| {
             let connection = self.connections.remove(address);
-            let client = match &self.url.place {
-                StorePlace::Sentinel { .. } => sentinel_client(&self.url, address),
-                StorePlace::Cluster(_) | StorePlace::Server(_) | StorePlace::Socket(_) => {
-                    data_client(&self.url, &Server::Tcp(address.clone()))
-                }
-            };
+            let url = &self.url;
             async move {
                 let mut connection = match connection {
                     Some(connection) => connection,
-                    None => connect(&client.map_err(|error| error.to_string())?).await?,
+                    None => connect(url, address).await?,
                 };
                 let answer =
                     question.query_async::<Value>(&mut connection).await.map_err(|error| error.to_string())?;
@@ -134,7 +129,14 @@ impl Guide {
     }
 }
 
-async fn connect(client: &Client) -> Result<MultiplexedConnection, String> {
+async fn connect(url: &StoreUrl, address: &Address) -> Result<MultiplexedConnection, String> {
+    let client = match &url.place {
+        StorePlace::Sentinel { .. } => sentinel_client(url, address),
+        StorePlace::Cluster(_) | StorePlace::Server(_) | StorePlace::Socket(_) => {
+            data_client(url, &Server::Tcp(address.clone()))
+        }
+    };
+    let client = client.map_err(|error| error.to_string())?;
     let config =
         AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
     client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| error.to_string())
