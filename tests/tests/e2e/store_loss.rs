@@ -234,6 +234,36 @@ async fn wait_until_sound(redis: &mut MultiplexedConnection, prefix: &str, how: 
     }
 }
 
+/// A Redis that is told to throw keys away when it is full throws away ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_evicts_is_put_back() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    let (fleet, population) = start().await;
+    let connections = population.connections(&fleet);
+    let mut redis = fleet.redis.connection().await.unwrap();
+    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await.unwrap();
+    let used: u64 =
+        info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap();
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg("SET").arg("maxmemory-policy").arg("allkeys-random").arg("maxmemory").arg(used + 1_000_000);
+    limit.exec_async(&mut redis).await.unwrap();
+    let mut filler = 0;
+    wait_until("something of ours is evicted", BOUND, async || {
+        filler += 1;
+        let (key, value) = (format!("filler:{filler}"), "x".repeat(100_000));
+        redis::cmd("SET").arg(key).arg(value).exec_async(&mut redis).await.map_err(|error| error.to_string())?;
+        let events = fleet.cli(&["events"]).await.map_err(|error| format!("{error:#}"))?.stdout;
+        if events.contains("repair") { Ok(()) } else { Err(events) }
+    })
+    .await;
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0).exec_async(&mut redis).await.unwrap();
+    population.wait_until_stored(&fleet, BOUND).await;
+    population.wait_until_current(&fleet, BOUND).await;
+    assert_eq!(population.connections(&fleet), connections, "LaunchDarkly was asked");
+}
+
 /// Somebody who writes again and again is named, and not fought over in a tight loop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_foreign_writer_is_a_conflict() {

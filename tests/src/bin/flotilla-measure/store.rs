@@ -23,6 +23,15 @@ pub(crate) struct Options {
     /// Small environments for the refill and the watch
     #[arg(long, default_value_t = 200)]
     environments: usize,
+    /// Flags of each small environment
+    #[arg(long, default_value_t = 50)]
+    small_flags: usize,
+    /// Bytes of each of those flags
+    #[arg(long, default_value_t = 1_000)]
+    small_bytes: usize,
+    /// The store does not tell who else changes its keys
+    #[arg(long)]
+    untracked: bool,
     /// For how long the cost of watching is taken
     #[arg(long, default_value = "130s", value_parser = humantime::parse_duration)]
     watch: Duration,
@@ -30,20 +39,26 @@ pub(crate) struct Options {
 
 const BOUND: Duration = Duration::from_mins(2);
 const LARGE_FLAG: usize = 4_000;
-const SMALL: (usize, usize) = (50, 1_000);
 const LARGE_KEY: &str = "sdk-ffffffff-0000-4000-8000-000000000000";
 
 /// Measures, and prints what was found.
 pub(crate) async fn run(binaries: &Path, options: &Options) -> anyhow::Result<()> {
     let mut fleet = Fleet::builder().binaries(binaries).start().await?;
     let mut redis = fleet.redis.connection().await?;
+    // What both do with no environment at all.
+    let idle = used(&mut fleet, Duration::from_secs(20)).await?;
     for words in [["slowlog-log-slower-than", "1000"], ["slowlog-max-len", "1024"]] {
         redis::cmd("CONFIG").arg("SET").arg(&words).exec_async(&mut redis).await?;
     }
+    if options.untracked {
+        let rule = ["SETUSER", "default", "-client|tracking"];
+        redis::cmd("ACL").arg(&rule).exec_async(&mut redis).await?;
+        fleet.restart_worker(0).await?;
+    }
     large(&fleet, &mut redis, options).await?;
-    daily(&fleet, &mut redis).await?;
+    daily(&fleet, &mut redis, options).await?;
     refill(&fleet, &mut redis, options).await?;
-    watch(&mut fleet, &mut redis, options).await
+    watch(&mut fleet, idle, options).await
 }
 
 /// Loads a large environment, replaces it, and changes a hundredth of it.
@@ -78,8 +93,8 @@ fn with(data: &Dataset, flags: std::ops::Range<usize>, version: u64) -> Dataset 
 }
 
 /// Bytes that Redis is sent for a load, an unchanged reconnect, and a patch.
-async fn daily(fleet: &Fleet, redis: &mut MultiplexedConnection) -> anyhow::Result<()> {
-    let data = generated_flags(SMALL.0, SMALL.1, 9);
+async fn daily(fleet: &Fleet, redis: &mut MultiplexedConnection, options: &Options) -> anyhow::Result<()> {
+    let data = generated_flags(options.small_flags, options.small_bytes, 9);
     let bytes: usize =
         [Kind::Flag, Kind::Segment].iter().flat_map(|kind| data.items(*kind)).map(|item| item.json().len()).sum();
     fleet.simulator.add_environment(&key(9_999), None, data.clone());
@@ -96,13 +111,17 @@ async fn daily(fleet: &Fleet, redis: &mut MultiplexedConnection) -> anyhow::Resu
     fleet.wait_for_initialization("daily", "current", BOUND).await;
     let (after, own) = (input(redis).await?, own_input(redis).await?);
     println!("unchanged reconnect: {} bytes to Redis", (after - before).saturating_sub(own));
-    let patch = generated_flag(3, 2, SMALL.1, 2);
+    let patch = generated_flag(3, 2, options.small_bytes, 2);
     let size = patch.json().len();
     let mut expected = data;
     expected.insert(Kind::Flag, patch.clone());
-    let before = input(redis).await?;
+    let (before, writes) = (input(redis).await?, writes(fleet).await?);
     fleet.simulator.patch(&key(9_999), Kind::Flag, patch);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    wait_until("it is written", BOUND, async || {
+        let now = self::writes(fleet).await.map_err(|error| error.to_string())?;
+        if now > writes { Ok(()) } else { Err(now.to_string()) }
+    })
+    .await;
     let (after, own) = (input(redis).await?, own_input(redis).await?);
     println!("a patch of {size} bytes: {} bytes to Redis", (after - before).saturating_sub(own));
     stored(redis, "daily", &expected).await;
@@ -111,7 +130,7 @@ async fn daily(fleet: &Fleet, redis: &mut MultiplexedConnection) -> anyhow::Resu
 }
 
 async fn refill(fleet: &Fleet, redis: &mut MultiplexedConnection, options: &Options) -> anyhow::Result<()> {
-    let data = generated_flags(SMALL.0, SMALL.1, 3);
+    let data = generated_flags(options.small_flags, options.small_bytes, 3);
     for number in 0..options.environments {
         fleet.simulator.add_environment(&key(number), None, data.clone());
         fleet.add_environment(&name(number), &name(number), &key(number), &[]).await?.expect_success();
@@ -129,25 +148,29 @@ async fn refill(fleet: &Fleet, redis: &mut MultiplexedConnection, options: &Opti
     Ok(())
 }
 
-/// What looks and comparisons cost while nothing happens.
-async fn watch(fleet: &mut Fleet, redis: &mut MultiplexedConnection, options: &Options) -> anyhow::Result<()> {
+/// What looks and comparisons cost while nothing happens, beyond what is used without environments.
+async fn watch(fleet: &mut Fleet, idle: [f64; 2], options: &Options) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let worker = fleet.worker(0).pid();
-    let server = fleet.redis.process().pid();
-    let before = [cpu(worker)?, cpu(server)?];
-    tokio::time::sleep(options.watch).await;
-    let after = [cpu(worker)?, cpu(server)?];
-    redis::cmd("PING").exec_async(redis).await?;
-    for (who, (before, after)) in ["worker", "Redis"].into_iter().zip(before.into_iter().zip(after)) {
-        let used = (after - before) / options.watch.as_secs_f64();
+    let used = used(fleet, options.watch).await?;
+    for (who, (used, idle)) in ["worker", "Redis"].into_iter().zip(used.into_iter().zip(idle)) {
         println!(
-            "at rest, {} environments: {who} {:.2} % of a core, {:.1} µs per environment and second",
+            "at rest, {} environments: {who} {:.2} % of a core ({:.2} % without any), {:.1} µs per environment and second",
             options.environments,
             used * 100.0,
-            used * 1e6 / options.environments as f64
+            idle * 100.0,
+            (used - idle) * 1e6 / options.environments as f64
         );
     }
     Ok(())
+}
+
+/// The parts of a core that the worker and Redis use, on average over so long.
+async fn used(fleet: &mut Fleet, during: Duration) -> anyhow::Result<[f64; 2]> {
+    let processes = [fleet.worker(0).pid(), fleet.redis.process().pid()];
+    let before = [cpu(processes[0])?, cpu(processes[1])?];
+    tokio::time::sleep(during).await;
+    let after = [cpu(processes[0])?, cpu(processes[1])?];
+    Ok([0, 1].map(|which| (after[which] - before[which]) / during.as_secs_f64()))
 }
 
 fn name(number: usize) -> String {
@@ -162,6 +185,14 @@ async fn input(redis: &mut MultiplexedConnection) -> anyhow::Result<u64> {
     let info: String = redis::cmd("INFO").arg("stats").query_async(redis).await?;
     let line = info.lines().find_map(|line| line.strip_prefix("total_net_input_bytes:")).context("no figure")?;
     Ok(line.trim().parse()?)
+}
+
+/// Writes of single items that the worker has had acknowledged.
+async fn writes(fleet: &Fleet) -> anyhow::Result<u64> {
+    let metrics = fleet.worker_get(0, "/metrics").await?.body;
+    let name = "flotilla_store_writes_total{op=\"write\",result=\"ok\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(name)).context("no such metric")?;
+    Ok(count.parse()?)
 }
 
 /// What one such question sends itself.
