@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::redis_server::{RedisServer, free_port};
+use super::tls::TlsFiles;
 
 const START_BOUND: Duration = Duration::from_secs(20);
 
@@ -14,43 +15,61 @@ const START_BOUND: Duration = Duration::from_secs(20);
 pub struct RedisCluster {
     /// The masters.
     pub nodes: Vec<RedisServer>,
+    tls: Option<TlsFiles>,
 }
 
 impl RedisCluster {
     /// Starts the nodes and joins them, and waits until all of them say that the cluster is well.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::launch(None).await
+    }
+
+    /// As [`RedisCluster::start`]; nodes speak TLS with each other, and clients must show a certificate.
+    pub async fn start_with_tls(tls: &TlsFiles) -> anyhow::Result<Self> {
+        Self::launch(Some(tls)).await
+    }
+
+    async fn launch(tls: Option<&TlsFiles>) -> anyhow::Result<Self> {
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            // By default the bus would be 10,000 ports above, where there may be none.
-            let bus = free_port()?.to_string();
-            let arguments = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
-            nodes.push(RedisServer::start_with(&arguments).await?);
+            nodes.push(start_node(tls).await?);
         }
-        let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.announced_port()));
         let mut create = Command::new("redis-cli");
-        create.args(["--cluster", "create"]).args(&addresses).arg("--cluster-yes");
+        create.args(["--cluster", "create"]).args(addresses).arg("--cluster-yes");
+        if let Some(TlsFiles { ca, cert, key }) = tls {
+            create.args(["--tls", "--cacert", ca, "--cert", cert, "--key", key]);
+        }
         let output = tokio::task::spawn_blocking(move || create.output()).await?.context("redis-cli")?;
         if !output.status.success() {
             bail!("redis-cli --cluster create: {}", String::from_utf8_lossy(&output.stdout));
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, tls: tls.cloned() };
+        cluster.wait_until_well().await;
+        Ok(cluster)
+    }
+
+    /// Waits until all nodes know each other, and say that the cluster is well.
+    async fn wait_until_well(&self) {
+        let wanted = ("ok".to_owned(), self.nodes.len().to_string());
         super::wait_until("the cluster is well", START_BOUND, async || {
-            for node in &cluster.nodes {
+            for node in &self.nodes {
                 let state = node.info("state").await.map_err(|error| format!("{error:#}"))?;
                 let known = node.info("known_nodes").await.map_err(|error| format!("{error:#}"))?;
-                if (state.as_str(), known.as_str()) != ("ok", "3") {
-                    return Err(format!("{}: {state}, {known} nodes", node.port()));
+                let found = (state, known);
+                if found != wanted {
+                    return Err(format!("{}: {found:?}", node.port()));
                 }
             }
             Ok(())
         })
         .await;
-        Ok(cluster)
     }
 
-    /// `redis+cluster://…`, with one of the nodes only: the others are found.
+    /// `redis+cluster://…` or `rediss+cluster://…`, with one of the nodes only: the others are found.
     pub fn url(&self) -> String {
-        format!("redis+cluster://{}", self.nodes[0].address())
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}+cluster://127.0.0.1:{}", self.nodes[0].announced_port())
     }
 
     /// The slot of a key.
@@ -59,11 +78,10 @@ impl RedisCluster {
         Ok(redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query_async(&mut connection).await?)
     }
 
-    /// Which node has a slot, as that node says.
+    /// Which master has a slot, as that one says itself.
     pub async fn owner(&self, slot: u16) -> anyhow::Result<usize> {
         for (index, node) in self.nodes.iter().enumerate() {
-            let mut connection = node.connection().await?;
-            let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
+            let nodes = node.nodes().await?;
             let own = nodes.lines().find(|line| line.contains("myself")).context("no line of its own")?;
             if has_slot(own, slot) {
                 return Ok(index);
@@ -87,7 +105,7 @@ impl RedisCluster {
         let keys: Vec<String> = list.query_async(&mut connection).await?;
         for key in &keys {
             let mut migrate = redis::cmd("MIGRATE");
-            migrate.arg("127.0.0.1").arg(self.nodes[to].port()).arg(key).arg(0).arg(5000);
+            migrate.arg("127.0.0.1").arg(self.nodes[to].announced_port()).arg(key).arg(0).arg(5000);
             migrate.exec_async(&mut connection).await?;
         }
         Ok(keys.len())
@@ -115,6 +133,13 @@ impl RedisCluster {
     }
 }
 
+async fn start_node(tls: Option<&TlsFiles>) -> anyhow::Result<RedisServer> {
+    // By default the bus would be 10,000 ports above, where there may be none.
+    let bus = free_port()?.to_string();
+    let arguments = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
+    RedisServer::launch_with(&arguments, tls).await
+}
+
 impl RedisServer {
     /// A value of `CLUSTER INFO`.
     async fn info(&self, name: &str) -> anyhow::Result<String> {
@@ -123,6 +148,12 @@ impl RedisServer {
         let prefix = format!("cluster_{name}:");
         let value = info.lines().find_map(|line| line.strip_prefix(&prefix)).context("no such value")?;
         Ok(value.trim().to_owned())
+    }
+
+    /// `CLUSTER NODES`.
+    async fn nodes(&self) -> anyhow::Result<String> {
+        let mut connection = self.connection().await?;
+        Ok(redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?)
     }
 }
 

@@ -15,7 +15,6 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, cmd};
 
 use crate::certificates::Certificates;
-use crate::stores::start_with_tls;
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -58,8 +57,7 @@ impl Bench {
     async fn restricted() -> Self {
         flotilla_proto::process::install_tls_provider();
         let certificates = Certificates::make();
-        let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| certificates.text(name));
-        let (server, port) = start_with_tls(&[], &ca, &cert, &key).await;
+        let server = RedisServer::start_with_tls(&[], &certificates.server()).await.unwrap();
         let mut other = server.connection().await.unwrap();
         let mut user = cmd("ACL");
         user.arg("SETUSER")
@@ -70,7 +68,8 @@ impl Bench {
             .arg("+@read")
             .arg("+@write");
         user.arg("+@scripting").arg("+@connection").exec_async(&mut other).await.unwrap();
-        let [cert, key] = ["client.pem", "client.key"].map(|name| certificates.text(name));
+        let port = server.announced_port();
+        let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|name| certificates.text(name));
         let url = format!("rediss://flotilla:hunter2@127.0.0.1:{port}?tls-ca={ca}&tls-cert={cert}&tls-key={key}");
         Self::on(&url, "ld:test", other, Box::new((server, certificates))).await
     }
