@@ -1,4 +1,4 @@
-//! A Redis Cluster of three masters.
+//! A Redis Cluster of three masters, and of replicas for those that shall have one.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const START_BOUND: Duration = Duration::from_secs(20);
 /// Three masters, each with a third of the slots.
 #[derive(Debug)]
 pub struct RedisCluster {
-    /// The masters.
+    /// The masters, and after them the replicas.
     pub nodes: Vec<RedisServer>,
     tls: Option<TlsFiles>,
 }
@@ -49,6 +49,38 @@ impl RedisCluster {
         Ok(cluster)
     }
 
+    /// Starts a replica of a master, and waits until it has the master's data and all know it. Returns its index.
+    pub async fn add_replica(&mut self, of: usize) -> anyhow::Result<usize> {
+        let replica = start_node(self.tls.as_ref()).await?;
+        let mut connection = replica.connection().await?;
+        let known = &self.nodes[of];
+        let mut meet = redis::cmd("CLUSTER");
+        meet.arg("MEET").arg("127.0.0.1").arg(known.announced_port()).arg(known.bus_port().await?);
+        meet.exec_async(&mut connection).await?;
+        let master = self.id(of).await?;
+        let index = self.nodes.len();
+        self.nodes.push(replica);
+        self.wait_until_well().await;
+        redis::cmd("CLUSTER").arg("REPLICATE").arg(&master).exec_async(&mut connection).await?;
+        super::wait_until("it is a replica, and known as one", START_BOUND, async || {
+            let mut info = redis::cmd("INFO");
+            let info: String =
+                info.arg("replication").query_async(&mut connection).await.map_err(|error| error.to_string())?;
+            if !info.contains("role:slave") || !info.contains("master_link_status:up") {
+                return Err(info);
+            }
+            for node in &self.nodes {
+                let nodes = node.nodes().await.map_err(|error| format!("{error:#}"))?;
+                if !nodes.lines().any(|line| line.contains(&format!("slave {master} "))) {
+                    return Err(nodes);
+                }
+            }
+            Ok(())
+        })
+        .await;
+        Ok(index)
+    }
+
     /// Waits until all nodes know each other, and say that the cluster is well.
     async fn wait_until_well(&self) {
         let wanted = ("ok".to_owned(), self.nodes.len().to_string());
@@ -81,7 +113,8 @@ impl RedisCluster {
     /// Which master has a slot, as that one says itself.
     pub async fn owner(&self, slot: u16) -> anyhow::Result<usize> {
         for (index, node) in self.nodes.iter().enumerate() {
-            let nodes = node.nodes().await?;
+            // One that is away has none.
+            let Ok(nodes) = node.nodes().await else { continue };
             let own = nodes.lines().find(|line| line.contains("myself")).context("no line of its own")?;
             if has_slot(own, slot) {
                 return Ok(index);
@@ -154,6 +187,16 @@ impl RedisServer {
     async fn nodes(&self) -> anyhow::Result<String> {
         let mut connection = self.connection().await?;
         Ok(redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?)
+    }
+
+    /// The port of the cluster's bus, as the node says itself.
+    async fn bus_port(&self) -> anyhow::Result<String> {
+        let nodes = self.nodes().await?;
+        let own = nodes.lines().find(|line| line.contains("myself")).context("no line of its own")?;
+        // ID, then HOST:PORT@BUS, and maybe a name behind a comma.
+        let address = own.split(' ').nth(1).context("no address")?;
+        let (_, bus) = address.split_once('@').context("no bus")?;
+        Ok(bus.split(',').next().unwrap_or(bus).to_owned())
     }
 }
 

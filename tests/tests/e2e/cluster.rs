@@ -1,9 +1,9 @@
-//! A store that is a cluster: slots are moved, under patches.
+//! A store that is a cluster: slots are moved, masters die, under patches.
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use flotilla_tests::harness::{Fleet, RedisCluster, require_tool, wait_until};
+use flotilla_tests::harness::{Fleet, RedisCluster, RedisServer, require_tool, wait_until};
 use flotilla_tests::simulator::{Dataset, Kind, generated_flags};
 use redis::AsyncCommands as _;
 
@@ -136,6 +136,60 @@ async fn with_tls_everywhere_slots_move_under_patches_too() {
     let cluster = RedisCluster::start_with_tls(&certificates.server()).await.unwrap();
     let fleet = fleet_on(&cluster, &certificates.client_options()).await;
     slots_move_under_patches(&cluster, &fleet).await;
+}
+
+/// The master of a prefix dies and its replica is promoted, while patches come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_dies_is_left_for_its_replica_and_comes_back_as_one() {
+    if !require_tool("redis-server") || !require_tool("redis-cli") {
+        return;
+    }
+    let mut cluster = RedisCluster::start().await.unwrap();
+    let dies = owner(&cluster, PREFIXES[0]).await;
+    let replica = cluster.add_replica(dies).await.unwrap();
+    let fleet = fleet_on(&cluster, &[]).await;
+    for index in 0..PREFIXES.len() {
+        add(&fleet, index).await;
+    }
+    let connects = fleet.simulator.total_counters().stream_connections;
+    let last = Cell::new(1);
+    cluster.nodes[dies].stop();
+    let promoted =
+        wait_until("the replica is promoted", BOUND, async || match cluster.nodes[replica].role().await {
+            Ok(role) if role == "master" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    patch_until(&fleet, &last, promoted).await;
+    assert_all_stored(&fleet, &cluster).await;
+
+    cluster.nodes[dies].start_again().await.unwrap();
+    let follows =
+        wait_until("the old master follows the new one", BOUND, async || match cluster.nodes[dies].role().await {
+            Ok(role) if role == "slave" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    patch_until(&fleet, &last, follows).await;
+    assert_all_stored(&fleet, &cluster).await;
+    assert!(scripts_run(&cluster.nodes[replica]).await > 0, "it is there that is written");
+    assert_eq!(scripts_run(&cluster.nodes[dies]).await, 0, "the old master took writes");
+    assert_eq!(fleet.simulator.total_counters().stream_connections, connects, "LaunchDarkly was not asked");
+}
+
+/// Each prefix holds what LaunchDarkly has, on the master that it is on now, and all of them are current.
+async fn assert_all_stored(fleet: &Fleet, cluster: &RedisCluster) {
+    for (index, prefix) in PREFIXES.iter().enumerate() {
+        let owner = owner(cluster, prefix).await;
+        wait_for_stored(&cluster.nodes[owner], prefix, &fleet.simulator.data(&key(index)), BOUND).await;
+        fleet.wait_for_initialization(&format!("e{index}"), "current", BOUND).await;
+    }
+}
+
+/// How many scripts a server has run since it started; those that it refused to run do not count.
+async fn scripts_run(server: &RedisServer) -> u64 {
+    let mut connection = server.connection().await.unwrap();
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+    let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
