@@ -212,6 +212,42 @@ pub struct EnvironmentReport {
 }
 
 impl EnvironmentReport {
+    /// Of an environment that was just begun under this grant: nothing is known, held or done yet.
+    pub fn new(environment: EnvironmentName, uid: Uid, generation: Generation, grant: Grant) -> Self {
+        Self {
+            environment,
+            uid,
+            generation,
+            grant,
+            grant_state: GrantState::Pending,
+            pending_reason: String::new(),
+            found_fence: None,
+            source_state: None,
+            marker: Marker::Unknown,
+            store_available: None,
+            flags: 0,
+            segments: 0,
+            bytes: 0,
+            last_event_time: None,
+            last_byte_time: None,
+            last_heartbeat_time: None,
+            last_write_time: None,
+            last_error: None,
+            source_error: None,
+            rejected_items: Vec::new(),
+            environment_id: None,
+            changed_environment_id: None,
+            repairs: 0,
+            fenced_writes: 0,
+            doubted_items: Vec::new(),
+            payload_held: String::new(),
+            repair_reason: String::new(),
+            contended: false,
+            untracked: String::new(),
+            accepted_resync: 0,
+        }
+    }
+
     /// Whether nothing differs but times, and counters of which nothing follows.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let counters = |report: &Self| (report.bytes, report.repairs, report.fenced_writes);

@@ -9,6 +9,7 @@ mod links;
 mod process;
 mod redis_server;
 mod sentinels;
+mod tls;
 mod tools;
 
 use std::time::Duration;
@@ -19,8 +20,9 @@ pub use fleet::{Fleet, FleetBuilder};
 pub use http::{HttpAnswer, http_get};
 pub use links::{Link, Links};
 pub use process::{Listening, Process};
-pub use redis_server::{RedisServer, free_port};
+pub use redis_server::RedisServer;
 pub use sentinels::Sentinels;
+pub use tls::TlsFiles;
 pub use tools::{binary_directory, binary_in, have_tool, require_tool, workspace_directory};
 
 /// How often a predicate is looked at.

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+// Where the store's operations are tried: on every kind of Redis.
+#[path = "e2e/bench.rs"]
+mod bench;
 // The operations of the Redis store on a real server: the fence table, staged loads, foreign writes.
 #[path = "e2e/redis_store.rs"]
 mod redis_store;

@@ -12,6 +12,8 @@ mod sessions;
 mod leases;
 // Moves without a gap.
 mod handovers;
+// Who has too much gives some away.
+mod rebalancing;
 // Cordon, drain, forget.
 mod membership;
 // Status, conditions, conflicts, fencing.

@@ -30,6 +30,7 @@ pub struct FleetBuilder {
     variables: Vec<(String, String)>,
     binaries: Option<PathBuf>,
     store_url: Option<String>,
+    redis_arguments: Vec<String>,
     has_links: bool,
 }
 
@@ -106,6 +107,13 @@ impl FleetBuilder {
         self
     }
 
+    /// More arguments for the fleet's own Redis.
+    #[must_use]
+    pub fn redis_arguments(mut self, arguments: &[&str]) -> Self {
+        self.redis_arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
     /// Puts a proxy on each link of the workers; see [`Fleet::links`].
     #[must_use]
     pub fn through_proxies(mut self) -> Self {
@@ -117,7 +125,8 @@ impl FleetBuilder {
     pub async fn start(self) -> anyhow::Result<Fleet> {
         let directory = tempfile::tempdir().context("cannot make a directory for the fleet")?;
         fs::create_dir(directory.path().join("logs"))?;
-        let redis = RedisServer::start().await?;
+        let redis_arguments: Vec<_> = self.redis_arguments.iter().map(String::as_str).collect();
+        let redis = RedisServer::start_with(&redis_arguments).await?;
         let simulator = Simulator::start().await.context("cannot start the simulator")?;
         let links = if self.has_links { Some(Links::start(&redis, &simulator).await?) } else { None };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));

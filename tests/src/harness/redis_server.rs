@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use super::process::Process;
+use super::tls::{TlsArguments, TlsFiles};
 
 /// Until a server answers. A loaded machine needs more than the usual 20 ms.
 const START_BOUND: Duration = Duration::from_secs(15);
@@ -24,6 +25,7 @@ const START_ATTEMPTS: usize = 5;
 pub struct RedisServer {
     directory: TempDir,
     port: u16,
+    tls_port: Option<u16>,
     arguments: Vec<String>,
     process: Process,
 }
@@ -37,13 +39,24 @@ impl RedisServer {
     /// As [`RedisServer::start`], with more arguments for `redis-server`. It must answer without a password; one
     /// can be set by `CONFIG SET` afterwards.
     pub async fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::launch_with(arguments, None).await
+    }
+
+    /// As [`RedisServer::start_with`], and it also listens with TLS; clients must show a certificate there.
+    pub async fn start_with_tls(arguments: &[&str], tls: &TlsFiles) -> anyhow::Result<Self> {
+        Self::launch_with(arguments, Some(tls)).await
+    }
+
+    pub(super) async fn launch_with(arguments: &[&str], tls: Option<&TlsFiles>) -> anyhow::Result<Self> {
         let mut attempt = 1;
         loop {
             let directory = tempfile::tempdir().context("cannot make a directory for Redis")?;
             let port = free_port()?;
-            let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+            let TlsArguments { port: tls_port, words } = TlsArguments::new(tls)?;
+            let arguments: Vec<String> =
+                arguments.iter().map(|&argument| argument.to_owned()).chain(words).collect();
             let process = launch(directory.path(), port, &arguments)?;
-            let mut server = Self { directory, port, arguments, process };
+            let mut server = Self { directory, port, tls_port, arguments, process };
             match server.wait_until_ready().await {
                 Ok(()) => return Ok(server),
                 Err(error) if attempt == START_ATTEMPTS => return Err(error),
@@ -62,6 +75,11 @@ impl RedisServer {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// What others are told: the port with TLS, where there is one.
+    pub fn announced_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
+    }
+
     /// `redis://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -78,6 +96,14 @@ impl RedisServer {
             .get_multiplexed_async_connection_with_config(&config)
             .await
             .with_context(|| format!("cannot connect to {}", self.url()))
+    }
+
+    /// `master` or `slave`, as it says itself.
+    pub async fn role(&self) -> anyhow::Result<String> {
+        let mut connection = self.connection().await?;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
+        let role = info.lines().find_map(|line| line.strip_prefix("role:")).context("no role")?;
+        Ok(role.trim().to_owned())
     }
 
     /// The server's process, for signals.
@@ -137,13 +163,15 @@ fn launch(directory: &Path, port: u16, arguments: &[String]) -> anyhow::Result<P
     command
         .current_dir(directory)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        // Else a replica waits five seconds for others that might come.
+        .args(["--repl-diskless-sync-delay", "0"])
         .args(["--port", &port.to_string()])
         .args(arguments);
     Process::start("redis-server", command, directory)
 }
 
 /// A port that nobody had a moment ago.
-pub fn free_port() -> anyhow::Result<u16> {
+pub(super) fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("there is no free port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -4,12 +4,12 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 use tempfile::TempDir;
 
 use super::process::Process;
 use super::redis_server::{RedisServer, free_port};
+use super::tls::{TlsArguments, TlsFiles};
 
 const START_BOUND: Duration = Duration::from_secs(20);
 /// Sentinels that must agree that a master is down.
@@ -23,6 +23,8 @@ pub struct Sentinels {
     /// The two servers; the first one begins as the master.
     pub servers: [RedisServer; 2],
     ports: Vec<u16>,
+    /// Of the Sentinels; empty without TLS.
+    tls_ports: Vec<u16>,
     processes: Vec<Process>,
     _directory: TempDir,
 }
@@ -35,20 +37,32 @@ impl Sentinels {
 
     /// Starts everything, and waits until all Sentinels know each other and the replica.
     pub async fn start() -> anyhow::Result<Self> {
-        let master = RedisServer::start().await?;
-        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]).await?;
+        Self::launch(None).await
+    }
+
+    /// As [`Sentinels::start`]; everybody speaks TLS with everybody, and clients must show a certificate.
+    pub async fn start_with_tls(tls: &TlsFiles) -> anyhow::Result<Self> {
+        Self::launch(Some(tls)).await
+    }
+
+    async fn launch(tls: Option<&TlsFiles>) -> anyhow::Result<Self> {
+        let master = RedisServer::launch_with(&[], tls).await?;
+        let master_port = master.announced_port().to_string();
+        let replica = RedisServer::launch_with(&["--replicaof", "127.0.0.1", &master_port], tls).await?;
         let directory = tempfile::tempdir()?;
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect::<Result<_, _>>()?;
-        let mut processes = Vec::new();
+        let (mut processes, mut tls_ports) = (Vec::new(), Vec::new());
         for port in &ports {
             let name = format!("sentinel-{port}");
             let file = directory.path().join(format!("{name}.conf"));
-            fs::write(&file, configuration(*port, master.port()))?;
+            fs::write(&file, configuration(*port, master.announced_port()))?;
+            let TlsArguments { port: tls_port, words } = TlsArguments::new(tls)?;
+            tls_ports.extend(tls_port);
             let mut command = Command::new("redis-server");
-            command.current_dir(directory.path()).arg(&file).arg("--sentinel");
+            command.current_dir(directory.path()).arg(&file).arg("--sentinel").args(words);
             processes.push(Process::start(&name, command, directory.path())?);
         }
-        let sentinels = Self { servers: [master, replica], ports, processes, _directory: directory };
+        let sentinels = Self { servers: [master, replica], ports, tls_ports, processes, _directory: directory };
         super::wait_until("the Sentinels know each other", START_BOUND, async || {
             for port in &sentinels.ports {
                 hurry(*port).await.map_err(|error| format!("{error:#}"))?;
@@ -64,10 +78,12 @@ impl Sentinels {
         Ok(sentinels)
     }
 
-    /// `redis+sentinel://…/mymaster`.
+    /// `redis+sentinel://…/mymaster`, or `rediss+sentinel://…`.
     pub fn url(&self) -> String {
-        let addresses: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        format!("redis+sentinel://{}/{}", addresses.join(","), Self::MASTER)
+        let (scheme, ports) =
+            if self.tls_ports.is_empty() { ("redis", &self.ports) } else { ("rediss", &self.tls_ports) };
+        let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("{scheme}+sentinel://{}/{}", addresses.join(","), Self::MASTER)
     }
 
     /// Has the first Sentinel begin a failover of a master that is well.
@@ -87,7 +103,7 @@ impl Sentinels {
     /// # Panics
     /// After `bound`.
     pub async fn wait_for_master(&self, index: usize, bound: Duration) {
-        let port = self.servers[index].port();
+        let port = self.servers[index].announced_port();
         super::wait_until(&format!("the master is at {port}"), bound, async || {
             let mut named = Vec::new();
             for port in &self.ports {
@@ -97,18 +113,10 @@ impl Sentinels {
             if agree < QUORUM {
                 return Err(format!("{named:?}"));
             }
-            let role = self.role(index).await.map_err(|error| format!("{error:#}"))?;
+            let role = self.servers[index].role().await.map_err(|error| format!("{error:#}"))?;
             if role == "master" { Ok(()) } else { Err(role) }
         })
         .await;
-    }
-
-    /// `master` or `slave`, as a server says itself.
-    pub async fn role(&self, index: usize) -> anyhow::Result<String> {
-        let mut connection = self.servers[index].connection().await?;
-        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
-        let role = info.lines().find_map(|line| line.strip_prefix("role:")).context("no role")?;
-        Ok(role.trim().to_owned())
     }
 }
 
@@ -134,12 +142,17 @@ async fn about_master(port: u16) -> anyhow::Result<About> {
     Ok(redis::cmd("SENTINEL").arg("MASTER").arg(Sentinels::MASTER).query_async(&mut connection).await?)
 }
 
-/// Sentinels look at servers every 10 s, and at each other every 2 s. Versions that cannot be hurried only take longer.
+/// What Sentinels do from time to time, and after how many milliseconds here. Else they look at servers every 10 s, and tell
+/// each other what they know every 2 s. Whoever has not been told of a failover for four of those periods undoes it, and
+/// who makes one looks every second whether it is done: the period must be well above a quarter of that.
+const PERIODS: [(&str, u64); 3] = [("INFO-PERIOD", 200), ("PUBLISH-PERIOD", 500), ("ASK-PERIOD", 200)];
+
+/// Versions that cannot be hurried only take longer.
 async fn hurry(port: u16) -> anyhow::Result<()> {
     let mut connection = connect(port).await?;
-    for period in ["INFO-PERIOD", "PUBLISH-PERIOD", "ASK-PERIOD"] {
+    for (period, millis) in PERIODS {
         let mut debug = redis::cmd("SENTINEL");
-        debug.arg("DEBUG").arg(period).arg(200);
+        debug.arg("DEBUG").arg(period).arg(millis);
         let _ = debug.exec_async(&mut connection).await;
     }
     Ok(())

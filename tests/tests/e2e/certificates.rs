@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flotilla_tests::harness::TlsFiles;
 use tempfile::TempDir;
 
 /// An authority, a certificate for servers on the loopback interface, and one for clients.
@@ -41,6 +42,20 @@ impl Certificates {
     /// `ca.pem`, `server.pem`, `server.key`, `client.pem` or `client.key`.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// What servers show, and whom they trust.
+    pub(crate) fn server(&self) -> TlsFiles {
+        let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| self.text(name));
+        TlsFiles { ca, cert, key }
+    }
+
+    /// What `store add`, and readers, are told to trust and to show.
+    pub(crate) fn client_options(&self) -> Vec<String> {
+        [("--tls-ca", "ca.pem"), ("--tls-cert", "client.pem"), ("--tls-key", "client.key")]
+            .into_iter()
+            .flat_map(|(option, file)| [option.to_owned(), self.text(file)])
+            .collect()
     }
 
     /// As text.

@@ -1,21 +1,18 @@
 //! The model that stands in for Redis in unit tests and in the simulation does what Redis does.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use flotilla_proto::{Prefix, StoreUrl};
-use flotilla_tests::harness::{RedisServer, require_tool, wait_until};
+use flotilla_tests::harness::require_tool;
 use flotilla_worker::dataset::{Evidence, ItemId, Snapshot};
 use flotilla_worker::fence::FenceKind;
 use flotilla_worker::source::Kind;
 use flotilla_worker::store::model::Model;
-use flotilla_worker::store::redis::RedisStore;
-use flotilla_worker::store::{Damage, FenceStep, FlagStore as _, Look, Op, Outcome, Urgency, Write};
+use flotilla_worker::store::{Damage, FenceStep, Look, Op, Outcome, Urgency, Write};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 
-const BOUND: Duration = Duration::from_secs(10);
-const PREFIX: &str = "ld:test";
+use crate::bench::{Bench, PREFIX};
+
 const STEPS: u32 = 3_000;
 
 /// Numbers that look like chance and come again with the same seed.
@@ -154,24 +151,16 @@ async fn the_model_answers_as_redis_does() {
     }
     let seed = std::env::var("FLOTILLA_SEED").map_or(1, |seed| seed.parse().expect("a number"));
     println!("replay it with FLOTILLA_SEED={seed}");
-    let server = RedisServer::start().await.unwrap();
-    let mut redis = server.connection().await.unwrap();
-    let prefix: Prefix = PREFIX.parse().unwrap();
-    let store = RedisStore::connect(&StoreUrl::parse("url", &server.url()).unwrap()).unwrap();
-    wait_until("the store connects", BOUND, async || match store.execute(&prefix, Op::Look).await {
-        Outcome::Looked(_) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    let mut bench = Bench::start().await;
     let (mut random, mut model) = (Random(seed), Model::default());
     let (mut done, mut refused) = (0, 0);
     for number in 0..STEPS {
         if random.below(8) == 0 {
-            tamper(&mut random, &mut model, &mut redis).await;
+            tamper(&mut random, &mut model, &mut bench.other).await;
         }
         let op = random.op(&model);
         let told = format!("step {number}: {op:?}");
-        let outcome = store.execute(&prefix, op.clone()).await;
+        let outcome = bench.run(op.clone()).await;
         done += u32::from(matches!(outcome, Outcome::Done { .. }));
         refused += u32::from(matches!(outcome, Outcome::Refused(_)));
         assert_eq!(plain(outcome), plain(model.execute(op)), "{told}");

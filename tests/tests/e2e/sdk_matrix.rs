@@ -13,7 +13,6 @@ use flotilla_tests::simulator::{Item, Kind};
 
 use crate::certificates::Certificates;
 use crate::stored::BOUND;
-use crate::stores::start_with_tls;
 
 const KEY: &str = "sdk-00000000-0000-4000-8000-000000000001";
 const TABLE: &str = "docs/sdks.md";
@@ -46,7 +45,6 @@ every item in Redis, as LaunchDarkly sends it, to the fields and types that this
 struct Stores {
     /// Without a password, behind an ACL user, with TLS, and on a socket.
     server: RedisServer,
-    tls_port: u16,
     certificates: Certificates,
     directory: tempfile::TempDir,
     sentinels: Sentinels,
@@ -57,12 +55,12 @@ impl Stores {
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let certificates = Certificates::make();
-        let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| certificates.text(name));
+        let tls = certificates.server();
         let socket = socket_in(directory.path());
         let more = ["--unixsocket", &socket];
         let (server, sentinels, cluster) =
-            tokio::join!(start_with_tls(&more, &ca, &cert, &key), Sentinels::start(), RedisCluster::start());
-        let (server, tls_port) = server;
+            tokio::join!(RedisServer::start_with_tls(&more, &tls), Sentinels::start(), RedisCluster::start());
+        let server = server.unwrap();
         let mut redis = server.connection().await.unwrap();
         for user in [
             "writer on >hunter2 ~{acl-user}:* +@read +@write +@scripting +@connection",
@@ -73,25 +71,18 @@ impl Stores {
             command.exec_async(&mut redis).await.unwrap();
         }
         let (sentinels, cluster) = (sentinels.unwrap(), cluster.unwrap());
-        Self { server, tls_port, certificates, directory, sentinels, cluster }
+        Self { server, certificates, directory, sentinels, cluster }
     }
 
     /// As Flotilla is told.
     fn url(&self, topology: Topology) -> String {
         match topology {
             Topology::Standalone | Topology::AclUser => self.server.url(),
-            Topology::Tls => format!("rediss://127.0.0.1:{}", self.tls_port),
+            Topology::Tls => format!("rediss://127.0.0.1:{}", self.server.announced_port()),
             Topology::UnixSocket => format!("redis+unix://{}", socket_in(self.directory.path())),
             Topology::Sentinel => self.sentinels.url(),
             Topology::Cluster => self.cluster.url(),
         }
-    }
-
-    fn tls_options(&self) -> Vec<String> {
-        [("--tls-ca", "ca.pem"), ("--tls-cert", "client.pem"), ("--tls-key", "client.key")]
-            .into_iter()
-            .flat_map(|(option, file)| [option.to_owned(), self.certificates.text(file)])
-            .collect()
     }
 
     /// The options of `store add`; passwords are in variables.
@@ -100,7 +91,7 @@ impl Stores {
         match topology {
             Topology::Standalone | Topology::UnixSocket | Topology::Cluster => Vec::new(),
             Topology::AclUser => words("--username writer --password-env WRITER_PASSWORD"),
-            Topology::Tls => self.tls_options(),
+            Topology::Tls => self.certificates.client_options(),
             Topology::Sentinel => words("--sentinel-password-env SENTINEL_PASSWORD"),
         }
     }
@@ -110,7 +101,7 @@ impl Stores {
         match topology {
             Topology::Standalone | Topology::UnixSocket | Topology::Cluster => {}
             Topology::AclUser => redis_url = redis_url.replace("://", "://reader:hunter3@"),
-            Topology::Tls => more = self.tls_options(),
+            Topology::Tls => more = self.certificates.client_options(),
             Topology::Sentinel => more = vec!["--sentinel-password".to_owned(), Sentinels::PASSWORD.to_owned()],
         }
         Source::Daemon { redis_url, prefix: prefix(topology), more }

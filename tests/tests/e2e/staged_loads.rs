@@ -1,22 +1,16 @@
 //! Whatever comes between two steps of a staged load, readers find the whole of what was or the whole of what is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::{Prefix, StoreUrl};
-use flotilla_tests::harness::{RedisServer, require_tool, wait_until};
-use flotilla_worker::dataset::{ItemId, Snapshot};
-use flotilla_worker::fence::FenceKind;
-use flotilla_worker::source::Kind;
-use flotilla_worker::store::redis::RedisStore;
-use flotilla_worker::store::{FenceStep, FlagStore as _, Op, Outcome, Write};
+use flotilla_tests::harness::{require_tool, wait_until};
+use flotilla_worker::store::{FlagStore as _, Op, Outcome};
 use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
-use redis::aio::{MultiplexedConnection, PubSubStream};
+use redis::aio::PubSubStream;
 
-const BOUND: Duration = Duration::from_secs(10);
-const PREFIX: &str = "ld:test";
+use crate::bench::{BOUND, Bench, PREFIX, snapshot, step, write};
+
 /// A hundred items are one step.
 const STEPS: usize = 6;
 
@@ -32,63 +26,45 @@ enum Between {
     ScriptFlush,
 }
 
-struct Bench {
-    store: RedisStore,
-    rival: RedisStore,
-    redis: MultiplexedConnection,
+/// A store whose steps are told.
+struct Watched {
+    bench: Bench,
     steps: PubSubStream,
-    prefix: Prefix,
-    _server: RedisServer,
 }
 
 fn flags(count: usize, text: &str) -> Flags {
     (0..count).map(|number| (format!("flag-{number:04}"), text.to_owned())).collect()
 }
 
-fn step(expected: Option<&str>, next: &str) -> FenceStep {
-    FenceStep { expected: expected.map(Into::into), next: next.into(), kind: FenceKind::Serving }
-}
-
 fn load(expected: Option<&str>, next: &str, flags: &Flags) -> Op {
-    let flags = flags.iter().map(|(key, text)| (Arc::from(key.as_str()), Arc::from(text.as_bytes()))).collect();
-    Op::Load { step: step(expected, next), snapshot: Arc::new(Snapshot { flags, segments: Vec::new() }) }
+    let flags: Vec<_> = flags.iter().map(|(key, text)| (key.clone(), text.clone())).collect();
+    Op::Load { step: step(expected, next), snapshot: snapshot(&flags) }
 }
 
-fn write(expected: &str, next: &str, text: &str) -> Op {
-    let set = vec![(ItemId { kind: Kind::Flag, key: "flag-0000".into() }, Arc::from(text.as_bytes()))];
-    Op::Write(Write { step: step(Some(expected), next), set, remove: Vec::new(), marker: true })
+fn overwrite(expected: &str, next: &str, text: &str) -> Op {
+    write(Some(expected), next, &[("flag-0000", text)], &[])
 }
 
-impl Bench {
+impl Watched {
     async fn start() -> Self {
-        let server = RedisServer::start().await.unwrap();
-        let mut redis = server.connection().await.unwrap();
-        redis::cmd("CONFIG")
-            .arg("SET")
-            .arg("notify-keyspace-events")
-            .arg("Eh")
-            .exec_async(&mut redis)
-            .await
-            .unwrap();
-        let client = redis::Client::open(server.url()).unwrap();
+        let mut bench = Bench::start().await;
+        let mut config = redis::cmd("CONFIG");
+        config.arg("SET").arg("notify-keyspace-events").arg("Eh").exec_async(&mut bench.other).await.unwrap();
+        let client = redis::Client::open(bench.server.as_ref().unwrap().url()).unwrap();
         let (mut sink, steps) = client.get_async_pubsub().await.unwrap().split();
         sink.subscribe("__keyevent@0__:hset").await.unwrap();
         // It ends with its sink.
         std::mem::forget(sink);
-        let open = || RedisStore::connect(&StoreUrl::parse("url", &server.url()).unwrap()).unwrap();
-        let (store, rival) = (open(), open());
-        Self { store, rival, redis, steps, prefix: PREFIX.parse().unwrap(), _server: server }
+        Self { bench, steps }
     }
 
     /// A load of the first flags under fence "1".
     async fn begin(&mut self, first: &Flags) {
-        redis::cmd("FLUSHALL").exec_async(&mut self.redis).await.unwrap();
-        let (store, prefix) = (&self.store, &self.prefix);
-        wait_until("the first load is done", BOUND, async || {
-            match store.execute(prefix, load(None, "1", first)).await {
-                Outcome::Done { .. } => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
+        redis::cmd("FLUSHALL").exec_async(&mut self.bench.other).await.unwrap();
+        let bench = &self.bench;
+        wait_until("the first load is done", BOUND, async || match bench.run(load(None, "1", first)).await {
+            Outcome::Done { .. } => Ok(()),
+            other => Err(format!("{other:?}")),
         })
         .await;
         while tokio::time::timeout(Duration::from_millis(20), self.steps.next()).await.is_ok() {}
@@ -99,7 +75,7 @@ impl Bench {
         for _ in 0..after {
             self.steps.next().await.unwrap();
         }
-        let redis = &mut self.redis;
+        let Bench { rival, prefix, other: redis, .. } = &mut self.bench;
         match between {
             Between::Flush => redis::cmd("FLUSHALL").exec_async(redis).await.unwrap(),
             Between::ScriptFlush => redis::cmd("SCRIPT").arg("FLUSH").exec_async(redis).await.unwrap(),
@@ -114,16 +90,16 @@ impl Bench {
                     .await
                     .unwrap();
             }
-            Between::Claim => drop(self.rival.execute(&self.prefix, write("1", "another", "another")).await),
+            Between::Claim => drop(rival.execute(prefix, overwrite("1", "another", "another")).await),
             // A late one of our own: it expects what stood there before.
-            Between::Patch => drop(self.rival.execute(&self.prefix, write("0", "late", "late")).await),
+            Between::Patch => drop(rival.execute(prefix, overwrite("0", "late", "late")).await),
         }
     }
 
     async fn stored(&mut self) -> (Option<String>, Flags) {
         let mut pipe = redis::pipe();
         pipe.atomic().get(format!("{PREFIX}:$flotilla")).hgetall(format!("{PREFIX}:features"));
-        pipe.query_async(&mut self.redis).await.unwrap()
+        pipe.query_async(&mut self.bench.other).await.unwrap()
     }
 }
 
@@ -132,18 +108,18 @@ async fn whatever_comes_between_two_steps_of_a_load_leaves_no_half_of_it() {
     if !require_tool("redis-server") {
         return;
     }
-    let mut bench = Bench::start().await;
+    let mut watched = Watched::start().await;
     let (first, second) = (flags(50, "first"), flags(STEPS * 100, "second"));
     let mut claimed = first.clone();
     claimed.insert("flag-0000".to_owned(), "another".to_owned());
     let kinds = [Between::Flush, Between::Claim, Between::Patch, Between::Kill, Between::ScriptFlush];
     let mut whole = [0; 2];
     for (between, after) in kinds.into_iter().flat_map(|between| (0..=STEPS).map(move |after| (between, after))) {
-        bench.begin(&first).await;
+        watched.begin(&first).await;
         let next = format!("2-{between:?}-{after}");
-        let loading = bench.store.execute(&bench.prefix, load(Some("1"), &next, &second));
-        let (outcome, ()) = tokio::join!(loading, bench.come_between(after, between));
-        let (fence, found) = bench.stored().await;
+        let loading = watched.bench.store.execute(&watched.bench.prefix, load(Some("1"), &next, &second));
+        let (outcome, ()) = tokio::join!(loading, watched.come_between(after, between));
+        let (fence, found) = watched.stored().await;
         let told = format!("{between:?} after {after} steps: {outcome:?}, fence {fence:?}, {} flags", found.len());
         let is_done = fence.as_deref() == Some(next.as_str());
         whole[usize::from(is_done)] += 1;
@@ -160,9 +136,9 @@ async fn whatever_comes_between_two_steps_of_a_load_leaves_no_half_of_it() {
         let claims_to_be_done = matches!(outcome, Outcome::Done { .. });
         assert!(!claims_to_be_done || is_done || between == Between::Flush, "{told}");
         // What a load leaves behind expires by itself, if it is there at all.
-        let staged: Vec<String> = bench.redis.keys(format!("{PREFIX}:$flotilla:stage:*")).await.unwrap();
+        let staged: Vec<String> = watched.bench.other.keys(format!("{PREFIX}:$flotilla:stage:*")).await.unwrap();
         for key in staged {
-            let ttl: i64 = bench.redis.ttl(&key).await.unwrap();
+            let ttl: i64 = watched.bench.other.ttl(&key).await.unwrap();
             assert_ne!(ttl, -1, "{told}: {key} stays for ever");
         }
     }

@@ -1,6 +1,6 @@
 //! Stores that are named, entered with passwords and certificates, and looked over.
 
-use flotilla_tests::harness::{Fleet, RedisServer, free_port, require_tool};
+use flotilla_tests::harness::{Fleet, RedisServer, require_tool};
 use flotilla_tests::simulator::{Dataset, Kind, generated_flags};
 
 use crate::certificates::Certificates;
@@ -185,12 +185,11 @@ async fn a_private_authority_and_a_client_certificate_serve_and_are_renewed_in_p
     }
     let fleet = fleet().await;
     let certificates = Certificates::make();
-    let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(|name| certificates.text(name));
-    let (server, port) = start_with_tls(&[], &ca, &cert, &key).await;
+    let server = RedisServer::start_with_tls(&[], &certificates.server()).await.unwrap();
     let own = tempfile::tempdir().unwrap();
     let at = |name: &str| own.path().join(name).to_str().unwrap().to_owned();
     std::fs::copy(certificates.path("ca.pem"), at("ca.pem")).unwrap();
-    let url = format!("rediss://127.0.0.1:{port}");
+    let url = format!("rediss://127.0.0.1:{}", server.announced_port());
 
     told(&fleet, &format!("store add stranger {url}")).await;
     let (status, _, text) = check(&fleet, "stranger").await;
@@ -210,12 +209,4 @@ async fn a_private_authority_and_a_client_certificate_serve_and_are_renewed_in_p
     let (status, outcomes, text) = check(&fleet, "tls").await;
     assert_eq!((status, outcome(&outcomes, "permissions")), (0, "ok"), "{text}");
     serves(&fleet, "tls", "ld:tls", &server).await;
-}
-
-/// A server that also listens with TLS, on the port that is returned.
-pub(crate) async fn start_with_tls(more: &[&str], ca: &str, cert: &str, key: &str) -> (RedisServer, u16) {
-    let port = free_port().unwrap();
-    let text = port.to_string();
-    let tls = ["--tls-port", &text, "--tls-ca-cert-file", ca, "--tls-cert-file", cert, "--tls-key-file", key];
-    (RedisServer::start_with(&[&tls, more].concat()).await.unwrap(), port)
 }

@@ -1,15 +1,16 @@
 //! What goes wrong, by seed, and how it ends.
 
+// Data are lost, and somebody else writes.
+#[path = "chaos/meddling.rs"]
+mod meddling;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use flotilla_worker::dataset::ItemId;
-use flotilla_worker::source::Kind;
 use flotilla_worker::store::model::Model;
 use turmoil::Sim;
 
 use crate::dice::Dice;
-use crate::history::version;
 use crate::hosts::worker_name;
 use crate::source::{EDGES, Environment};
 use crate::store::Link;
@@ -103,72 +104,19 @@ impl Chaos {
     fn something(&mut self, sim: &mut Sim<'_>, now: u64) {
         let until = now + self.dice.of(300..9000);
         let worker = self.worker();
-        let name = worker_name(worker);
         match self.dice.of(0..29) {
-            0 => {
-                self.note(&format!("{name} and control cannot connect"));
-                sim.partition(name, "control");
-                self.ends.push((until, End::ControlLink(worker)));
-            }
-            1 => {
-                self.note(&format!("between {name} and control everything is held"));
-                sim.hold(name, "control");
-                self.ends.push((until, End::ControlLink(worker)));
-            }
-            2 | 3 => {
-                let link = *self.dice.pick(&[Link::Refused, Link::Mute, Link::Deaf, Link::Held]);
-                self.note(&format!("{name} and the store: {link:?}"));
-                self.world.lock().unwrap().set_store_link(worker, link);
-                self.ends.push((until, End::Store(worker)));
-            }
-            4 => {
-                let link = *self.dice.pick(&[Link::Refused, Link::Mute]);
-                self.note(&format!("{name} and LaunchDarkly: {link:?}"));
-                self.world.lock().unwrap().links[worker].source = link;
-                self.ends.push((until, End::Source(worker)));
-            }
-            5 | 6 => {
-                self.note(&format!("{name} crashes"));
-                sim.crash(name);
-                self.ends.push((until, End::Worker(worker)));
-            }
-            7 => {
-                self.note("control crashes");
-                sim.crash("control");
-                self.ends.push((now + self.dice.of(100..4000), End::Control));
-            }
-            8 | 9 => {
-                self.note(&format!("{name} stands still for all others"));
-                sim.hold(name, "control");
-                let mut world = self.world.lock().unwrap();
-                world.set_store_link(worker, Link::Held);
-                world.links[worker].source = Link::Held;
-                drop(world);
-                self.ends.push((now + self.dice.of(300..25_000), End::Pause(worker)));
-            }
-            10 => {
-                self.note(&format!("{name} is asked to leave"));
-                self.world.lock().unwrap().disks[worker].leave.cancel();
-                self.ends.push((until + 11_000, End::Worker(worker)));
-            }
-            11 => {
-                self.note("the store is slow");
-                self.world.lock().unwrap().store_is_slow = true;
-                self.ends.push((until, End::Slow));
-            }
+            0 => self.refuse_control(sim, worker, until),
+            1 => self.hold_control(sim, worker, until),
+            2 | 3 => self.break_store_link(worker, until),
+            4 => self.break_source_link(worker, until),
+            5 | 6 => self.crash_worker(sim, worker, until),
+            7 => self.crash_control(sim, now),
+            8 | 9 => self.pause_worker(sim, worker, now),
+            10 => self.ask_to_leave(worker, until),
+            11 => self.slow_store(until),
             12 => self.lose_data(),
-            13 | 14 => {
-                let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
-                self.note(&format!("edge {edge} falls behind"));
-                self.world.lock().unwrap().behind[edge] = true;
-                // Some longer than a doubt takes to ripen.
-                let until = if self.dice.one_in(3) { now + self.dice.of(20_000..50_000) } else { until };
-                self.ends.push((until, End::Edge(edge)));
-            }
-            15 => {
-                self.note(&format!("the streams of {name} are cut"));
-                self.world.lock().unwrap().links[worker].cuts += 1;
-            }
+            13 | 14 => self.leave_edge_behind(now, until),
+            15 => self.cut_streams(worker),
             16 => self.acts.lock().unwrap().push_back(Act::Drain(worker)),
             17 => self.acts.lock().unwrap().push_back(Act::Cordon(worker)),
             18 | 19 => self.acts.lock().unwrap().push_back(Act::Uncordon(worker)),
@@ -179,6 +127,84 @@ impl Chaos {
         }
     }
 
+    fn refuse_control(&mut self, sim: &mut Sim<'_>, worker: usize, until: u64) {
+        let name = worker_name(worker);
+        self.note(&format!("{name} and control cannot connect"));
+        sim.partition(name, "control");
+        self.ends.push((until, End::ControlLink(worker)));
+    }
+
+    fn hold_control(&mut self, sim: &mut Sim<'_>, worker: usize, until: u64) {
+        let name = worker_name(worker);
+        self.note(&format!("between {name} and control everything is held"));
+        sim.hold(name, "control");
+        self.ends.push((until, End::ControlLink(worker)));
+    }
+
+    fn break_store_link(&mut self, worker: usize, until: u64) {
+        let link = *self.dice.pick(&[Link::Refused, Link::Mute, Link::Deaf, Link::Held]);
+        self.note(&format!("{} and the store: {link:?}", worker_name(worker)));
+        self.world.lock().unwrap().set_store_link(worker, link);
+        self.ends.push((until, End::Store(worker)));
+    }
+
+    fn break_source_link(&mut self, worker: usize, until: u64) {
+        let link = *self.dice.pick(&[Link::Refused, Link::Mute]);
+        self.note(&format!("{} and LaunchDarkly: {link:?}", worker_name(worker)));
+        self.world.lock().unwrap().links[worker].source = link;
+        self.ends.push((until, End::Source(worker)));
+    }
+
+    fn crash_worker(&mut self, sim: &mut Sim<'_>, worker: usize, until: u64) {
+        let name = worker_name(worker);
+        self.note(&format!("{name} crashes"));
+        sim.crash(name);
+        self.ends.push((until, End::Worker(worker)));
+    }
+
+    fn crash_control(&mut self, sim: &mut Sim<'_>, now: u64) {
+        self.note("control crashes");
+        sim.crash("control");
+        self.ends.push((now + self.dice.of(100..4000), End::Control));
+    }
+
+    fn pause_worker(&mut self, sim: &mut Sim<'_>, worker: usize, now: u64) {
+        let name = worker_name(worker);
+        self.note(&format!("{name} stands still for all others"));
+        sim.hold(name, "control");
+        let mut world = self.world.lock().unwrap();
+        world.set_store_link(worker, Link::Held);
+        world.links[worker].source = Link::Held;
+        drop(world);
+        self.ends.push((now + self.dice.of(300..25_000), End::Pause(worker)));
+    }
+
+    fn ask_to_leave(&mut self, worker: usize, until: u64) {
+        self.note(&format!("{} is asked to leave", worker_name(worker)));
+        self.world.lock().unwrap().disks[worker].leave.cancel();
+        self.ends.push((until + 11_000, End::Worker(worker)));
+    }
+
+    fn slow_store(&mut self, until: u64) {
+        self.note("the store is slow");
+        self.world.lock().unwrap().store_is_slow = true;
+        self.ends.push((until, End::Slow));
+    }
+
+    fn leave_edge_behind(&mut self, now: u64, until: u64) {
+        let edge = usize::try_from(self.dice.of(0..EDGES as u64)).unwrap();
+        self.note(&format!("edge {edge} falls behind"));
+        self.world.lock().unwrap().behind[edge] = true;
+        // Some longer than a doubt takes to ripen.
+        let until = if self.dice.one_in(3) { now + self.dice.of(20_000..50_000) } else { until };
+        self.ends.push((until, End::Edge(edge)));
+    }
+
+    fn cut_streams(&mut self, worker: usize) {
+        self.note(&format!("the streams of {} are cut", worker_name(worker)));
+        self.world.lock().unwrap().links[worker].cuts += 1;
+    }
+
     /// Does something to one of LaunchDarkly's environments.
     fn with_environment(&mut self, what: &str, change: impl FnOnce(&mut Environment), until: u64) {
         let mut world = self.world.lock().unwrap();
@@ -187,65 +213,6 @@ impl Chaos {
         change(world.environments.get_mut(key).unwrap());
         world.note(format!("{what} {key}"));
         self.ends.push((until, End::Refusal));
-    }
-
-    /// Somebody else writes to the store, without a thought for the fence.
-    fn write_as_another(&mut self) {
-        let mut world = self.world.lock().unwrap();
-        let prefix = format!("p{}", self.dice.of(0..self.names as u64));
-        let Some(keys) = world.store.get_mut(&prefix) else { return };
-        match self.dice.of(0..7) {
-            0 => keys.marker = false,
-            1 => drop(keys.items.pop_last()),
-            2 => {
-                let item = ItemId { kind: Kind::Flag, key: "of-another".into() };
-                keys.items.insert(item, b"{}".to_vec().into());
-            }
-            3 => {
-                for body in keys.items.values_mut().take(1) {
-                    *body = b"nothing that LaunchDarkly would send".to_vec().into();
-                }
-            }
-            4 => {
-                for body in keys.items.values_mut().take(1) {
-                    let text = String::from_utf8_lossy(body);
-                    *body = text.replacen(r#""version":"#, r#""version":9000"#, 1).into_bytes().into();
-                }
-            }
-            // What LaunchDarkly will have soon, but for what it says; and what it may create soon.
-            5 => {
-                for body in keys.items.values_mut().take(1) {
-                    *body = edited(body, None);
-                }
-            }
-            _ => {
-                let like = keys.items.values().next().cloned();
-                let id = ItemId { kind: Kind::Flag, key: format!("new-{}", self.dice.of(0..6)).into() };
-                if let Some(body) = like.map(|body| edited(&body, Some(&id.key))) {
-                    keys.items.entry(id).or_insert(body);
-                }
-            }
-        }
-        world.note(format!("somebody else writes to {prefix}"));
-        world.touched(&prefix.parse().unwrap(), None);
-    }
-
-    fn lose_data(&mut self) {
-        let mut world = self.world.lock().unwrap();
-        if self.dice.one_in(2) {
-            self.snapshot = world.store.clone();
-            world.note("a snapshot of the store is taken");
-            return;
-        }
-        let (what, store) = if self.dice.one_in(2) {
-            ("the store is flushed", BTreeMap::new())
-        } else {
-            ("the store goes back to the snapshot", self.snapshot.clone())
-        };
-        world.note(what);
-        let now = world.now;
-        world.losses.push(now);
-        world.replace_store(store);
     }
 
     fn act_on_environment(&mut self) {
@@ -311,14 +278,4 @@ impl Chaos {
             }
         }
     }
-}
-
-/// A text as somebody else may write it: of the next version, perhaps under another key.
-fn edited(body: &[u8], key: Option<&str>) -> Arc<[u8]> {
-    let text = String::from_utf8_lossy(body);
-    let Some(("", rest)) = text.split_once(r#"{"key":""#) else { return body.into() };
-    let Some((old_key, rest)) = rest.split_once(r#"","version":"#) else { return body.into() };
-    let rest = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
-    let (key, version) = (key.unwrap_or(old_key), version(body) + 1);
-    format!(r#"{{"key":"{key}","version":{version},"by":"another"{rest}"#).into_bytes().into()
 }

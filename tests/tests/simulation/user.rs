@@ -13,6 +13,8 @@ use v1::watch_environments_response::Event;
 use crate::hosts::{Dialer, control_url, worker_name};
 use crate::world::{Named, Shared, Wanted};
 
+type Environments = EnvironmentServiceClient<Channel>;
+
 /// How often the user looks.
 const LOOK: Duration = Duration::from_millis(250);
 const CALL: Duration = Duration::from_secs(2);
@@ -139,44 +141,9 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
         }
     };
     match act.clone() {
-        Act::Create { name, prefix, key } => {
-            world.lock().unwrap().note_key(&name, &key);
-            let spec = Some(v1::EnvironmentSpec { prefix, ..Default::default() });
-            let request = v1::CreateEnvironmentRequest {
-                name: name.clone(),
-                spec,
-                sdk_key: key.clone(),
-                ..Default::default()
-            };
-            match environments.create_environment(request).await {
-                Err(status) if status.code() != tonic::Code::AlreadyExists => return Err(status),
-                // An earlier attempt was done, or the one before is still being removed.
-                Err(status) => {
-                    let present = v1::GetEnvironmentRequest { name: name.clone() };
-                    let present = environments.get_environment(present).await?.into_inner().environment;
-                    if present.is_none_or(|present| present.removing) {
-                        return Err(tonic::Status::unavailable(status.message()));
-                    }
-                }
-                Ok(_) => {}
-            }
-            let mut world = world.lock().unwrap();
-            // One that was there all the time keeps its key.
-            if world.named.get(&name).is_none_or(|named| named.wanted == Wanted::Gone) {
-                world.named.insert(name, Named { key, wanted: Wanted::Served });
-            }
-        }
-        Act::CreatePoison => {
-            let source = v1::source::Kind::File(v1::FileSource { path: "flags.json".to_owned() });
-            let spec = v1::EnvironmentSpec {
-                prefix: "poison".to_owned(),
-                source: Some(v1::Source { kind: Some(source) }),
-                ..Default::default()
-            };
-            let request =
-                v1::CreateEnvironmentRequest { name: "poison".to_owned(), spec: Some(spec), ..Default::default() };
-            environments.create_environment(request).await?;
-        }
+        Act::Create { name, prefix, key } => create(world, environments, name, prefix, key).await?,
+        Act::CreatePoison => create_poison(environments).await?,
+        Act::Rotate { name, key } => rotate(world, environments, name, key).await?,
         Act::Pause(name) => {
             let request = v1::PauseEnvironmentRequest { name: name.clone(), ..Default::default() };
             environments.pause_environment(request).await?;
@@ -199,19 +166,6 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             let request = v1::ResyncEnvironmentRequest { name, ..Default::default() };
             environments.resync_environment(request).await?;
         }
-        Act::Rotate { name, key } => {
-            world.lock().unwrap().note_key(&name, &key);
-            let request = v1::RotateSdkKeyRequest {
-                name: name.clone(),
-                sdk_key: key.clone(),
-                force: true,
-                ..Default::default()
-            };
-            environments.rotate_sdk_key(request).await?;
-            if let Some(named) = world.lock().unwrap().named.get_mut(&name) {
-                named.key = key;
-            }
-        }
         Act::TakeOver(name) => {
             let request = v1::ResyncEnvironmentRequest { name, take_over: true, ..Default::default() };
             environments.resync_environment(request).await?;
@@ -228,6 +182,66 @@ async fn carry_out(world: &Shared, channel: &Channel, act: &Act) -> Result<(), t
             let request = v1::UncordonWorkerRequest { name: worker_name(worker), validate_only: false };
             fleet.uncordon_worker(request).await?;
         }
+    }
+    Ok(())
+}
+
+async fn create(
+    world: &Shared,
+    mut environments: Environments,
+    name: String,
+    prefix: String,
+    key: String,
+) -> Result<(), tonic::Status> {
+    world.lock().unwrap().note_key(&name, &key);
+    let spec = Some(v1::EnvironmentSpec { prefix, ..Default::default() });
+    let request =
+        v1::CreateEnvironmentRequest { name: name.clone(), spec, sdk_key: key.clone(), ..Default::default() };
+    match environments.create_environment(request).await {
+        Err(status) if status.code() != tonic::Code::AlreadyExists => return Err(status),
+        // An earlier attempt was done, or the one before is still being removed.
+        Err(status) => {
+            let present = v1::GetEnvironmentRequest { name: name.clone() };
+            let present = environments.get_environment(present).await?.into_inner().environment;
+            if present.is_none_or(|present| present.removing) {
+                return Err(tonic::Status::unavailable(status.message()));
+            }
+        }
+        Ok(_) => {}
+    }
+    let mut world = world.lock().unwrap();
+    // One that was there all the time keeps its key.
+    if world.named.get(&name).is_none_or(|named| named.wanted == Wanted::Gone) {
+        world.named.insert(name, Named { key, wanted: Wanted::Served });
+    }
+    Ok(())
+}
+
+async fn create_poison(mut environments: Environments) -> Result<(), tonic::Status> {
+    let source = v1::source::Kind::File(v1::FileSource { path: "flags.json".to_owned() });
+    let spec = v1::EnvironmentSpec {
+        prefix: "poison".to_owned(),
+        source: Some(v1::Source { kind: Some(source) }),
+        ..Default::default()
+    };
+    let request =
+        v1::CreateEnvironmentRequest { name: "poison".to_owned(), spec: Some(spec), ..Default::default() };
+    environments.create_environment(request).await?;
+    Ok(())
+}
+
+async fn rotate(
+    world: &Shared,
+    mut environments: Environments,
+    name: String,
+    key: String,
+) -> Result<(), tonic::Status> {
+    world.lock().unwrap().note_key(&name, &key);
+    let request =
+        v1::RotateSdkKeyRequest { name: name.clone(), sdk_key: key.clone(), force: true, ..Default::default() };
+    environments.rotate_sdk_key(request).await?;
+    if let Some(named) = world.lock().unwrap().named.get_mut(&name) {
+        named.key = key;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ const NORMAL_CEILING: Duration = Duration::from_secs(30);
 const EXTENDED_FIRST: Duration = Duration::from_mins(5);
 const EXTENDED_CEILING: Duration = Duration::from_hours(1);
 
-/// A server's `retry:` may not make a worker hammer it.
+/// A server's `retry:` may not make a worker hammer it. The longest that is heeded is [`NORMAL_CEILING`].
 const SHORTEST_SERVER_RETRY: Duration = Duration::from_millis(100);
 
 /// So long must a stream have been healthy before its next failure counts as a first one.
@@ -96,8 +96,10 @@ impl Backoff {
         }
     }
 
-    /// The server asked for another base of the normal regime. The extended regime does not heed it, and a server
-    /// that repeats itself on every connection does not undo the doubling.
+    /// The server asked for another base of the normal regime. Our bounds hold also for what a server asks: below a tenth
+    /// of a second it is taken as that, above the ceiling of the normal regime, thirty seconds, as the ceiling; every delay
+    /// is the ceiling then. The extended regime does not heed it, and a server that repeats itself on every connection
+    /// does not undo the doubling. What is no number of milliseconds never comes here: the parser drops it.
     pub(crate) fn server_retry(&mut self, base: Duration) {
         let base = base.clamp(SHORTEST_SERVER_RETRY, NORMAL_CEILING);
         if base == self.base {
@@ -145,6 +147,7 @@ impl Backoff {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::sse::{SseItem, SseParser};
     use super::*;
 
     const NONE: Jitter = Jitter(0.0);
@@ -231,8 +234,32 @@ mod tests {
         assert_eq!(delays(&mut backoff, FailureClass::Unexpected, 1), [300]);
         backoff.server_retry(SECOND);
         assert_eq!(delays(&mut backoff, FailureClass::Unexpected, 1), [600]);
-        backoff.server_retry(Duration::ZERO);
-        assert_eq!(backoff.base, SHORTEST_SERVER_RETRY);
+    }
+
+    /// What the stream says, by way of the parser, and the delays that follow, in milliseconds.
+    #[test]
+    fn a_servers_retry_is_heeded_within_our_bounds() {
+        for (said, expected) in [
+            ("retry: 0\n", [100, 200, 400]),
+            ("retry: 5000\n", [5_000, 10_000, 20_000]),
+            ("retry: 30000\n", [30_000, 30_000, 30_000]),
+            ("retry: 90000\n", [30_000, 30_000, 30_000]),
+            ("retry: soon\n", [1_000, 2_000, 4_000]),
+            ("retry: 5s\n", [1_000, 2_000, 4_000]),
+            ("retry: -1\n", [1_000, 2_000, 4_000]),
+            ("retry:\n", [1_000, 2_000, 4_000]),
+            ("retry: 5000\nretry: soon\n", [5_000, 10_000, 20_000]),
+        ] {
+            let (mut backoff, mut input) = (Backoff::new(SECOND), said.as_bytes());
+            let mut parser = SseParser::new(64);
+            while let Some(item) = parser.next(&mut input).expect("below the limit") {
+                let SseItem::Retry(base) = item else { panic!("{said:?}: {item:?}") };
+                backoff.server_retry(base);
+            }
+            let now = start();
+            let delays = expected.map(|_| backoff.failed(FailureClass::Normal, now, NONE).as_millis());
+            assert_eq!(delays, expected, "{said:?}");
+        }
     }
 
     #[test]

@@ -347,6 +347,43 @@ mod tests {
         assert!(matches!(&items[..], [SseItem::Event { name, .. }] if name.len() <= MAX_SMALL_FIELD_BYTES + 1));
     }
 
+    /// Ten million bytes on one line, and on lines of every length up to 2,000, whose line ends become part of the data.
+    #[test]
+    fn ten_megabytes_in_pieces_of_odd_sizes_are_one_event() {
+        let whole: Vec<u8> = (b' '..=b'~').cycle().take(10_000_000).collect();
+        let mut lines = whole.clone();
+        let mut at = 0;
+        for length in (0..2_000).cycle() {
+            at += length;
+            let Some(byte) = lines.get_mut(at) else { break };
+            *byte = b'\n';
+            at += 1;
+        }
+        for data in [whole, lines] {
+            let mut input = b"event: put\n".to_vec();
+            for line in data.split(|byte| *byte == b'\n') {
+                input.extend([b"data: ", line, b"\n"].concat());
+            }
+            input.push(b'\n');
+            let mut parser = SseParser::new(DEFAULT_MAX_EVENT_BYTES);
+            let mut rest = input.as_slice();
+            let mut items = Vec::new();
+            for size in [1, 7, 1_021, 65_537, 16_383].into_iter().cycle() {
+                let (mut piece, after) = rest.split_at(size.min(rest.len()));
+                while let Some(item) = parser.next(&mut piece).expect("below the limit") {
+                    items.push(item);
+                }
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            // Not by assert_eq, which would print all of it.
+            let is_whole = items == [SseItem::Event { name: "put".into(), data: Bytes::from(data) }];
+            assert!(is_whole, "{} items", items.len());
+        }
+    }
+
     proptest! {
         #[test]
         fn any_chunking_gives_the_same_items(

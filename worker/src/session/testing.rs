@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flotilla_proto::session::Assignment;
 use flotilla_proto::{
-    EnvironmentReport, EnvironmentSpec, Epoch, Generation, Grant, GrantId, GrantState, Incarnation, Intent, Labels,
-    Marker, SdkKey, StoreUrl, Term, Timestamp, v1,
+    EnvironmentReport, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Incarnation, Intent, Labels, SdkKey,
+    StoreUrl, Term, Timestamp, v1,
 };
 
 use super::{FileSources, Memory, Profile};
@@ -61,36 +61,5 @@ pub(crate) fn memory(assignments: Vec<Assignment>) -> Memory {
 }
 
 pub(crate) fn report(of: &Assignment) -> EnvironmentReport {
-    EnvironmentReport {
-        environment: of.environment.clone(),
-        uid: of.uid.clone(),
-        generation: of.generation,
-        grant: of.grant.clone(),
-        grant_state: GrantState::Pending,
-        pending_reason: String::new(),
-        found_fence: None,
-        source_state: None,
-        marker: Marker::Unknown,
-        store_available: None,
-        flags: 0,
-        segments: 0,
-        bytes: 0,
-        last_event_time: None,
-        last_byte_time: None,
-        last_heartbeat_time: None,
-        last_write_time: None,
-        last_error: None,
-        source_error: None,
-        rejected_items: Vec::new(),
-        environment_id: None,
-        changed_environment_id: None,
-        repairs: 0,
-        fenced_writes: 0,
-        doubted_items: Vec::new(),
-        payload_held: String::new(),
-        repair_reason: String::new(),
-        contended: false,
-        untracked: String::new(),
-        accepted_resync: 0,
-    }
+    EnvironmentReport::new(of.environment.clone(), of.uid.clone(), of.generation, of.grant.clone())
 }

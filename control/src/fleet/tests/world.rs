@@ -376,14 +376,9 @@ impl World {
         let mut held = self.players[&w(worker)].held.values();
         let assignment = held.find(|one| one.environment == env(name)).expect("held");
         let serving = matches!(assignment.grant.intent, Intent::Serve | Intent::Warm);
+        let Assignment { environment, uid, generation, grant, .. } = assignment;
         EnvironmentReport {
-            environment: assignment.environment.clone(),
-            uid: assignment.uid.clone(),
-            generation: assignment.generation,
-            grant: assignment.grant.clone(),
             grant_state: if serving { GrantState::Synchronized } else { GrantState::Established },
-            pending_reason: String::new(),
-            found_fence: None,
             source_state: serving.then_some(SourceState::Connected),
             marker: Marker::Present,
             store_available: Some(true),
@@ -392,21 +387,9 @@ impl World {
             bytes: 100,
             last_event_time: Some(self.now),
             last_byte_time: Some(self.now),
-            last_heartbeat_time: None,
             last_write_time: Some(self.now),
-            last_error: None,
-            source_error: None,
-            rejected_items: Vec::new(),
             environment_id: Some("ld-1".to_owned()),
-            changed_environment_id: None,
-            repairs: 0,
-            fenced_writes: 0,
-            doubted_items: Vec::new(),
-            payload_held: String::new(),
-            repair_reason: String::new(),
-            contended: false,
-            untracked: String::new(),
-            accepted_resync: 0,
+            ..EnvironmentReport::new(environment.clone(), uid.clone(), *generation, grant.clone())
         }
     }
 

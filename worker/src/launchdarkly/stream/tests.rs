@@ -347,3 +347,34 @@ async fn a_large_payload_is_read_and_one_above_the_limit_is_not() {
         }
     }
 }
+
+/// As it comes from the network: in pieces that end anywhere, on one line and on many.
+#[tokio::test]
+async fn a_payload_of_ten_megabytes_arrives_whole() {
+    let filler = "x".repeat(1_000);
+    let flags: Vec<_> = (0..10_000)
+        .map(|n| format!(r#""flag-{n}":{{"key":"flag-{n}","version":{n},"filler":"{filler}"}}"#))
+        .collect();
+    for between in [",", ",\ndata: "] {
+        let data = format!(r#"{{"path":"/","data":{{"flags":{{{}}},"segments":{{}}}}}}"#, flags.join(between));
+        let event = Bytes::from(format!("event: put\ndata: {data}\n\n"));
+        assert!(event.len() > 10_000_000);
+        let mut server = TestServer::start().await;
+        let mut source = start(&server, &patient());
+        let mut body = server.request().await.open_stream();
+        connected(&mut source).await;
+        let write = async {
+            let mut rest = event;
+            for size in [1, 7, 1_021, 65_537, 16_383].into_iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                body.write(rest.split_to(size.min(rest.len()))).await;
+            }
+        };
+        let (payload, ()) = tokio::join!(payload(&mut source), write);
+        let mut versions: Vec<_> = payload.items().map(|item| item.version).collect();
+        versions.sort_unstable();
+        assert!(versions.into_iter().eq(0..10_000));
+    }
+}

@@ -367,12 +367,7 @@ impl Writer {
         let Assignment { environment, uid, generation, grant, .. } = &self.assignment;
         let warm = grant.intent == Intent::Warm;
         EnvironmentReport {
-            environment: environment.clone(),
-            uid: uid.clone(),
-            generation: *generation,
-            grant: grant.clone(),
             grant_state: if warm { GrantState::Synchronized } else { self.grant_state() },
-            pending_reason: String::new(),
             found_fence: match &self.standing {
                 Standing::Fenced(found) | Standing::Conflict(found) => Some(found.clone()),
                 Standing::Unknown
@@ -387,23 +382,7 @@ impl Writer {
             flags: self.stored.as_ref().filter(|_| self.content == Content::InLine).map_or(0, |item| item.version),
             segments: 1,
             bytes: 100,
-            last_event_time: None,
-            last_byte_time: None,
-            last_heartbeat_time: None,
-            last_write_time: None,
-            last_error: None,
-            source_error: None,
-            rejected_items: Vec::new(),
-            environment_id: None,
-            changed_environment_id: None,
-            repairs: 0,
-            fenced_writes: 0,
-            doubted_items: Vec::new(),
-            payload_held: String::new(),
-            repair_reason: String::new(),
-            contended: false,
-            untracked: String::new(),
-            accepted_resync: 0,
+            ..EnvironmentReport::new(environment.clone(), uid.clone(), *generation, grant.clone())
         }
     }
 
