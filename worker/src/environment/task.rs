@@ -22,6 +22,8 @@ use crate::launchdarkly::{self, Delivery, LaunchDarklySettings, SourceSettings};
 use crate::source::{Received, SourceEvent, SourceFailure, SourceHandle, source_events};
 use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
 
+/// Paced looks begin at multiples of so many milliseconds.
+const TOGETHER: u64 = 1000;
 /// How often counters and times are told when nothing else changed.
 const REPORT: Duration = Duration::from_secs(1);
 /// Pause before a source that ended unexpectedly is started again.
@@ -77,7 +79,7 @@ pub(super) fn prepare(
     let (machine, actions) = Machine::new(now, identity, assignment, control, first_write_number);
     let instance_id = context.chance.uuid();
     let spread = f64::from(instance_id.as_bytes()[0]) / 512.0;
-    let next_check = now.after(machine.check_pause().mul_f64(1.0 + spread));
+    let next_check = check_due(now, &machine, spread);
     let task = Task {
         name,
         context,
@@ -187,15 +189,11 @@ impl Task {
             self.start_source();
         }
         if self.next_check <= now {
-            self.next_check = self.check_due(now);
+            self.next_check = check_due(now, &self.machine, self.spread);
             self.machine.check_store(now)
         } else {
             self.machine.woken(now)
         }
-    }
-
-    fn check_due(&self, now: Timestamp) -> Timestamp {
-        now.after(self.machine.check_pause().mul_f64(1.0 + self.spread))
     }
 
     fn take_input(&mut self, input: EnvironmentInput) -> Vec<Action> {
@@ -332,7 +330,7 @@ impl Task {
         let now = self.now();
         let (effect, actions) = self.machine.store_outcome(now, outcome);
         // It may have said that it tells of nothing.
-        self.next_check = self.next_check.min(self.check_due(now));
+        self.next_check = self.next_check.min(check_due(now, &self.machine, self.spread));
         if effect.fenced {
             metrics.fenced_write();
             tracing::info!(environment = %self.name, "the store refused a write: its fence is not ours");
@@ -439,6 +437,11 @@ impl Task {
         self.context.metrics.environment_removed(&self.name);
         tracing::debug!(environment = %self.name, next_write_number = self.machine.next_write_number(), "ended");
     }
+}
+
+/// When the next paced look is due. Those of many environments fall together, for a wake-up costs more than a look.
+fn check_due(now: Timestamp, machine: &Machine, spread: f64) -> Timestamp {
+    Timestamp(now.after(machine.check_pause().mul_f64(1.0 + spread)).0.next_multiple_of(TOGETHER))
 }
 
 async fn next_event(source: &mut Option<(SourceHandle, mpsc::Receiver<Received>)>) -> Option<Received> {
