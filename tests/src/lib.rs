@@ -6,6 +6,8 @@
 pub mod harness;
 /// The network between them, and what can be wrong with it.
 pub mod proxy;
+/// Clocks, memory and CPU of processes, for what is measured.
+pub mod figures;
 /// The real LaunchDarkly SDKs, as readers.
 pub mod sdks;
 /// LaunchDarkly, as far as a worker can see it.

@@ -171,7 +171,7 @@ fn launch(directory: &Path, port: u16, arguments: &[String]) -> anyhow::Result<P
 }
 
 /// A port that nobody had a moment ago.
-pub(super) fn free_port() -> anyhow::Result<u16> {
+pub fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("there is no free port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -10,7 +10,7 @@ use flotilla_tests::simulator::generated_flags;
 use flotilla_worker::fence::Fence;
 use redis::aio::MultiplexedConnection;
 
-use crate::figures::{print_times, started};
+use flotilla_tests::figures::{print_times, started};
 
 /// How often, and with how much.
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use flotilla_tests::harness::{Fleet, wait_until};
 use futures_util::StreamExt as _;
 use tonic::transport::Endpoint;
 
-use crate::figures::{cpu, memory, started};
+use flotilla_tests::figures::{cpu, memory, started};
 use crate::sessions::Session;
 
 /// How large the fleet is.

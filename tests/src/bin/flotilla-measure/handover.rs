@@ -11,7 +11,7 @@ use flotilla_tests::simulator::{Kind, generated_flag, generated_flags};
 use futures_util::StreamExt as _;
 use tokio::task::JoinSet;
 
-use crate::figures::{print_times, started};
+use flotilla_tests::figures::{print_times, started};
 
 /// How much.
 #[derive(Debug, Args)]

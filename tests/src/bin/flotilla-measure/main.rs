@@ -9,8 +9,6 @@
     reason = "the figures are small"
 )]
 
-// Clocks, memory, CPU.
-mod figures;
 // Workers that only speak to control.
 mod sessions;
 // One worker with many environments.

@@ -12,7 +12,7 @@ use flotilla_tests::simulator::{Dataset, Kind, generated_flag, generated_flags};
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
-use crate::figures::{cpu, started};
+use flotilla_tests::figures::{cpu, started};
 
 /// How much.
 #[derive(Debug, Args)]

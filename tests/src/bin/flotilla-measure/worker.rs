@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
 use tonic::transport::Endpoint;
 
-use crate::figures::{cpu, memory, print_times, started};
+use flotilla_tests::figures::{cpu, memory, print_times, started};
 
 /// What is measured.
 #[derive(Debug, Args)]
