@@ -18,7 +18,7 @@ const LOOKED: Duration = Duration::from_mins(1);
 async fn command(redis: &mut MultiplexedConnection, words: &str) {
     let mut words = words.split(' ');
     let mut command = redis::cmd(words.next().unwrap());
-    command.arg(&words.collect::<Vec<_>>());
+    command.arg(words.collect::<Vec<_>>());
     command.exec_async(redis).await.unwrap();
 }
 
