@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 /// Messages that hold a secret get a hand-written `Debug` in `redact.rs`.
-const SECRET: [&str; 8] = [
+const SECRET: [&str; 9] = [
     "flotilla.v1.CreateEnvironmentRequest",
     "flotilla.v1.UpdateEnvironmentRequest",
     "flotilla.v1.RotateSdkKeyRequest",
     "flotilla.v1.Assignment",
     "flotilla.v1.ProveKey",
     "flotilla.v1.CreateStoreRequest",
+    "flotilla.v1.UpdateStoreRequest",
     "flotilla.v1.StoreLogin",
     "flotilla.v1.ProbeStore",
 ];

@@ -13,7 +13,7 @@ pub use env::{
     Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
 };
 pub use fleet::{Drain, EventKind, Events, Forget, Member, WorkerCommand};
-pub use store::{AddStore, CheckStore, RemoveStore, SecretOptions, StoreCommand};
+pub use store::{AccessOptions, AddStore, CheckStore, RemoveStore, SecretOptions, StoreCommand, UpdateStore};
 pub use value::{LabelChange, SourceOption, parse_label, parse_label_change, parse_source};
 
 use std::path::PathBuf;

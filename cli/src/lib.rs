@@ -27,7 +27,7 @@ pub mod environment;
 // `flotilla worker …`
 mod worker;
 // `flotilla store …`
-mod store;
+pub mod store;
 // `flotilla events`
 mod events;
 // `status`, `version`

@@ -4,6 +4,8 @@
 mod view;
 // Passwords, never shown.
 mod password;
+// update.
+mod update;
 
 use std::io;
 
@@ -13,19 +15,21 @@ use flotilla_proto::v1::{
 };
 use tonic::Code;
 
-use crate::arguments::{AddStore, CheckStore, RemoveStore, StoreCommand};
+use crate::arguments::{AccessOptions, AddStore, CheckStore, RemoveStore, StoreCommand};
 use crate::failure::{ExitStatus, Failure};
 use crate::output::Shown;
 use crate::output::document::{RemovedStoreDocument, StoreCheckDocument, StoreDocument, StoresDocument};
 use crate::session::Session;
+use password::Passwords;
 use view::{check_table, store_pairs, store_table};
 
 const PAGE_SIZE: u32 = 500;
 
 /// Runs `flotilla store …`.
-pub(crate) async fn run(session: &mut Session, command: StoreCommand) -> Result<ExitStatus, Failure> {
+pub async fn run(session: &mut Session, command: StoreCommand) -> Result<ExitStatus, Failure> {
     match command {
         StoreCommand::Add(options) => add(session, &options).await?,
+        StoreCommand::Update(options) => update::update(session, &options).await?,
         StoreCommand::List => list(session).await?,
         StoreCommand::Get { name } => get(session, name.as_str()).await?,
         StoreCommand::Check(options) => {
@@ -37,34 +41,48 @@ pub(crate) async fn run(session: &mut Session, command: StoreCommand) -> Result<
 }
 
 async fn add(session: &mut Session, options: &AddStore) -> Result<(), Failure> {
-    let login = options.url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
-    if login.is_some_and(|(login, _)| login.contains(':')) {
-        session.note("warning: a password in the URL shows in process lists and shell history; the --password options do not");
-    }
+    warn_of_password(session, &options.url);
     let passwords = password::read(&options.secrets, io::stdin())?;
-    let given = |text: &Option<String>| text.clone().unwrap_or_default();
-    let tls = StoreTls {
-        ca_file: given(&options.tls_ca),
-        cert_file: given(&options.tls_cert),
-        key_file: given(&options.tls_key),
-    };
+    let (login, sentinel_login, tls) = access_messages(&options.access, passwords);
     let request = session.client.request(CreateStoreRequest {
         name: options.name.to_string(),
         url: options.url.clone(),
-        login: Some(StoreLogin { username: given(&options.username), password: passwords.redis }),
-        sentinel_login: Some(StoreLogin {
-            username: given(&options.sentinel_username),
-            password: passwords.sentinel,
-        }),
+        login: Some(login),
+        sentinel_login: Some(sentinel_login),
         tls: Some(tls),
         request_id: String::new(),
         validate_only: options.dry_run,
     });
     let answer = session.client.stores().create_store(request).await;
     let store = in_answer(session.client.answer(answer)?.store)?;
+    tell(session, &store, if options.dry_run { "created (dry run)" } else { "created" })
+}
+
+fn warn_of_password(session: &mut Session, url: &str) {
+    let login = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
+    if login.is_some_and(|(login, _)| login.contains(':')) {
+        session.note("warning: a password in the URL shows in process lists and shell history; the --password options do not");
+    }
+}
+
+/// What is given, as messages; what is not is empty.
+fn access_messages(access: &AccessOptions, passwords: Passwords) -> (StoreLogin, StoreLogin, StoreTls) {
+    let given = |text: &Option<String>| text.clone().unwrap_or_default();
+    let login = StoreLogin { username: given(&access.username), password: passwords.redis };
+    let sentinel_login = StoreLogin { username: given(&access.sentinel_username), password: passwords.sentinel };
+    let tls = StoreTls {
+        ca_file: given(&access.tls_ca),
+        cert_file: given(&access.tls_cert),
+        key_file: given(&access.tls_key),
+    };
+    (login, sentinel_login, tls)
+}
+
+/// What is said of a mutation: on one line, or the document as it is afterwards.
+fn tell(session: &mut Session, store: &Store, done: &str) -> Result<(), Failure> {
     let name = format!("store/{}", store.name);
-    let line = format!("{name} {}\n", if options.dry_run { "created (dry run)" } else { "created" });
-    session.show(&Shown { document: &StoreDocument::from(&store), names: vec![name], table: &|_| line.clone() })
+    let line = format!("{name} {done}\n");
+    session.show(&Shown { document: &StoreDocument::from(store), names: vec![name], table: &|_| line.clone() })
 }
 
 async fn list(session: &mut Session) -> Result<(), Failure> {

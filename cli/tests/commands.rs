@@ -4,6 +4,8 @@
 
 #[path = "commands/fake.rs"]
 mod fake;
+#[path = "commands/stores.rs"]
+mod stores;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -39,14 +41,20 @@ impl Shared {
 
 /// Runs `flotilla env LINE`; returns its exit status and what it wrote.
 async fn env(url: &str, line: &str) -> (u8, String, String) {
-    let words = ["flotilla", "--control", url, "--request-timeout", "2s", "env"];
+    run(url, &format!("env {line}")).await
+}
+
+/// Runs `flotilla LINE`; returns its exit status and what it wrote.
+async fn run(url: &str, line: &str) -> (u8, String, String) {
+    let words = ["flotilla", "--control", url, "--request-timeout", "2s"];
     let cli = Cli::try_parse_from(words.into_iter().chain(line.split(' '))).unwrap();
-    let Command::Env(command) = cli.command else {
-        panic!("an env command");
-    };
     let (out, err) = (Shared::default(), Shared::default());
     let mut session = Session::with_output(&cli.global, Box::new(out.clone()), Box::new(err.clone())).unwrap();
-    let result = flotilla::environment::run(&mut session, command).await;
+    let result = match cli.command {
+        Command::Env(command) => flotilla::environment::run(&mut session, command).await,
+        Command::Store(command) => flotilla::store::run(&mut session, command).await,
+        other => panic!("not a command of these tests: {other:?}"),
+    };
     let (status, failure) = match result {
         Ok(status) => (status.code(), String::new()),
         Err(failure @ (Failure::OutputClosed | Failure::Reported { .. })) => {

@@ -59,8 +59,8 @@ use url::Url;
 pub(crate) use boundary::{
     Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, FailedRotation, GrantIds,
     GrantRecord, Input, Mutation, Proof, Regression, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
-    RotationFailure, Scheduling, SessionId, SpecChange, StoreAction, StoreCheck, StoreCommand, Subject,
-    WorkerAction, WorkerCommand,
+    RotationFailure, Scheduling, SessionId, SpecChange, StoreAction, StoreChange, StoreCheck, StoreCommand,
+    Subject, WorkerAction, WorkerCommand,
 };
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;

@@ -21,6 +21,7 @@ redacted! {
     Assignment { environment, uid, generation, grant, spec, resync }
     ProveKey { environment }
     CreateStoreRequest { name, tls, request_id, validate_only }
+    UpdateStoreRequest { name, tls, update_mask, request_id, validate_only }
     StoreLogin { username }
     ProbeStore { prefix }
 }

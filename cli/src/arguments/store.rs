@@ -27,6 +27,24 @@ Examples:
   flotilla store add cluster redis+cluster://n1.example,n2.example"
     )]
     Add(Box<AddStore>),
+    /// Change how a store is reached, also while environments use it
+    ///
+    /// Changes how the store is reached, not where it is: another password or user, a Sentinel or a node more, other TLS
+    /// files. A new URL shares an address with the present one, and has the same database and name of a master. What is not
+    /// given stays as it is, passwords included; '' unsets a user or a path.
+    ///
+    /// The workers go over to new connections at once. The store "default" is that of control's --redis-url, and is changed
+    /// there.
+    #[command(
+        after_help = "Where the place itself changes, add another store, remove the environments and add them there.
+
+Examples:
+  flotilla store update eu --password-file password.txt
+  flotilla store update eu --username flotilla --password-env REDIS_PASSWORD --dry-run
+  flotilla store update ha --url redis+sentinel://s1.example,s2.example,s3.example/mymaster
+  flotilla store update tls --tls-ca /etc/flotilla/ca-2.pem"
+    )]
+    Update(Box<UpdateStore>),
     /// List the stores
     #[command(
         visible_alias = "ls",
@@ -90,14 +108,9 @@ impl std::fmt::Debug for SecretOptions {
     }
 }
 
-/// `flotilla store add`.
-#[derive(Args)]
-pub struct AddStore {
-    /// Name of the store: a-z, 0-9, '.', '_', '-', up to 63 characters
-    pub name: StoreName,
-    /// redis://HOST[:PORT][/DB], redis+unix:///PATH[?db=DB], redis+sentinel://HOST[:PORT],…/MASTER[/DB] or
-    /// redis+cluster://HOST[:PORT],…; with TLS rediss://, rediss+sentinel:// or rediss+cluster://
-    pub url: String,
+/// Who the workers are, and the files that they encrypt with.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AccessOptions {
     /// ACL user of the workers
     #[arg(long, value_name = "USER")]
     pub username: Option<String>,
@@ -107,12 +120,25 @@ pub struct AddStore {
     /// File on the workers with the certificates to trust, instead of those of the system; an absolute path
     #[arg(long, value_name = "PATH")]
     pub tls_ca: Option<String>,
-    /// File on the workers with the certificate that they show; an absolute path
-    #[arg(long, value_name = "PATH", requires = "tls_key")]
+    /// File on the workers with the certificate that they show; an absolute path. It comes with its key
+    #[arg(long, value_name = "PATH")]
     pub tls_cert: Option<String>,
     /// File on the workers with its key; an absolute path
-    #[arg(long, value_name = "PATH", requires = "tls_cert")]
+    #[arg(long, value_name = "PATH")]
     pub tls_key: Option<String>,
+}
+
+/// `flotilla store add`.
+#[derive(Args)]
+pub struct AddStore {
+    /// Name of the store: a-z, 0-9, '.', '_', '-', up to 63 characters
+    pub name: StoreName,
+    /// redis://HOST[:PORT][/DB], redis+unix:///PATH[?db=DB], redis+sentinel://HOST[:PORT],…/MASTER[/DB] or
+    /// redis+cluster://HOST[:PORT],…; with TLS rediss://, rediss+sentinel:// or rediss+cluster://
+    pub url: String,
+    /// Who the workers are, and their TLS files.
+    #[command(flatten)]
+    pub access: AccessOptions,
     /// Check everything, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -125,6 +151,32 @@ impl std::fmt::Debug for AddStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL may hold a password.
         f.debug_struct("AddStore").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// `flotilla store update`.
+#[derive(Args)]
+pub struct UpdateStore {
+    /// Name of the store
+    pub name: StoreName,
+    /// The addresses that lead there, as in `store add`
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Who the workers are, and their TLS files.
+    #[command(flatten)]
+    pub access: AccessOptions,
+    /// Check everything, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Its passwords.
+    #[command(flatten)]
+    pub secrets: SecretOptions,
+}
+
+impl std::fmt::Debug for UpdateStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("UpdateStore").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

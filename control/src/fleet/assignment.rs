@@ -258,11 +258,13 @@ impl Fleet {
         if record.uid != *uid || environment.is_parked(worker, intent) {
             return None;
         }
+        let store_url = self.stores.get(&record.spec.store)?.url.clone();
         let fingerprint = Fingerprint {
             grant: grant.id.clone(),
             generation: record.generation,
             resync: record.resync,
             take_over: record.take_over.clone(),
+            store_url: store_url.clone(),
         };
         let sdk_key = match intent {
             Intent::Warm | Intent::Serve => record.sdk_key.clone(),
@@ -275,7 +277,7 @@ impl Fleet {
             grant: grant.clone(),
             spec: self.with_defaults(&record.spec),
             sdk_key,
-            store_url: self.stores.get(&record.spec.store)?.url.clone(),
+            store_url,
             resync: record.resync,
             take_over: record.take_over.clone(),
             accept_regression: record.accepted_resync == Some(record.resync),

@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Mutate(Mutation),
     /// Whether a worker takes part.
     Worker(WorkerCommand),
-    /// A store comes or goes.
+    /// A store comes, goes, or is reached in another way.
     Store(StoreCommand),
     /// A worker is to look a store over.
     CheckStore(StoreCheck),
@@ -90,10 +90,12 @@ pub(crate) struct StoreCommand {
 }
 
 /// What users decide about a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum StoreAction {
     /// It is there.
     Create(Box<StoreUrl>),
+    /// It is reached in another way.
+    Update(StoreChange),
     /// It is no more.
     Delete,
 }
@@ -261,6 +263,18 @@ pub(crate) struct SpecChange(pub Box<SpecFunction>);
 impl std::fmt::Debug for SpecChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SpecChange")
+    }
+}
+
+/// Makes the new URL from the present one, or says what is wrong with it.
+pub(crate) type UrlFunction = dyn FnOnce(&StoreUrl) -> Result<StoreUrl, FieldViolation> + Send;
+
+/// A change of how a store is reached, given as a function of the present URL.
+pub(crate) struct StoreChange(pub Box<UrlFunction>);
+
+impl std::fmt::Debug for StoreChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreChange")
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum Note {
     WriteFenced { environment: EnvironmentName, worker: WorkerName, epoch: Epoch },
     /// A worker mended the store.
     Repaired { environment: EnvironmentName, worker: WorkerName, epoch: Epoch, reason: String },
-    /// A store came or went; the action is one word.
+    /// A store came, went, or is reached in another way; the action is one word.
     StoreChanged { store: StoreName, action: &'static str },
     /// A worker came, went, or was told whether to take part.
     Worker { worker: WorkerName, change: WorkerChange },

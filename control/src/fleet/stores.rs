@@ -1,5 +1,8 @@
 //! Stores: which there are, and which are the same place under two names.
 
+// What may change of one that is in use.
+mod update;
+
 use std::collections::BTreeMap;
 
 use flotilla_proto::store_url::{StoreEndpoint, StorePlace, TlsFiles};
@@ -11,6 +14,18 @@ use super::{Answer, Fleet, Store, refuse, request};
 
 /// How many environments are named as users of a store.
 const NAMED_USERS: usize = 10;
+
+/// What a command comes to.
+enum Decision {
+    /// Everything is so already.
+    Unchanged,
+    /// The store is there from now on.
+    Add(Box<StoreUrl>),
+    /// The same place is reached in another way from now on.
+    Change(Box<StoreUrl>),
+    /// The store is no more.
+    Remove,
+}
 
 impl Fleet {
     /// Carries a store's command out, or says why not.
@@ -26,29 +41,42 @@ impl Fleet {
         if !validate_only && request.is_some() && self.requests.is_full() {
             return self.reply(id, refuse(Reason::TooManyRequestIds, request::FULL));
         }
-        if let Err(refusal) = self.check_store_action(&store, &action) {
-            return self.reply(id, Err(refusal));
-        }
+        let decision = match self.decide_store_action(&store, action) {
+            Ok(decision) => decision,
+            Err(refusal) => return self.reply(id, Err(refusal)),
+        };
         if validate_only {
-            let shown = match &action {
-                StoreAction::Create(url) => Some(Box::new(self.show_store(&store, url))),
-                StoreAction::Delete => None,
+            let shown = match &decision {
+                Decision::Unchanged => self.store(&store),
+                Decision::Add(url) | Decision::Change(url) => Some(self.show_store(&store, url)),
+                Decision::Remove => None,
             };
-            return self.reply(id, Ok(Reply::Store(shown)));
+            return self.reply(id, Ok(Reply::Store(shown.map(Box::new))));
         }
         if let Some(request) = request {
             let subject = Subject::Store(store.clone());
             self.requests.answered(self.now, request.clone(), subject.clone());
             self.gathered.changes.push(Change::PutRequest { request, subject, at: self.now });
         }
-        let action = match action {
-            StoreAction::Create(url) => {
+        self.carry_store_out(&store, decision);
+        self.reply_store(id, store);
+    }
+
+    fn carry_store_out(&mut self, store: &StoreName, decision: Decision) {
+        let action = match decision {
+            Decision::Unchanged => return,
+            Decision::Add(url) => {
                 self.put_store(store.clone(), (*url).clone());
                 self.gathered.changes.push(Change::PutStore { store: store.clone(), url: *url });
                 "added"
             }
-            StoreAction::Delete => {
-                if let Some(gone) = self.stores.remove(&store) {
+            Decision::Change(url) => {
+                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: (*url).clone() });
+                self.change_store(store, *url);
+                "changed"
+            }
+            Decision::Remove => {
+                if let Some(gone) = self.stores.remove(store) {
                     let endpoint = gone.endpoint;
                     self.gathered.changes.push(Change::DeleteStore { store: store.clone(), endpoint });
                 }
@@ -56,23 +84,28 @@ impl Fleet {
             }
         };
         self.gathered.effects.push(Effect::Note(Note::StoreChanged { store: store.clone(), action }));
-        self.reply_store(id, store);
     }
 
-    fn check_store_action(&self, name: &StoreName, action: &StoreAction) -> Result<(), Refusal> {
-        let present = self.stores.get(name);
-        match (action, present) {
-            (StoreAction::Create(url), None) => self.check_is_one_place(&url.endpoint()),
+    fn decide_store_action(&self, name: &StoreName, action: StoreAction) -> Result<Decision, Refusal> {
+        match (action, self.stores.get(name)) {
+            (StoreAction::Create(url), None) => {
+                self.check_is_one_place(&url.endpoint())?;
+                Ok(Decision::Add(url))
+            }
             (StoreAction::Create(_), Some(_)) => refuse(
                 Reason::StoreNameTaken,
                 format!("a store named \"{name}\" exists; choose another name, or remove that one first"),
             ),
-            (StoreAction::Delete, None) => Err(self.no_such_store(name)),
+            (StoreAction::Update(_) | StoreAction::Delete, None) => Err(self.no_such_store(name)),
+            (StoreAction::Update(change), Some(present)) => self.decide_store_change(name, present, change),
             (StoreAction::Delete, Some(_)) if *name == StoreName::default_store() => {
                 let why = "the store \"default\" is that of control's --redis-url and cannot be removed";
                 Err(FieldViolation::new("name", why).into())
             }
-            (StoreAction::Delete, Some(_)) => self.check_unused(name),
+            (StoreAction::Delete, Some(_)) => {
+                self.check_unused(name)?;
+                Ok(Decision::Remove)
+            }
         }
     }
 

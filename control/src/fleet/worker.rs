@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::session::TakeOver;
-use flotilla_proto::{EnvironmentName, Generation, GrantId, Incarnation, Labels, Timestamp, Uid};
+use flotilla_proto::{EnvironmentName, Generation, GrantId, Incarnation, Labels, StoreUrl, Timestamp, Uid};
 
 use super::boundary::{Scheduling, SessionId};
 use super::environment::MoveReason;
@@ -127,6 +127,7 @@ pub(super) struct Fingerprint {
     pub(super) generation: Generation,
     pub(super) resync: u64,
     pub(super) take_over: Option<TakeOver>,
+    pub(super) store_url: StoreUrl,
 }
 
 impl Worker {

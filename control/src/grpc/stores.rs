@@ -1,4 +1,7 @@
-//! Adding, reading and removing stores.
+//! Adding, reading, changing and removing stores.
+
+// Which parts of a store an update changes.
+mod update;
 
 use flotilla_proto::store_url::{Login, TlsFiles};
 use flotilla_proto::{FieldViolation, InvalidName, Prefix, Refusal, StoreName, StoreUrl, v1};
@@ -47,22 +50,43 @@ impl Handler {
     }
 }
 
+/// What a request says of how a store is reached.
+struct Given {
+    url: String,
+    login: Login,
+    sentinel_login: Login,
+    files: TlsFiles,
+}
+
+impl Given {
+    fn new(
+        url: String,
+        login: Option<v1::StoreLogin>,
+        sentinel_login: Option<v1::StoreLogin>,
+        tls: Option<v1::StoreTls>,
+    ) -> Result<Self, FieldViolation> {
+        let login_of = |given: Option<v1::StoreLogin>| {
+            let v1::StoreLogin { username, password } = given.unwrap_or_default();
+            Login { username, password: password.into() }
+        };
+        let v1::StoreTls { ca_file, cert_file, key_file } = tls.unwrap_or_default();
+        let (login, sentinel_login) = (login_of(login), login_of(sentinel_login));
+        let texts = [&url, &login.username, &*login.password, &sentinel_login.username];
+        let more = [&*sentinel_login.password, &ca_file, &cert_file, &key_file];
+        if texts.into_iter().chain(more).any(|text| text.len() > LONGEST) {
+            return Err(FieldViolation::new("url", &format!("a part of it is longer than {LONGEST} characters")));
+        }
+        let path = |text: String| Some(text).filter(|text| !text.is_empty());
+        let files = TlsFiles { ca: path(ca_file), cert: path(cert_file), key: path(key_file) };
+        Ok(Self { url, login, sentinel_login, files })
+    }
+}
+
 /// The URL with all that is given beside it.
 fn url_of(request: &v1::CreateStoreRequest) -> Result<StoreUrl, FieldViolation> {
-    let login = |given: &Option<v1::StoreLogin>| {
-        let v1::StoreLogin { username, password } = given.clone().unwrap_or_default();
-        Login { username, password: password.into() }
-    };
-    let v1::StoreTls { ca_file, cert_file, key_file } = request.tls.clone().unwrap_or_default();
-    let (login, sentinel_login) = (login(&request.login), login(&request.sentinel_login));
-    let texts = [&request.url, &login.username, &*login.password, &sentinel_login.username];
-    let more = [&*sentinel_login.password, &ca_file, &cert_file, &key_file];
-    if texts.into_iter().chain(more).any(|text| text.len() > LONGEST) {
-        return Err(FieldViolation::new("url", &format!("a part of it is longer than {LONGEST} characters")));
-    }
-    let path = |text: String| Some(text).filter(|text| !text.is_empty());
-    let files = TlsFiles { ca: path(ca_file), cert: path(cert_file), key: path(key_file) };
-    StoreUrl::parse("url", &request.url)?.with_access("url", login, sentinel_login, files)
+    let v1::CreateStoreRequest { url, login, sentinel_login, tls, .. } = request.clone();
+    let Given { url, login, sentinel_login, files } = Given::new(url, login, sentinel_login, tls)?;
+    StoreUrl::parse("url", &url)?.with_access("url", login, sentinel_login, files)
 }
 
 fn prefix_of(text: &str) -> Result<Prefix, Refusal> {
@@ -103,6 +127,18 @@ impl v1::store_service_server::StoreService for Handler {
         let request = request.into_inner();
         let page = Page::parse(request.page_size, &request.page_token, b"stores")?;
         Ok(Response::new(self.0.driver.read(move |view| list_page(view, &page)).await?))
+    }
+
+    async fn update_store(
+        &self,
+        request: Request<v1::UpdateStoreRequest>,
+    ) -> Result<Response<v1::UpdateStoreResponse>, Status> {
+        let request = request.into_inner();
+        let id = request_id("update-store", &request.request_id, &request)?;
+        let (name, validate_only) = (request.name.clone(), request.validate_only);
+        let action = StoreAction::Update(update::change(request)?);
+        let store = self.decide(&name, action, id, validate_only).await?;
+        Ok(Response::new(v1::UpdateStoreResponse { store }))
     }
 
     async fn check_store(

@@ -1,13 +1,19 @@
 //! Stores that are named, entered with passwords and certificates, and looked over.
 
+use std::time::Duration;
+
 use flotilla_tests::harness::{Fleet, RedisServer, require_tool};
-use flotilla_tests::simulator::{Dataset, Kind, generated_flags};
+use flotilla_tests::simulator::{Dataset, Item, Kind, generated_flags};
+use redis::aio::MultiplexedConnection;
 
 use crate::certificates::Certificates;
 use crate::population::probe;
 use crate::stored::{BOUND, SOON, Stored, assert_stored, keys, wait_for_stored};
 
 const KEY: &str = "sdk-00000000-0000-4000-8000-000000012345";
+
+/// Pause between two patches of those that never cease.
+const PATCH_PAUSE: Duration = Duration::from_millis(10);
 
 fn data() -> Dataset {
     generated_flags(25, 1_000, 12)
@@ -175,6 +181,142 @@ async fn a_restricted_user_and_a_unix_socket_serve() {
     serves(&fleet, "socket", "ld:socket", &server).await;
     for log in [fleet.control().log(), fleet.worker(0).log()] {
         assert!(!log.is_empty() && !log.contains("hunter2"), "{log}");
+    }
+}
+
+/// The ACL user "flotilla" has this password from now on, and whoever came with another one is sent away.
+async fn set_password(redis: &mut MultiplexedConnection, password: &str) {
+    let rules =
+        format!("SETUSER flotilla on resetpass >{password} ~ld:acl:* +@read +@write +@scripting +@connection");
+    let mut command = redis::cmd("ACL");
+    command.arg(&rules.split(' ').collect::<Vec<_>>()[..]);
+    command.exec_async(redis).await.unwrap();
+    redis::cmd("CLIENT").arg("KILL").arg("USER").arg("flotilla").exec_async(redis).await.unwrap();
+}
+
+/// Two environments that are current in the store "acl", whose password is `hunter1`.
+async fn fleet_with_acl(server: &RedisServer, redis: &mut MultiplexedConnection) -> Fleet {
+    let fleet = fleet().await;
+    set_password(redis, "hunter1").await;
+    let add = ["store", "add", "acl", &server.url(), "--username", "flotilla", "--password-stdin"];
+    fleet.cli_with(&add, &[], "hunter1\n").await.unwrap().expect_success();
+    add_both(&fleet).await;
+    fleet
+}
+
+const BOTH: [(&str, &str); 2] = [("a", "ld:acl:a"), ("b", "ld:acl:b")];
+
+async fn add_both(fleet: &Fleet) {
+    for (name, prefix) in BOTH {
+        add(fleet, name, prefix, "acl").await;
+    }
+}
+
+async fn are(fleet: &Fleet, initialization: &str) {
+    for (name, _) in BOTH {
+        fleet.wait_for_initialization(name, initialization, BOUND).await;
+    }
+}
+
+/// How often LaunchDarkly was asked.
+fn asked(fleet: &Fleet) -> (u64, u64) {
+    let counters = fleet.simulator.counters(KEY);
+    (counters.stream_connections, counters.polls)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_changed_while_environments_use_the_store() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    let server = RedisServer::start().await.unwrap();
+    let mut redis = server.connection().await.unwrap();
+    let mut fleet = fleet_with_acl(&server, &mut redis).await;
+    let before = asked(&fleet);
+    set_password(&mut redis, "hunter2").await;
+    are(&fleet, "stale").await;
+    let mut data = data();
+    fleet.simulator.patch(KEY, Kind::Flag, probe(9));
+    data.insert(Kind::Flag, probe(9));
+
+    // What leads elsewhere is refused, and nothing happens.
+    let shown = told(&fleet, "store get acl -o json").await;
+    let elsewhere = fleet.cli(&["store", "update", "acl", "--url", &fleet.redis.url()]).await.unwrap();
+    assert_eq!(elsewhere.status, 2, "{elsewhere:?}");
+    assert!(elsewhere.stderr.contains("add another store"), "{elsewhere:?}");
+    assert_eq!(told(&fleet, "store get acl -o json").await, shown);
+    assert_eq!(keys(&fleet.redis).await, Vec::<String>::new());
+
+    let update = ["store", "update", "acl", "--password-stdin"];
+    let updated = fleet.cli_with(&update, &[], "hunter2\n").await.unwrap().expect_success();
+    assert_eq!(updated.stdout, "store/acl updated\n");
+    are(&fleet, "current").await;
+    for (_, prefix) in BOTH {
+        wait_for_stored(&server, prefix, &data, SOON).await;
+    }
+    assert_eq!(asked(&fleet), before, "LaunchDarkly is not asked again");
+    assert_eq!(
+        told(&fleet, "store get acl -o json").await,
+        shown,
+        "no password is shown, nor that it is another one"
+    );
+
+    // It is there after a restart, of both.
+    fleet.restart_control().await.unwrap();
+    fleet.restart_worker(0).await.unwrap();
+    are(&fleet, "current").await;
+    for log in [fleet.control().log(), fleet.worker(0).log()] {
+        assert!(!log.is_empty() && !log.contains("hunter"), "{log}");
+    }
+}
+
+/// Changes that do not cease before something is done; returns what the environments are then.
+async fn patched_during(fleet: &Fleet, work: impl Future<Output = ()>) -> Dataset {
+    let mut work = std::pin::pin!(work);
+    let mut data = data();
+    for round in 0.. {
+        // A flag that no other round touches, and one that each does.
+        let own = Item::parse(&format!(r#"{{"key":"round-{round}","version":1}}"#)).unwrap();
+        for item in [own, probe(100 + round)] {
+            fleet.simulator.patch(KEY, Kind::Flag, item.clone());
+            data.insert(Kind::Flag, item);
+        }
+        if tokio::time::timeout(PATCH_PAUSE, &mut work).await.is_ok() {
+            break;
+        }
+    }
+    data
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_patch_is_lost_when_the_connections_of_a_store_change() {
+    if !require_tool("redis-server") {
+        return;
+    }
+    let server = RedisServer::start().await.unwrap();
+    let mut redis = server.connection().await.unwrap();
+    let mut fleet = fleet_with_acl(&server, &mut redis).await;
+    let before = asked(&fleet);
+    let mut rules = redis::cmd("ACL");
+    rules.arg("SETUSER").arg("flotilla").arg(">hunter2");
+    rules.exec_async(&mut redis).await.unwrap();
+    let data = patched_during(&fleet, async {
+        for password in ["hunter2", "hunter1", "hunter2"] {
+            let update = ["store", "update", "acl", "--password-stdin"];
+            fleet.cli_with(&update, &[], password).await.unwrap().expect_success();
+        }
+        are(&fleet, "current").await;
+    })
+    .await;
+    for (_, prefix) in BOTH {
+        wait_for_stored(&server, prefix, &data, SOON).await;
+    }
+    assert_eq!(asked(&fleet), before, "LaunchDarkly is not asked again");
+    let connected = fleet.worker(0).log().matches("connected to the store").count();
+    assert!(connected >= 2, "{}", fleet.worker(0).log());
+    let events = told(&fleet, "events").await;
+    for unwanted in ["fenced", "found"] {
+        assert!(!events.contains(unwanted), "{events}");
     }
 }
 

@@ -481,6 +481,8 @@ impl Machine {
     pub(super) fn store_replaced(&mut self, now: Timestamp) -> Vec<Action> {
         let identity = identity(&self.fleet, &self.incarnation, &self.assignment, self.lineage.clone());
         self.writer.move_to_other_store(identity);
+        // The connections are counted anew: the first may have the number of the last one before.
+        self.news = StoreNews::default();
         self.after(now, Vec::new())
     }
 
@@ -505,6 +507,5 @@ impl Machine {
     }
 }
 
-/// Whether the source need not connect anew for what changed.
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,53 @@ async fn wrong_stores_are_refused_by_field_and_without_their_passwords() {
 }
 
 #[tokio::test]
+async fn an_update_of_a_store_is_there_after_a_restart_and_shows_no_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = start(settings(&directory)).await;
+    control.stores().create_store(new_store("ha", "redis+sentinel://u:hunter1@s1,s2/m")).await.unwrap();
+    let request = |paths: &[&str]| v1::UpdateStoreRequest {
+        name: "ha".to_owned(),
+        url: "redis+sentinel://s1,s2,s3/m".to_owned(),
+        login: Some(v1::StoreLogin { password: "hunter2".to_owned(), ..Default::default() }),
+        update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(|&path| path.to_owned()).collect() }),
+        ..Default::default()
+    };
+    assert!(!format!("{:?}", request(&["login"])).contains("hunter2"));
+    let dry = v1::UpdateStoreRequest { validate_only: true, ..request(&["url"]) };
+    let retried = v1::UpdateStoreRequest { request_id: "r1".to_owned(), ..request(&["url", "login.password"]) };
+    for request in [dry, retried.clone(), retried] {
+        let store = control.stores().update_store(request).await.unwrap().into_inner().store.unwrap();
+        assert_eq!(store.url, "redis+sentinel://s1:26379,s2:26379,s3:26379/m");
+        assert_eq!((store.username.as_str(), store.has_password), ("u", true), "they are not named");
+        assert!(!format!("{store:?}").contains("hunter"), "{store:?}");
+    }
+    for (request, reason, field) in [
+        (request(&["password"]), Reason::InvalidField, "update_mask"),
+        (
+            v1::UpdateStoreRequest { url: "redis+sentinel://s4/m".to_owned(), ..request(&["url"]) },
+            Reason::InvalidField,
+            "url",
+        ),
+        (
+            v1::UpdateStoreRequest { name: "default".to_owned(), ..request(&["login"]) },
+            Reason::InvalidField,
+            "name",
+        ),
+        (v1::UpdateStoreRequest { name: "eu".to_owned(), ..request(&["login"]) }, Reason::StoreNotFound, ""),
+    ] {
+        let refusal = refusal(control.stores().update_store(request).await);
+        let found = refusal.violations.first().map_or("", |violation| violation.field.as_str());
+        assert_eq!((refusal.reason, found), (reason, field), "{refusal}");
+    }
+    drop(control.running.stop().await);
+    let control = start(settings(&directory)).await;
+    let get = v1::GetStoreRequest { name: "ha".to_owned() };
+    let store = control.stores().get_store(get).await.unwrap().into_inner().store.unwrap();
+    assert_eq!(store.url, "redis+sentinel://s1:26379,s2:26379,s3:26379/m");
+    assert!(store.has_password);
+}
+
+#[tokio::test]
 async fn a_check_needs_a_store_and_a_worker() {
     let directory = tempfile::tempdir().unwrap();
     let control = start(settings(&directory)).await;

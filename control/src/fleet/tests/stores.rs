@@ -1,5 +1,8 @@
 //! Stores come and go.
 
+// How they are reached changes.
+mod updates;
+
 use super::*;
 
 fn command(store: &str, action: StoreAction) -> StoreCommand {

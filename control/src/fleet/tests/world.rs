@@ -198,7 +198,12 @@ impl World {
         match effect {
             Effect::Persist(change) => {
                 match change {
-                    Change::PutStore { store, url } => self.stores.push((store.clone(), url.clone())),
+                    Change::PutStore { store, url } => {
+                        match self.stores.iter_mut().find(|(name, _)| name == store) {
+                            Some((_, present)) => present.clone_from(url),
+                            None => self.stores.push((store.clone(), url.clone())),
+                        }
+                    }
                     Change::DeleteStore { store, .. } => self.stores.retain(|(name, _)| name != store),
                     _ => {}
                 }

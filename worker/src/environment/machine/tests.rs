@@ -11,6 +11,8 @@ mod handovers;
 mod guard;
 // A store that says nothing of what others do.
 mod watching;
+// The same store over new connections.
+mod new_connections;
 
 use super::*;
 use crate::session::testing::{FLEET, assignment, profile};

@@ -1,0 +1,116 @@
+use super::*;
+
+fn mask(paths: &[&str]) -> prost_types::FieldMask {
+    prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }
+}
+
+fn url(text: &str) -> StoreUrl {
+    StoreUrl::parse("url", text).unwrap()
+}
+
+fn login(username: &str, password: &str) -> v1::StoreLogin {
+    v1::StoreLogin { username: username.to_owned(), password: password.to_owned() }
+}
+
+/// A request with a value in each field.
+fn full() -> v1::UpdateStoreRequest {
+    v1::UpdateStoreRequest {
+        url: "rediss+sentinel://a,b,c/m".to_owned(),
+        login: Some(login("u2", "p2")),
+        sentinel_login: Some(login("su2", "sp2")),
+        tls: Some(v1::StoreTls {
+            ca_file: "/ca2".to_owned(),
+            cert_file: "/c2".to_owned(),
+            key_file: "/k2".to_owned(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn changed(present: &str, request: v1::UpdateStoreRequest) -> Result<StoreUrl, FieldViolation> {
+    (change(request).unwrap().0)(&url(present))
+}
+
+const PRESENT: &str = "rediss+sentinel://a,b/m?user=u&pass=p&sentinel-username=su&sentinel-password=sp&tls-ca=/ca&tls-cert=/c&tls-key=/k";
+
+#[test]
+fn only_what_the_mask_names_changes() {
+    let new =
+        [("a,b/", "a,b,c/"), ("user=u&", "user=u2&"), ("pass=p&", "pass=p2&"), ("username=su", "username=su2")];
+    let more =
+        [("password=sp", "password=sp2"), ("ca=/ca", "ca=/ca2"), ("cert=/c&", "cert=/c2&"), ("key=/k", "key=/k2")];
+    let [place, user, pass, sentinel_user] = new;
+    let [sentinel_pass, ca, cert, key] = more;
+    for (paths, expected) in [
+        (&["url"][..], &[place][..]),
+        (&["login.username"], &[user]),
+        (&["login.password"], &[pass]),
+        (&["login"], &[user, pass]),
+        (&["sentinel_login.username"], &[sentinel_user]),
+        (&["sentinel_login.password"], &[sentinel_pass]),
+        (&["sentinel_login"], &[sentinel_user, sentinel_pass]),
+        (&["tls.ca_file"], &[ca]),
+        (&["tls.cert_file", "tls.key_file"], &[cert, key]),
+        (&["tls"], &[ca, cert, key]),
+        (&MUTABLE, &[place, user, pass, sentinel_user, sentinel_pass, ca, cert, key]),
+    ] {
+        let expected = expected.iter().fold(PRESENT.to_owned(), |text, (old, new)| text.replacen(old, new, 1));
+        let changed = changed(PRESENT, v1::UpdateStoreRequest { update_mask: Some(mask(paths)), ..full() });
+        assert!(changed == Ok(url(&expected)), "{paths:?}");
+    }
+}
+
+#[test]
+fn empty_values_unset_and_an_url_brings_what_it_holds() {
+    let nothing = |paths: &[&str]| v1::UpdateStoreRequest { update_mask: Some(mask(paths)), ..Default::default() };
+    let with_url = |url: &str, paths: &[&str]| v1::UpdateStoreRequest { url: url.to_owned(), ..nothing(paths) };
+    for (present, request, expected) in [
+        ("redis://u:p@h", nothing(&["login.username"]), "redis://:p@h"),
+        ("redis://u:p@h", nothing(&["login"]), "redis://h"),
+        ("rediss://h?tls-ca=/ca", nothing(&["tls"]), "rediss://h"),
+        ("redis://u:p@h", with_url("redis://:new@h", &["url"]), "redis://u:new@h"),
+        ("redis://u:p@h", with_url("redis://v:new@h", &["url", "login.username"]), "redis://:new@h"),
+        ("rediss://h?tls-ca=/ca", with_url("rediss://h?tls-ca=/new", &["url"]), "rediss://h?tls-ca=/new"),
+        ("rediss://:p@h?tls-ca=/ca", with_url("redis://h", &["url"]), "redis://:p@h"),
+        ("redis+unix:///a%25b?db=3&pass=p", nothing(&["login.username"]), "redis+unix:///a%25b?db=3&pass=p"),
+    ] {
+        let shown = format!("{request:?}");
+        assert!(changed(present, request) == Ok(url(expected)), "{present} {shown}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_without_the_passwords() {
+    let half = v1::StoreTls { ca_file: String::new(), cert_file: "/c".to_owned(), key_file: String::new() };
+    for (present, tls, path, words) in [
+        ("redis://:hunter2@h", v1::StoreTls { ca_file: "/ca".to_owned(), ..Default::default() }, "tls", "no TLS"),
+        ("rediss://:hunter2@h", half, "tls", "come together"),
+        (
+            "rediss://:hunter2@h",
+            v1::StoreTls { ca_file: "ca".to_owned(), ..Default::default() },
+            "tls.ca_file",
+            "absolute",
+        ),
+    ] {
+        let request =
+            v1::UpdateStoreRequest { tls: Some(tls), update_mask: Some(mask(&[path])), ..Default::default() };
+        let Err(violation) = changed(present, request) else { panic!("{path} was accepted") };
+        assert_eq!(violation.field, "url");
+        assert!(
+            violation.description.contains(words) && !violation.description.contains("hunter2"),
+            "{violation:?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_masks_are_named() {
+    for (paths, words) in
+        [(Some(mask(&[])), "required"), (None, "required"), (Some(mask(&["name"])), "\"name\" is not a field")]
+    {
+        let request = v1::UpdateStoreRequest { update_mask: paths, ..full() };
+        let Err(refusal) = change(request) else { panic!("{words}: it was accepted") };
+        assert_eq!(refusal.violations[0].field, "update_mask");
+        assert!(refusal.message.contains(words), "{}", refusal.message);
+    }
+}
