@@ -237,6 +237,16 @@ pub(crate) fn settle_default_store(
             );
         }
     }
+    let others = remembered.stores.iter().filter(|(store, _)| *store != name);
+    let met: Vec<_> = others.filter(|(_, other)| other.endpoint().meets(&url.endpoint())).collect();
+    if let Some(pair) = met.windows(2).find(|pair| !pair[0].1.endpoint().meets(&pair[1].1.endpoint())) {
+        bail!(
+            "--redis-url leads to the places of stores \"{}\" and \"{}\", which were given as different ones; give another \
+             URL, and remove one of them first",
+            pair[0].0,
+            pair[1].0
+        );
+    }
     for one in remembered.environments.iter().filter(|one| one.spec.store == name) {
         if let Err(why) = url.check_prefix(&one.spec.prefix) {
             bail!("--redis-url cannot be the store of environment {}: {why}", one.name);

@@ -205,10 +205,10 @@ pub struct EnvironmentReport {
     pub repair_reason: String,
     /// Somebody else keeps changing what is stored.
     pub contended: bool,
-    /// Why the store does not tell of foreign writes; empty: it does, or it has not been asked yet.
-    pub untracked: String,
-    /// The last resync for which a payload was taken as right, whatever it took back; 0: none yet.
-    pub accepted_resync: u64,
+    /// Why the store does not tell of foreign writes; `None`: it does, or it has not been asked yet.
+    pub untracked: Option<String>,
+    /// The last resync for which a payload was taken as right, whatever it took back.
+    pub accepted_resync: Option<u64>,
 }
 
 impl EnvironmentReport {
@@ -243,8 +243,8 @@ impl EnvironmentReport {
             payload_held: String::new(),
             repair_reason: String::new(),
             contended: false,
-            untracked: String::new(),
-            accepted_resync: 0,
+            untracked: None,
+            accepted_resync: None,
         }
     }
 
@@ -395,8 +395,8 @@ impl From<&EnvironmentReport> for v1::EnvironmentReport {
             payload_held: report.payload_held.clone(),
             repair_reason: report.repair_reason.clone(),
             contended: report.contended,
-            untracked: report.untracked.clone(),
-            accepted_resync: report.accepted_resync,
+            untracked: report.untracked.clone().unwrap_or_default(),
+            accepted_resync: report.accepted_resync.unwrap_or_default(),
         }
     }
 }
@@ -440,8 +440,8 @@ impl TryFrom<&v1::EnvironmentReport> for EnvironmentReport {
             payload_held: message.payload_held.clone(),
             repair_reason: message.repair_reason.clone(),
             contended: message.contended,
-            untracked: message.untracked.clone(),
-            accepted_resync: message.accepted_resync,
+            untracked: text(&message.untracked),
+            accepted_resync: Some(message.accepted_resync).filter(|resync| *resync != 0),
         })
     }
 }

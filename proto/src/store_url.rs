@@ -121,6 +121,11 @@ impl StoreEndpoint {
         Some(Self { master: master.to_owned(), addresses, database: database.to_owned() })
     }
 
+    /// Whether all its addresses are among those of the other.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.addresses.is_subset(&other.addresses)
+    }
+
     /// Whether both are the same store, as far as addresses tell: they have one in common.
     pub fn meets(&self, other: &Self) -> bool {
         self.master == other.master

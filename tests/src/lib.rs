@@ -2,12 +2,12 @@
 //! runs the shipped binaries and Redis; it never is a dependency of a shipped crate. Start reading at
 //! [`simulator::Simulator`].
 
+/// Clocks, memory and CPU of processes, for what is measured.
+pub mod figures;
 /// Processes: Redis, the shipped binaries, and waiting for what they do.
 pub mod harness;
 /// The network between them, and what can be wrong with it.
 pub mod proxy;
-/// Clocks, memory and CPU of processes, for what is measured.
-pub mod figures;
 /// The real LaunchDarkly SDKs, as readers.
 pub mod sdks;
 /// LaunchDarkly, as far as a worker can see it.

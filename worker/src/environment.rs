@@ -11,6 +11,8 @@ mod writer;
 mod questions;
 // Does: the task that drives the machine.
 mod task;
+// How LaunchDarkly is reached.
+mod settings;
 // How long changes are on their way.
 mod propagation;
 // What the log is told of an environment.

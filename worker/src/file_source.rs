@@ -125,7 +125,7 @@ impl FileSource {
                     return Ok(());
                 }
                 *unchanged_looks = 0;
-                self.send(SourceEvent::Unchanged).await
+                self.events.send(SourceEvent::Unchanged).await
             }
             Told::Nothing | Told::Failed(_) => Ok(()),
         }
@@ -136,10 +136,10 @@ impl FileSource {
         match before {
             Told::Good { .. } => {}
             Told::Nothing | Told::Failed(_) => {
-                self.send(SourceEvent::Connected { environment_id: None }).await?;
+                self.events.send(SourceEvent::Connected { environment_id: None }).await?;
             }
         }
-        self.send(SourceEvent::Payload(payload)).await
+        self.events.send(SourceEvent::Payload(payload)).await
     }
 
     /// The same failure is told once, however often it is met.
@@ -148,11 +148,7 @@ impl FileSource {
             return Ok(());
         }
         self.told = Told::Failed(failure.clone());
-        self.send(SourceEvent::Interrupted { failure, retry_in: LOOK_INTERVAL }).await
-    }
-
-    async fn send(&self, event: SourceEvent) -> Result<(), NobodyListens> {
-        self.events.send(event).await
+        self.events.send(SourceEvent::Interrupted { failure, retry_in: LOOK_INTERVAL }).await
     }
 }
 

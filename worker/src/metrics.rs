@@ -199,9 +199,9 @@ impl Metrics {
         self.doubted.get_or_create(&EnvironmentLabel::new(environment)).set(doubted.into());
     }
 
-    /// Why the environment's store does not tell who else changes its keys; empty: it does.
-    pub fn store_untracked(&self, environment: &EnvironmentName, why: &str) {
-        let untracked = if why.is_empty() { 0.0 } else { 1.0 };
+    /// Why the environment's store does not tell who else changes its keys; `None`: it does.
+    pub fn store_untracked(&self, environment: &EnvironmentName, why: Option<&str>) {
+        let untracked = if why.is_none() { 0.0 } else { 1.0 };
         self.untracked.get_or_create(&EnvironmentLabel::new(environment)).set(untracked);
     }
 

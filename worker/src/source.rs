@@ -201,7 +201,7 @@ const EVENT_QUEUE: usize = 16;
 pub struct Received {
     /// The event.
     pub event: SourceEvent,
-    /// For how long it has been known; only to be measured with.
+    /// When its last byte was received; of a poll or a file, when it became known. Only to be measured with.
     pub at: Instant,
 }
 
@@ -221,14 +221,14 @@ pub fn source_events() -> (SourceEvents, mpsc::Receiver<Received>) {
 }
 
 impl SourceEvents {
-    /// Tells an event that is known only now.
+    /// Tells an event that is known only now. Fails when nobody listens any more.
     pub async fn send(&self, event: SourceEvent) -> Result<(), NobodyListens> {
         #[expect(clippy::disallowed_methods, reason = "measures the time from an event to its write")]
         let at = Instant::now();
         self.send_received(event, at).await
     }
 
-    /// Tells an event whose last byte was received at that time.
+    /// Tells an event whose last byte was received at that time. Fails when nobody listens any more.
     pub async fn send_received(&self, event: SourceEvent, at: Instant) -> Result<(), NobodyListens> {
         self.0.send(Received { event, at }).await.map_err(|_| NobodyListens)
     }

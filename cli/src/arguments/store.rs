@@ -41,7 +41,7 @@ Examples:
 Examples:
   flotilla store update eu --password-file password.txt
   flotilla store update eu --username flotilla --password-env REDIS_PASSWORD --dry-run
-  flotilla store update ha --url redis+sentinel://s1.example,s2.example,s3.example/mymaster
+  flotilla store update ha --url redis+sentinel://s1.example,s2.example,s3.example/mymaster --sentinel-password-env PASSWORD
   flotilla store update tls --tls-ca /etc/flotilla/ca-2.pem"
     )]
     Update(Box<UpdateStore>),

@@ -259,12 +259,14 @@ impl Fleet {
             return None;
         }
         let store_url = self.stores.get(&record.spec.store)?.url.clone();
+        let accept_regression = record.accepted_resync == Some(record.resync);
         let fingerprint = Fingerprint {
             grant: grant.id.clone(),
             generation: record.generation,
             resync: record.resync,
             take_over: record.take_over.clone(),
             store_url: store_url.clone(),
+            accept_regression,
         };
         let sdk_key = match intent {
             Intent::Warm | Intent::Serve => record.sdk_key.clone(),
@@ -280,7 +282,7 @@ impl Fleet {
             store_url,
             resync: record.resync,
             take_over: record.take_over.clone(),
-            accept_regression: record.accepted_resync == Some(record.resync),
+            accept_regression,
         };
         Some((assignment, fingerprint))
     }

@@ -376,7 +376,7 @@ fn store_available(environment: &Environment, holder: Holder) -> Finding {
     let kind = "StoreAvailable";
     let report = standing(environment, holder);
     match report.and_then(|report| report.store_available) {
-        Some(true) => match report.map(|report| report.untracked.as_str()).filter(|why| !why.is_empty()) {
+        Some(true) => match report.and_then(|report| report.untracked.as_deref()) {
             None => finding(kind, ConditionStatus::True, "Available", "the store answers"),
             Some(why) => finding(
                 kind,

@@ -70,12 +70,18 @@ impl Fleet {
             self.account(name);
         }
         let Some(environment) = self.environments.get_mut(name) else { return };
-        if environment.record.accepted_resync == Some(report.accepted_resync) {
-            // The leave is spent.
+        // What the payload said is written: the leave is spent.
+        let is_spent = report.grant_state == GrantState::Synchronized
+            && report.accepted_resync.is_some()
+            && report.accepted_resync == environment.record.accepted_resync;
+        if is_spent {
             environment.record.accepted_resync = None;
             self.gathered.unsaved.insert(name.clone());
         }
         environment.observe(worker.clone(), report);
+        if is_spent {
+            self.tell_all(name);
+        }
         self.gathered.touched.insert(name.clone());
         self.act_on_report(name);
     }

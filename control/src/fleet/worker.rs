@@ -128,6 +128,7 @@ pub(super) struct Fingerprint {
     pub(super) resync: u64,
     pub(super) take_over: Option<TakeOver>,
     pub(super) store_url: StoreUrl,
+    pub(super) accept_regression: bool,
 }
 
 impl Worker {

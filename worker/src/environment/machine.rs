@@ -5,6 +5,8 @@
 mod assignment;
 // What LaunchDarkly says when it is asked again about items in doubt.
 mod second_opinion;
+// How often the store is looked at.
+mod pace;
 // What is told of it all.
 mod status;
 
@@ -22,20 +24,6 @@ use crate::dataset::{Authority, Dataset, Differences, ItemId, Snapshot};
 use crate::fence::Lineage;
 use crate::source::{FullPayload, RejectedItem, SourceEvent, SourceFailure};
 use crate::store::{Op, Outcome, StoreNews};
-
-/// How often a store is looked at although nothing happened.
-#[derive(Debug)]
-struct Pace {
-    /// The time from one look to the next.
-    look: Duration,
-    /// Of so many looks one is a comparison.
-    looks_per_comparison: u32,
-}
-
-/// Where the store tells at once who else changes the keys, hints may still get lost.
-const TRACKED: Pace = Pace { look: Duration::from_mins(1), looks_per_comparison: 10 };
-/// Where it does not: for a thousand environments of 200 flags less than 1 % of a core, at either end.
-const UNTRACKED: Pace = Pace { look: Duration::from_secs(10), looks_per_comparison: 30 };
 
 /// What is to be done.
 #[derive(Debug)]
@@ -86,7 +74,7 @@ pub(super) struct Machine {
     /// The last store operation failed.
     store_fails: bool,
     /// The last resync for which a payload was taken as right.
-    accepted_resync: u64,
+    accepted_resync: Option<u64>,
     /// Of the data set; before it is filled, of what it will be filled with.
     lineage: Lineage,
     next_payload: NextPayload,
@@ -137,7 +125,7 @@ impl Machine {
             news: StoreNews::default(),
             checks: 0,
             store_fails: false,
-            accepted_resync: 0,
+            accepted_resync: None,
             lineage,
             next_payload: NextPayload::FirstOfConnection,
             second_opinion: SecondOpinion::NotAsked { not_before: now },
@@ -170,26 +158,6 @@ impl Machine {
     /// Time passed.
     pub(super) fn woken(&mut self, now: Timestamp) -> Vec<Action> {
         self.after(now, Vec::new())
-    }
-
-    /// Look at the store, although nothing happened: hints may get lost.
-    pub(super) fn check_store(&mut self, now: Timestamp) -> Vec<Action> {
-        self.checks += 1;
-        if self.checks.is_multiple_of(self.pace().looks_per_comparison) {
-            self.writer.distrust(now);
-        } else {
-            self.writer.check();
-        }
-        self.after(now, Vec::new())
-    }
-
-    /// How long after a look at the store the next one is due, although nothing happened.
-    pub(super) fn check_pause(&self) -> Duration {
-        self.pace().look
-    }
-
-    fn pace(&self) -> Pace {
-        if self.writer.untracked().is_some() { UNTRACKED } else { TRACKED }
     }
 
     /// Control came or went.
@@ -247,8 +215,13 @@ impl Machine {
         if !is_guarded(&new.spec) {
             self.writer.confirm();
         }
+        let is_asked_anew = self.assignment.resync != old.resync;
+        if is_asked_anew {
+            // After a restored database a number may come again.
+            self.accepted_resync = None;
+        }
         let accept = self.is_to_accept() && self.next_payload != NextPayload::Accepted;
-        let resync = accept || self.assignment.resync != old.resync;
+        let resync = accept || is_asked_anew;
         if resync {
             self.writer.resync();
         }
@@ -382,7 +355,7 @@ impl Machine {
         };
         match place {
             NextPayload::Accepted => {
-                self.accepted_resync = self.assignment.resync;
+                self.accepted_resync = Some(self.assignment.resync);
                 self.writer.overrule(self.lineage.clone());
             }
             NextPayload::FirstOfLineage => {
@@ -435,7 +408,7 @@ impl Machine {
 
     /// Whether the user has said that LaunchDarkly is right, and no payload was taken so since.
     fn is_to_accept(&self) -> bool {
-        self.assignment.accept_regression && self.assignment.resync != self.accepted_resync
+        self.assignment.accept_regression && self.accepted_resync != Some(self.assignment.resync)
     }
 
     fn wants_source(&self) -> bool {
@@ -499,6 +472,11 @@ impl Machine {
     /// A write number that was never used.
     pub(super) fn next_write_number(&self) -> u64 {
         self.writer.next_number()
+    }
+
+    /// Whether the store holds all that was received.
+    pub(super) fn is_all_written(&self) -> bool {
+        self.writer.is_all_written()
     }
 
     /// Whether changes wait to be written.

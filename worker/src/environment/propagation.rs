@@ -13,6 +13,17 @@ pub(super) struct Propagation {
     carried: Option<Instant>,
 }
 
+/// What is known to be written after an answer of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It was no write, or is not known to be done.
+    Nothing,
+    /// What the write carried, if it carried items.
+    WhatWasCarried,
+    /// All that was received: what was not carried, a comparison has found there.
+    Everything,
+}
+
 impl Propagation {
     /// A change was received then.
     pub(super) fn received(&mut self, at: Instant) {
@@ -32,15 +43,16 @@ impl Propagation {
     }
 
     /// The operation was answered. The oldest change that is written by now was received at the time returned.
-    pub(super) fn answered(&mut self, written: bool, is_behind: bool) -> Option<Instant> {
+    pub(super) fn answered(&mut self, written: Written) -> Option<Instant> {
         let carried = self.carried.take();
-        if !written {
-            self.waiting = carried.or(self.waiting);
-            return None;
+        match written {
+            Written::Nothing => {
+                self.waiting = carried.or(self.waiting);
+                None
+            }
+            Written::WhatWasCarried => carried,
+            Written::Everything => carried.or(self.waiting.take()),
         }
-        // Nothing waits any more: a comparison has found it there.
-        let found = if is_behind { None } else { self.waiting.take() };
-        carried.or(found)
     }
 }
 
@@ -70,14 +82,14 @@ mod tests {
         propagation.received(at(2));
         propagation.sent(&write(2));
         propagation.received(at(3));
-        assert_eq!(propagation.answered(true, true), Some(at(1)), "though others wait");
+        assert_eq!(propagation.answered(Written::WhatWasCarried), Some(at(1)), "though others wait");
         propagation.sent(&write(1));
-        assert_eq!(propagation.answered(false, true), None, "it was not done");
+        assert_eq!(propagation.answered(Written::Nothing), None, "it was not done");
         propagation.received(at(4));
         propagation.sent(&write(2));
-        assert_eq!(propagation.answered(true, false), Some(at(3)));
+        assert_eq!(propagation.answered(Written::Everything), Some(at(3)));
         propagation.sent(&write(0));
-        assert_eq!(propagation.answered(true, false), None, "nothing was carried");
+        assert_eq!(propagation.answered(Written::Everything), None, "nothing waited");
     }
 
     #[test]
@@ -87,6 +99,7 @@ mod tests {
         let mut propagation = Propagation::default();
         propagation.received(start);
         propagation.sent(&write(0));
-        assert_eq!(propagation.answered(true, false), Some(start));
+        assert_eq!(propagation.answered(Written::WhatWasCarried), None, "a claim carries nothing");
+        assert_eq!(propagation.answered(Written::Everything), Some(start));
     }
 }

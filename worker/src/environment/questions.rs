@@ -46,6 +46,11 @@ struct Sent {
 }
 
 impl Sent {
+    /// Whether it has the item, in whatever form.
+    fn has(&self, id: &ItemId) -> bool {
+        self.versions.contains_key(id) || self.rejected.contains(id)
+    }
+
     fn of(payload: &FullPayload) -> Self {
         let live = payload.items().filter(|item| !item.deleted);
         let rejected = payload.rejected().iter();
@@ -184,3 +189,6 @@ fn word(kind: Kind) -> &'static str {
 fn token(id: &ItemId) -> String {
     format!("{}/{}", word(id.kind), id.key)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,16 +14,17 @@ use uuid::Uuid;
 
 use super::log::log_changes;
 use super::machine::{Action, Machine};
-use super::propagation::Propagation;
+use super::propagation::{Propagation, Written};
 use super::questions::{SnapshotRequests, Subject, answer};
+use super::settings::launchdarkly_settings;
 use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
 use crate::dataset::Snapshot;
-use crate::launchdarkly::{self, Delivery, LaunchDarklySettings, SourceSettings};
+use crate::launchdarkly::SourceSettings;
 use crate::source::{Received, SourceEvent, SourceFailure, SourceHandle, source_events};
 use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
 
 /// Paced looks begin at multiples of so many milliseconds.
-const TOGETHER: u64 = 1000;
+const TOGETHER: u64 = 250;
 /// How often counters and times are told when nothing else changed.
 const REPORT: Duration = Duration::from_secs(1);
 /// Pause before a source that ended unexpectedly is started again.
@@ -78,7 +79,8 @@ pub(super) fn prepare(
     let name = assignment.environment.clone();
     let (machine, actions) = Machine::new(now, identity, assignment, control, first_write_number);
     let instance_id = context.chance.uuid();
-    let spread = f64::from(instance_id.as_bytes()[0]) / 512.0;
+    let [first, second, ..] = *instance_id.as_bytes();
+    let spread = f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX) / 2.0;
     let next_check = check_due(now, &machine, spread);
     let task = Task {
         name,
@@ -270,8 +272,10 @@ impl Task {
             }
             SourceEvent::Heartbeat | SourceEvent::Alive => {}
         }
+        let may_change =
+            matches!(event, SourceEvent::Payload(_) | SourceEvent::Patch { .. } | SourceEvent::Delete { .. });
         let actions = self.machine.source_event(now, event);
-        if self.machine.is_behind() {
+        if may_change && self.machine.is_behind() {
             self.propagation.received(received);
         }
         actions
@@ -340,7 +344,12 @@ impl Task {
             metrics.store_repair(reason);
             tracing::warn!(environment = %self.name, reason, "the store is not as it was left, and is repaired");
         }
-        if let Some(since) = self.propagation.answered(effect.written, self.machine.is_behind()) {
+        let written = match effect.written {
+            false => Written::Nothing,
+            true if self.machine.is_all_written() => Written::Everything,
+            true => Written::WhatWasCarried,
+        };
+        if let Some(since) = self.propagation.answered(written) {
             metrics.propagation(since.elapsed());
         }
         actions
@@ -415,7 +424,7 @@ impl Task {
         if report.grant.intent == Intent::Serve {
             let [rejected, doubted] = self.machine.item_counts();
             self.context.metrics.items(&self.name, rejected, doubted);
-            self.context.metrics.store_untracked(&self.name, &report.untracked);
+            self.context.metrics.store_untracked(&self.name, report.untracked.as_deref());
         } else {
             self.context.metrics.environment_removed(&self.name);
         }
@@ -470,29 +479,4 @@ fn operation_name(op: &Op) -> &'static str {
         Op::List => "list",
         Op::Read(_) => "read",
     }
-}
-
-/// How an assignment's environment is reached; `None` for a file, or when its key or addresses are missing.
-fn launchdarkly_settings(assignment: &Assignment, instance_id: Uuid) -> Option<LaunchDarklySettings> {
-    let spec = &assignment.spec;
-    let (delivery, initial_retry_delay, poll_interval) = match spec.source {
-        Source::Stream { initial_retry_delay } => {
-            (Delivery::Stream, initial_retry_delay, launchdarkly::DEFAULT_POLL_INTERVAL)
-        }
-        Source::Poll { interval } => (Delivery::Poll, launchdarkly::DEFAULT_INITIAL_RETRY_DELAY, interval),
-        Source::File { .. } => return None,
-    };
-    let text = |text: &Option<String>| text.as_deref().map(Into::into);
-    Some(LaunchDarklySettings {
-        delivery,
-        stream_uri: spec.stream_uri.clone()?,
-        base_uri: spec.base_uri.clone()?,
-        key: assignment.sdk_key.clone()?,
-        filter: text(&spec.filter),
-        application_id: text(&spec.application_id),
-        application_version: text(&spec.application_version),
-        initial_retry_delay,
-        poll_interval,
-        instance_id,
-    })
 }

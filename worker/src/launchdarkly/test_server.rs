@@ -165,7 +165,11 @@ impl TestSource {
     }
 
     pub(crate) async fn event(&mut self) -> SourceEvent {
-        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source").event
+        self.received().await.event
+    }
+
+    pub(crate) async fn received(&mut self) -> Received {
+        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a source")
     }
 }
 

@@ -9,6 +9,8 @@ mod link;
 mod node;
 // Whether a server tells who else changes its keys.
 mod tracking;
+// What a server tells of itself.
+mod info;
 // Who wants to know what the servers tell.
 mod registry;
 // Which server has which keys.

@@ -81,7 +81,7 @@ async fn an_update_of_a_store_is_there_after_a_restart_and_shows_no_password() {
         ..Default::default()
     };
     assert!(!format!("{:?}", request(&["login"])).contains("hunter2"));
-    let dry = v1::UpdateStoreRequest { validate_only: true, ..request(&["url"]) };
+    let dry = v1::UpdateStoreRequest { validate_only: true, ..request(&["url", "login.password"]) };
     let retried = v1::UpdateStoreRequest { request_id: "r1".to_owned(), ..request(&["url", "login.password"]) };
     for request in [dry, retried.clone(), retried] {
         let store = control.stores().update_store(request).await.unwrap().into_inner().store.unwrap();
@@ -92,7 +92,7 @@ async fn an_update_of_a_store_is_there_after_a_restart_and_shows_no_password() {
     for (request, reason, field) in [
         (request(&["password"]), Reason::InvalidField, "update_mask"),
         (
-            v1::UpdateStoreRequest { url: "redis+sentinel://s4/m".to_owned(), ..request(&["url"]) },
+            v1::UpdateStoreRequest { url: "redis+sentinel://s4/m".to_owned(), ..request(&["url", "login"]) },
             Reason::InvalidField,
             "url",
         ),

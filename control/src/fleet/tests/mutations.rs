@@ -285,10 +285,16 @@ fn a_resync_is_counted_and_sent() {
     world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Accept }).unwrap();
     let sent = world.assignment("w1", "a").unwrap();
     assert_eq!((sent.resync, sent.accept_regression), (2, true));
-    world.report("w1", "a", |report| report.accepted_resync = 1);
+    world.report("w1", "a", |report| report.accepted_resync = Some(1));
     assert_eq!(world.stored.environments[&env("a")].accepted_resync, Some(2), "that was an earlier one");
-    world.report("w1", "a", |report| report.accepted_resync = 2);
+    world.report("w1", "a", |report| {
+        (report.accepted_resync, report.grant_state) = (Some(2), GrantState::Established);
+    });
+    assert_eq!(world.stored.environments[&env("a")].accepted_resync, Some(2), "it is not written yet");
+    world.report("w1", "a", |report| report.accepted_resync = Some(2));
     assert_eq!(world.stored.environments[&env("a")].accepted_resync, None, "it is spent");
+    let sent = world.assignment("w1", "a").unwrap();
+    assert_eq!((sent.resync, sent.accept_regression), (2, false), "and whoever starts anew knows it");
     world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Accept }).unwrap();
     world.act("a", Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }).unwrap();
     let sent = world.assignment("w1", "a").unwrap();

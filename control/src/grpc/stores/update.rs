@@ -64,8 +64,25 @@ pub(super) fn change(request: v1::UpdateStoreRequest) -> Result<StoreChange, Ref
         let sentinels = [&given.sentinel_login, &url.sentinel_login, &present.sentinel_login];
         let sentinel_login = merged_login(&mask, "sentinel_login", sentinels);
         let files = merged_files(&mask, &given.files, url, present);
-        StoreUrl::parse("url", &url.redacted())?.with_access("url", login, sentinel_login, files)
+        let changed = StoreUrl::parse("url", &url.redacted())?.with_access("url", login, sentinel_login, files)?;
+        if !changed.endpoint().is_within(&present.endpoint()) || (present.tls.is_some() && changed.tls.is_none()) {
+            check_password(&mask, "login", [&url.login, &changed.login])?;
+            check_password(&mask, "sentinel_login", [&url.sentinel_login, &changed.sentinel_login])?;
+        }
+        Ok(changed)
     })))
+}
+
+/// Whoever leads workers to another address, or does without TLS, has them show the password there: he must know it.
+fn check_password(mask: &Mask, message: &str, [of_url, changed]: [&Login; 2]) -> Result<(), FieldViolation> {
+    let field = format!("{message}.password");
+    let is_given = mask.names(&field) || !of_url.password.is_empty();
+    if is_given || changed.password.is_empty() {
+        return Ok(());
+    }
+    let why = "required with an address that the store did not have, or without TLS where it had it: workers would show the \
+               password there";
+    Err(FieldViolation::new(&field, why))
 }
 
 /// What the URL holds counts as named; where it holds nothing, what is there stays.

@@ -58,7 +58,7 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX ended_by_age ON ended (at);",
     // How the last rotation of the SDK key failed.
-    "ALTER TABLE environments ADD COLUMN rotation_failure TEXT;         -- other_environment, key_rejected
+    "ALTER TABLE environments ADD COLUMN rotation_failure TEXT;         -- other_environment, fewer_items, key_rejected
     ALTER TABLE environments ADD COLUMN rotation_message TEXT;",
     // Who had an environment before a handover that is not complete; workers that users cordoned or drained; events.
     "ALTER TABLE environments ADD COLUMN predecessor_worker TEXT;

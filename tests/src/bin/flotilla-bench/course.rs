@@ -207,7 +207,8 @@ impl Course<'_> {
         self.running.add(number).await?;
         let marker = format!("{}:$inited", name(number));
         wait_until("the new one is there", BOUND, async || {
-            let there: bool = redis::cmd("EXISTS").arg(&marker).query_async(&mut redis).await.map_err(|e| e.to_string())?;
+            let there: bool =
+                redis::cmd("EXISTS").arg(&marker).query_async(&mut redis).await.map_err(|e| e.to_string())?;
             if there { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;
@@ -230,7 +231,8 @@ impl Course<'_> {
         let hash = format!("{}:features", name(number));
         loop {
             let prefix = tokio::time::timeout(BOUND, written.next()).await.context("nobody took over")??;
-            let found: Option<String> = redis::cmd("HGET").arg(&hash).arg(wanted.key()).query_async(&mut redis).await?;
+            let found: Option<String> =
+                redis::cmd("HGET").arg(&hash).arg(wanted.key()).query_async(&mut redis).await?;
             if prefix == name(number) && found.as_deref() == Some(wanted.json()) {
                 break;
             }

@@ -46,7 +46,11 @@ pub(crate) fn table(results: &Results) -> String {
 
 /// How many times as much the other needs.
 fn ratio_text(theirs: f64, ours: f64) -> String {
-    if ours <= 0.0 { if theirs <= 0.0 { "1 ×".to_owned() } else { "∞".to_owned() } } else { format!("{:.1} ×", theirs / ours) }
+    if ours <= 0.0 {
+        if theirs <= 0.0 { "1 ×".to_owned() } else { "∞".to_owned() }
+    } else {
+        format!("{:.1} ×", theirs / ours)
+    }
 }
 
 fn spread_text(unit: Unit, spread: Spread) -> String {

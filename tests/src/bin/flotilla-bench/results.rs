@@ -147,7 +147,8 @@ impl Results {
 fn spread(mut values: Vec<f64>) -> Spread {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
-    let median = if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
+    let median =
+        if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
     Spread { median, least: values[0], most: values[values.len() - 1] }
 }
 
@@ -163,10 +164,7 @@ mod tests {
             results.add(Contender::Flotilla, row, value);
         }
         results.add_never(Contender::Relay, row);
-        assert_eq!(
-            results.of(Contender::Flotilla, row),
-            Some(Some(Spread { median: 2.5, least: 1.0, most: 5.0 }))
-        );
+        assert_eq!(results.of(Contender::Flotilla, row), Some(Some(Spread { median: 2.5, least: 1.0, most: 5.0 })));
         assert_eq!(results.of(Contender::Relay, row), Some(None));
         assert_eq!(results.of(Contender::Relay, (Figure::Memory, 500)), None);
     }

@@ -11,8 +11,8 @@ use flotilla_tests::harness::{Fleet, wait_until};
 use futures_util::StreamExt as _;
 use tonic::transport::Endpoint;
 
-use flotilla_tests::figures::{cpu, memory, started};
 use crate::sessions::Session;
+use flotilla_tests::figures::{cpu, memory, started};
 
 /// How large the fleet is.
 #[derive(Debug, Args)]

@@ -43,7 +43,7 @@ impl Machine {
             fenced_writes: self.fenced_writes,
             repair_reason: self.last_repair.map(|repair| repair.as_str().to_owned()).unwrap_or_default(),
             contended: self.writer.is_contended(),
-            untracked: self.writer.untracked().unwrap_or_default().to_owned(),
+            untracked: self.writer.untracked().map(ToOwned::to_owned),
             accepted_resync: self.accepted_resync,
             payload_held: self.payload_held().unwrap_or_default(),
             doubted_items: self.dataset.doubts().take(MOST_NAMED).map(doubted).collect(),

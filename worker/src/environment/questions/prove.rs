@@ -8,10 +8,10 @@ use flotilla_proto::session::Answer;
 use flotilla_proto::v1::RequestFailure;
 use flotilla_proto::{Reason, SdkKey, v1};
 
-use super::{Sent, Subject, snapshot, token, versions};
+use super::{Sent, Subject, snapshot, versions, word};
 use crate::dataset::ItemId;
 use crate::launchdarkly::{LaunchDarklySettings, Proof};
-use crate::source::SourceFailure;
+use crate::source::{SourceFailure, shortened};
 
 /// Missing items that are named.
 const MOST_NAMED: usize = 20;
@@ -23,26 +23,53 @@ pub(super) async fn prove(subject: &Subject, key: &str, deadline: Duration) -> R
     let key = SdkKey::parse("sdk_key", key)
         .map_err(|violation| RequestFailure::new(Reason::InvalidField, violation.description))?;
     let new = LaunchDarklySettings { key, ..present.clone() };
-    let mut proof = fetch(subject, new.clone(), deadline).await.map_err(|failure| refused(&failure))?;
-    // Nothing may be held yet.
-    let held = snapshot(subject).await.map(|held| versions(&held)).unwrap_or_default();
-    let mut missing = missing(held.keys(), &proof);
-    let is_same = match (&subject.environment_id, &proof.environment_id) {
-        (Some(present), Some(new)) => **present == **new,
-        (Some(_) | None, None) | (None, Some(_)) => true,
+    let first = fetch(subject, new.clone(), deadline).await.map_err(|failure| refused(&failure))?;
+    let is_another = matches!(
+        (&subject.environment_id, &first.environment_id),
+        (Some(present), Some(new)) if **present != **new
+    );
+    let missing = if is_another {
+        Vec::new()
+    } else {
+        missing(subject, [present, new], &Sent::of(&first.payload), deadline).await?
     };
-    if is_same && !missing.is_empty() {
-        // What is held may be older. What the present key brings counts, and then once more what the new one brings.
-        let before = fetch(subject, present, deadline).await.map_err(|failure| unavailable(&failure))?;
-        proof = fetch(subject, new, deadline).await.map_err(|failure| refused(&failure))?;
-        missing = self::missing(Sent::of(&before.payload).versions.keys(), &proof);
-    }
+    let named = |id: &ItemId| format!("{}/{}", word(id.kind), shortened(&id.key));
     Ok(Answer::KeyProved(v1::KeyProved {
-        environment_id: proof.environment_id.map(String::from).unwrap_or_default(),
+        environment_id: first.environment_id.map(String::from).unwrap_or_default(),
         present_environment_id: subject.environment_id.clone().unwrap_or_default(),
         missing: missing.len() as u64,
-        missing_items: missing.iter().take(MOST_NAMED).map(token).collect(),
+        missing_items: missing.iter().take(MOST_NAMED).map(named).collect(),
     }))
+}
+
+/// What the present key brings and the new one does not, neither at first nor once more: what is held may be older, or not
+/// be there yet, and an item may come or go meanwhile.
+async fn missing(
+    subject: &Subject,
+    [present, new]: [LaunchDarklySettings; 2],
+    first: &Sent,
+    deadline: Duration,
+) -> Result<Vec<ItemId>, RequestFailure> {
+    let held = snapshot(subject).await.ok().map(|held| versions(&held));
+    if held.as_ref().is_some_and(|held| held.keys().all(|id| first.has(id))) {
+        return Ok(Vec::new());
+    }
+    let before = match fetch(subject, present, deadline).await {
+        Ok(before) => Sent::of(&before.payload),
+        // It never worked here: there is nothing that it brings.
+        Err(SourceFailure::Auth { .. } | SourceFailure::Http { .. }) if held.is_none() => return Ok(Vec::new()),
+        Err(failure) => {
+            let message = format!("the present SDK key could not be asked what it brings: {failure}");
+            return Err(RequestFailure::new(Reason::UpstreamUnavailable, message));
+        }
+    };
+    let missing: Vec<_> = before.versions.into_keys().filter(|id| !first.has(id)).collect();
+    if missing.is_empty() {
+        return Ok(missing);
+    }
+    let second = fetch(subject, new, deadline).await.map_err(|failure| refused(&failure))?;
+    let second = Sent::of(&second.payload);
+    Ok(missing.into_iter().filter(|id| !second.has(id)).collect())
 }
 
 async fn fetch(
@@ -53,28 +80,18 @@ async fn fetch(
     Arc::clone(&subject.sources).prove_key(settings, deadline).await
 }
 
-/// Those of the items that the key does not bring, in whatever form.
-fn missing<'a>(items: impl Iterator<Item = &'a ItemId>, proof: &Proof) -> Vec<ItemId> {
-    let brought = Sent::of(&proof.payload);
-    items.filter(|id| !brought.versions.contains_key(*id) && !brought.rejected.contains(*id)).cloned().collect()
-}
-
 fn refused(failure: &SourceFailure) -> RequestFailure {
     match failure {
         SourceFailure::Auth { status } => RequestFailure {
             status: u32::from(*status),
             ..RequestFailure::new(Reason::KeyRejected, failure.to_string())
         },
-        SourceFailure::Http { .. } | SourceFailure::Network { .. } | SourceFailure::Data { .. } => {
-            unavailable(failure)
+        SourceFailure::Http { status } => RequestFailure {
+            status: u32::from(*status),
+            ..RequestFailure::new(Reason::UpstreamUnavailable, failure.to_string())
+        },
+        SourceFailure::Network { .. } | SourceFailure::Data { .. } => {
+            RequestFailure::new(Reason::UpstreamUnavailable, failure.to_string())
         }
     }
-}
-
-fn unavailable(failure: &SourceFailure) -> RequestFailure {
-    let status = match failure {
-        SourceFailure::Auth { status } | SourceFailure::Http { status } => u32::from(*status),
-        SourceFailure::Network { .. } | SourceFailure::Data { .. } => 0,
-    };
-    RequestFailure { status, ..RequestFailure::new(Reason::UpstreamUnavailable, failure.to_string()) }
 }

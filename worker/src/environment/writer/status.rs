@@ -74,6 +74,11 @@ impl Writer {
         self.next_number
     }
 
+    /// Whether the store holds all that was received.
+    pub(in crate::environment) fn is_all_written(&self) -> bool {
+        self.content == Content::InLine && !self.is_behind()
+    }
+
     /// Whether changes wait to be written to a store that is otherwise in line.
     pub(in crate::environment) fn is_behind(&self) -> bool {
         let waits = !self.dirty.is_empty() || matches!(self.under, Some(Under::Write { .. }));

@@ -317,6 +317,26 @@ async fn a_key_is_proved_by_a_payload_and_by_nothing_less() {
 }
 
 #[tokio::test]
+async fn an_event_is_as_old_as_its_last_byte_however_late_it_is_taken() {
+    let mut server = TestServer::start().await;
+    let mut source = start(&server, &patient());
+    let mut body = server.request().await.open_stream();
+    connected(&mut source).await;
+    body.write(PUT).await;
+    assert!(matches!(source.event().await, SourceEvent::Payload(_)));
+    // More than may wait between source and environment.
+    let events = 50;
+    body.write("event: delete\ndata: {\"path\":\"/flags/x\",\"version\":1}\n\n".repeat(events)).await;
+    let first = source.received().await.at;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 1..events {
+        let waited = source.received().await.at.elapsed();
+        assert!(waited >= Duration::from_millis(250), "{waited:?}");
+    }
+    assert!(first.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
 async fn dropping_the_source_closes_its_connection() {
     let mut server = TestServer::start().await;
     let mut source = start(&server, &patient());

@@ -12,6 +12,7 @@ use super::guide::Guide;
 use super::layout::Layout;
 use super::plain;
 use super::target::{Server, data_client};
+use super::tracking::why_untracked;
 
 // What `INFO` tells.
 mod info;
@@ -111,12 +112,15 @@ async fn look_at(url: &StoreUrl, server: &Server, prefix: &str, layout: &Layout,
     if layout.server(prefix) == Some(server) {
         permissions::check(&mut connection, prefix, findings).await;
     }
-    match cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(&mut connection).await {
-        Ok(()) => findings.ok("tracking", "the server tells at once when somebody else changes a key"),
-        Err(error) => findings.warning(
-            "tracking",
-            format!("what somebody else changes is found by looking only, so later: {}", plain(&error)),
-        ),
+    match why_untracked(&mut connection, false).await {
+        Ok(None) => findings.ok("tracking", "the server tells at once when somebody else changes a key"),
+        Ok(Some(why)) => {
+            findings.warning(
+                "tracking",
+                format!("what somebody else changes is found by looking only, so later: {why}"),
+            );
+        }
+        Err(error) => findings.failed("tracking", plain(&error)),
     }
 }
 

@@ -9,11 +9,12 @@ use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::info::{Info, is_refusal};
 use super::layout::Layout;
 use super::registry::Registry;
 use super::script;
 use super::target::{ClientError, Server, data_client};
-use super::tracking::{Memory, Tracking, Untracked};
+use super::tracking::{Reliance, Tracking, Untracked};
 
 /// Time limits of one call, of connecting, and between signs of life.
 const CALL: Duration = Duration::from_secs(3);
@@ -118,23 +119,29 @@ async fn keep(server: Server, around: Surroundings, current: watch::Sender<State
     let shown = around.url.redacted();
     let mut pause = *RETRY.start();
     let mut told = false;
-    let mut run_id = None;
+    // Which run of the server the last connection led to, as far as the user may ask.
+    let mut run = None;
     loop {
         // What is said of a connection ends with it.
         match connect(&server, &around, Hints::default()).await {
-            Ok((connections, tracking)) => {
-                match (run_id.take(), &tracking.run_id) {
-                    (Some(before), Some(now)) if before != *now => {
+            Ok((connections, tracking, present)) => {
+                match (run.replace(present.clone()), present) {
+                    (Some(Some(before)), Some(now)) if before != now => {
                         tracing::warn!(store = shown, %server, "connected to the store, which was restarted or is another one");
                     }
                     (Some(_) | None, Some(_) | None) => {
                         tracing::info!(store = shown, %server, "connected to the store");
                     }
                 }
-                (pause, told, run_id) = (*RETRY.start(), false, tracking.run_id.clone());
+                (pause, told) = (*RETRY.start(), false);
+                tell_whether_tracked(&shown, &server, &connections);
                 current.send_replace(State::Up(connections.clone()));
                 around.reconnected(&server);
-                let why = until_broken(connections, tracking, || around.reconnected(&server)).await;
+                let reliance_changed = || {
+                    tell_whether_tracked(&shown, &server, &connections);
+                    around.reconnected(&server);
+                };
+                let why = until_broken(connections.clone(), tracking, reliance_changed).await;
                 tracing::warn!(store = shown, %server, error = why, "lost the connection to the store");
                 current.send_replace(State::Down(why));
                 around.reconnected(&server);
@@ -158,15 +165,15 @@ enum ConnectError {
     Client(#[from] ClientError),
     #[error("{0}")]
     Redis(#[from] RedisError),
-    #[error("the server at {0} is a replica, which takes no writes")]
-    NoMaster(Server),
+    #[error("the server at {server} is {role}, not a master")]
+    NoMaster { server: Server, role: String },
 }
 
 async fn connect(
     server: &Server,
     around: &Surroundings,
     hints: Hints,
-) -> Result<(Connections, Tracking), ConnectError> {
+) -> Result<(Connections, Tracking, Option<String>), ConnectError> {
     let client = data_client(&around.url, server)?;
     let base = || {
         AsyncConnectionConfig::new()
@@ -174,42 +181,69 @@ async fn connect(
             .set_pipeline_buffer_size(QUEUE)
             .set_write_backpressure_boundary(64 * 1024)
     };
+    let (untracked, told) = watch::channel(None);
     let (push_broken, push_around, push_server) = (Arc::clone(&hints.broken), around.clone(), server.clone());
+    let push_told = told.clone();
     let pushed = move |push: PushInfo| {
+        let Surroundings { registry, layout, .. } = &push_around;
         if push.kind == PushKind::Disconnection {
             push_broken.notify_one();
+        } else if push_told.borrow().is_some() {
+            registry.pushed_by_forgetful(&push, &push_server, &layout.borrow());
         } else {
-            push_around.registry.pushed(&push, &push_server, &push_around.layout.borrow());
+            registry.pushed(&push, &push_server, &layout.borrow());
         }
         Ok::<(), ()>(())
     };
     let tracked = base().set_response_timeout(Some(CALL)).set_push_sender(pushed);
     let mut main = client.get_multiplexed_async_connection_with_config(&tracked).await?;
-    if !is_master(&mut main).await? {
-        return Err(ConnectError::NoMaster(server.clone()));
+    if let Some(role) = other_role(&mut main).await? {
+        return Err(ConnectError::NoMaster { server: server.clone(), role });
     }
     for script in script::ALL {
         script.load().exec_async(&mut main).await?;
     }
-    let (tracking, untracked) = Tracking::begin(&mut main).await?;
+    let tracking = Tracking::begin(&mut main, untracked).await?;
+    let run = run_id(&mut main).await?;
     let bulk =
         client.get_multiplexed_async_connection_with_config(&base().set_response_timeout(Some(BULK_CALL))).await?;
-    Ok((Connections { main, bulk, hints, untracked }, tracking))
+    Ok((Connections { main, bulk, hints, untracked: told }, tracking, run))
 }
 
-/// A server that a failover has left behind may still be named, and a name may always have led to a replica.
-async fn is_master(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
-    match cmd("ROLE").query_async(connection).await {
-        Ok(Value::Array(parts)) => Ok(parts.first() == Some(&Value::BulkString(b"master".to_vec()))),
-        Ok(_) => Ok(false),
+/// What a server is, if it is no master: one that a failover has left behind may still be named, and a name may always have
+/// led to a replica.
+async fn other_role(connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
+    match cmd("ROLE").query_async::<Vec<Value>>(connection).await {
+        Ok(parts) => match parts.into_iter().next() {
+            Some(Value::BulkString(role)) if role == b"master" => Ok(None),
+            Some(Value::BulkString(role)) if role == b"slave" => Ok(Some("a replica".to_owned())),
+            Some(Value::BulkString(role)) => Ok(Some(format!("a {}", String::from_utf8_lossy(&role)))),
+            Some(_) | None => Ok(Some("of unknown role".to_owned())),
+        },
         // A user that may not ask learns it with the first write.
-        Err(error) if error.code() == Some("NOPERM") => Ok(true),
+        Err(error) if is_refusal(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Returns when a connection is dead, with the reason. When the server begins to forget who is to be told what, it says so.
-async fn until_broken(mut connections: Connections, mut tracking: Tracking, forgets: impl Fn()) -> String {
+/// Another one: the server was restarted, or is not the same. `None`: the user may not ask.
+async fn run_id(connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
+    match Info::ask(connection, Some("server")).await {
+        Ok(info) => Ok(Some(info.get("run_id").to_owned()).filter(|id| !id.is_empty())),
+        Err(error) if is_refusal(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn tell_whether_tracked(store: &str, server: &Server, connections: &Connections) {
+    if let Some(why) = connections.untracked() {
+        tracing::warn!(store, %server, error = %why, "foreign writes to the store will be found later");
+    }
+}
+
+/// Returns when a connection is dead, with the reason. Meanwhile it says so when what the server tells can be relied on, or
+/// can be no more.
+async fn until_broken(mut connections: Connections, mut tracking: Tracking, reliance_changed: impl Fn()) -> String {
     let hints = connections.hints.clone();
     loop {
         tokio::select! {
@@ -222,15 +256,18 @@ async fn until_broken(mut connections: Connections, mut tracking: Tracking, forg
             () = tokio::time::sleep(HEARTBEAT) => {}
         }
         // A name may lead elsewhere by now, and what it led to go on as a replica.
-        match is_master(&mut connections.main).await {
-            Ok(true) => {}
-            Ok(false) => hints.demoted.notify_one(),
+        match other_role(&mut connections.main).await {
+            Ok(None) => {}
+            Ok(Some(_)) => hints.demoted.notify_one(),
             Err(error) => return error.to_string(),
         }
-        match tracking.check(&mut connections.bulk).await {
-            Ok(Memory::AsBefore) => {}
-            Ok(Memory::Full) => forgets(),
+        match tracking.check(&mut connections.main).await {
+            Ok(Reliance::Same) => {}
+            Ok(Reliance::Changed) => reliance_changed(),
             Err(error) => return error.to_string(),
+        }
+        if let Err(error) = cmd("PING").exec_async(&mut connections.bulk).await {
+            return error.to_string();
         }
     }
 }

@@ -50,6 +50,14 @@ impl Registry {
         }
     }
 
+    /// As [`Self::pushed`], of a server that has no room to remember everything. What one of us reads makes it forget what
+    /// another has read, and it says that the key was touched: nobody would come to rest. What counts is a flush.
+    pub(super) fn pushed_by_forgetful(&self, push: &PushInfo, server: &Server, layout: &Layout) {
+        if !matches!(push.data.first(), Some(Value::Array(_))) {
+            self.pushed(push, server, layout);
+        }
+    }
+
     fn tell_one(&self, prefix: &str, change: impl Fn(&mut StoreNews)) {
         let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = senders.get(prefix) {

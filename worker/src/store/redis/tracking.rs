@@ -1,5 +1,5 @@
 //! Client tracking: a server tells at once when somebody else touches a key, as long as it may and has room to remember
-//! whom to tell. The tracked connection also says which run of the server it leads to.
+//! whom to tell.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,101 +8,86 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 use tokio::sync::watch;
 
+use super::info::{Info, is_refusal};
 use super::plain;
 
 /// Why a server does not tell who else changes its keys; nothing: it does.
 pub(super) type Untracked = Option<Arc<str>>;
 
-/// The setting that says how many keys a server remembers, and Redis' default of it.
+/// The setting that says how many keys a server remembers, and Redis' default of it. 0: as many as there are.
 const LIMIT: &str = "tracking-table-max-keys";
 const DEFAULT_LIMIT: u64 = 1_000_000;
 
-/// What a server is known to tell.
-#[derive(Debug)]
-pub(super) struct Tracking {
-    /// Another one: the server was restarted, or is not the same. `None`: the user may not ask.
-    pub(super) run_id: Option<String>,
-    untracked: watch::Sender<Untracked>,
-    /// Keys that the server remembers; 0: as many as there are, or none anyway.
-    limit: u64,
-    is_full: bool,
+/// Whether what a server tells can be relied on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reliance {
+    /// As before.
+    Same,
+    /// It can be from now on, or can be no more: changes may have gone untold.
+    Changed,
 }
 
-/// Whether a server still remembers what it is to tell.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// It does as it did.
-    AsBefore,
-    /// It has begun to forget: changes may have gone untold.
-    Full,
+/// Asks a server to tell, on one connection, and watches whether it does.
+#[derive(Debug)]
+pub(super) struct Tracking {
+    untracked: watch::Sender<Untracked>,
 }
 
 impl Tracking {
-    /// Asks the server to tell. A server may refuse: then the paced looks find foreign writes, only later.
+    /// Asks the server to tell. It may refuse: then the paced looks find foreign writes, only later.
     pub(super) async fn begin(
         connection: &mut MultiplexedConnection,
-    ) -> Result<(Self, watch::Receiver<Untracked>), RedisError> {
-        let asked = cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(connection).await;
-        let refused = match asked {
-            Ok(()) => None,
-            Err(error) if error.is_connection_dropped() || error.is_timeout() => return Err(error),
-            Err(error) => Some(format!("the server refuses client tracking: {}", plain(&error)).into()),
-        };
-        if let Some(why) = &refused {
-            tracing::warn!(error = %why, "foreign writes to the store will be found later");
-        }
-        let run_id = info(connection, "server", "run_id").await?;
-        let limit = if refused.is_some() { 0 } else { limit(connection).await };
-        let (untracked, told) = watch::channel(refused);
-        Ok((Self { run_id, untracked, limit, is_full: false }, told))
+        untracked: watch::Sender<Untracked>,
+    ) -> Result<Self, RedisError> {
+        let mut tracking = Self { untracked };
+        tracking.check(connection).await?;
+        Ok(tracking)
     }
 
-    /// Asks for a sign of life, and whether all keys are remembered: a key for which there is no room is forgotten
-    /// unannounced.
-    pub(super) async fn check(&mut self, connection: &mut MultiplexedConnection) -> Result<Memory, RedisError> {
-        let Some(tracked) = info(connection, "stats", "tracking_total_keys").await? else {
-            cmd("PING").exec_async(connection).await?;
-            return Ok(Memory::AsBefore);
-        };
-        let tracked: u64 = tracked.parse().unwrap_or_default();
-        // One that has just forgotten some is as good as full.
-        let bound = if self.is_full { self.limit / 10 * 9 } else { self.limit };
-        let is_full = self.limit > 0 && tracked >= bound;
-        if is_full == std::mem::replace(&mut self.is_full, is_full) {
-            return Ok(Memory::AsBefore);
+    /// Asks again. It is a sign of life, too.
+    pub(super) async fn check(&mut self, connection: &mut MultiplexedConnection) -> Result<Reliance, RedisError> {
+        let before = self.untracked.borrow().clone();
+        let now = why_untracked(connection, before.is_some()).await?;
+        if now == before {
+            return Ok(Reliance::Same);
         }
-        if !is_full {
-            self.untracked.send_replace(None);
-            return Ok(Memory::AsBefore);
-        }
-        let why = format!("the server's table of tracked keys is full ({LIMIT} is {})", self.limit);
-        tracing::warn!(error = why, "foreign writes to the store will be found later");
-        self.untracked.send_replace(Some(why.into()));
-        Ok(Memory::Full)
+        self.untracked.send_replace(now);
+        Ok(Reliance::Changed)
     }
 }
 
-/// How many keys the server remembers. Not every user may ask.
-async fn limit(connection: &mut MultiplexedConnection) -> u64 {
+/// Has the server tell who else changes keys; why it does not, or not reliably, if so. A key for which there is no room is
+/// forgotten, unannounced to whoever caused it. One that has just forgotten some is as good as full.
+pub(super) async fn why_untracked(
+    connection: &mut MultiplexedConnection,
+    was_untracked: bool,
+) -> Result<Untracked, RedisError> {
+    match cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(connection).await {
+        Ok(()) => {}
+        Err(error) if is_refusal(&error) => {
+            return Ok(Some(format!("the server refuses client tracking: {}", plain(&error)).into()));
+        }
+        Err(error) => return Err(error),
+    }
+    let stats = match Info::ask(connection, Some("stats")).await {
+        Ok(stats) => stats,
+        // Not every user may ask.
+        Err(error) if is_refusal(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let tracked: u64 = stats.get("tracking_total_keys").parse().unwrap_or_default();
+    let limit = limit(connection).await?;
+    let bound = if was_untracked { limit / 10 * 9 } else { limit };
+    let is_full = limit > 0 && tracked >= bound;
+    Ok(is_full.then(|| format!("the server's table of tracked keys is full ({LIMIT} is {limit})").into()))
+}
+
+async fn limit(connection: &mut MultiplexedConnection) -> Result<u64, RedisError> {
     let mut question = cmd("CONFIG");
     question.arg("GET").arg(LIMIT);
-    let answer = question.query_async::<HashMap<String, u64>>(connection).await.unwrap_or_default();
-    answer.get(LIMIT).copied().unwrap_or(DEFAULT_LIMIT)
-}
-
-/// One figure of `INFO`; `None`: the server does not have it, or the user may not ask.
-async fn info(
-    connection: &mut MultiplexedConnection,
-    section: &str,
-    name: &str,
-) -> Result<Option<String>, RedisError> {
-    match cmd("INFO").arg(section).query_async::<String>(connection).await {
-        Ok(text) => Ok(text
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(found, _)| *found == name)
-            .map(|(_, value)| value.trim().to_owned())),
-        Err(error) if error.code() == Some("NOPERM") => Ok(None),
+    match question.query_async::<HashMap<String, u64>>(connection).await {
+        Ok(answer) => Ok(answer.get(LIMIT).copied().unwrap_or(DEFAULT_LIMIT)),
+        Err(error) if is_refusal(&error) => Ok(DEFAULT_LIMIT),
         Err(error) => Err(error),
     }
 }

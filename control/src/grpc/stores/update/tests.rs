@@ -42,7 +42,7 @@ fn only_what_the_mask_names_changes() {
     let [place, user, pass, sentinel_user] = new;
     let [sentinel_pass, ca, cert, key] = more;
     for (paths, expected) in [
-        (&["url"][..], &[place][..]),
+        (&["url", "login.password", "sentinel_login.password"][..], &[place, pass, sentinel_pass][..]),
         (&["login.username"], &[user]),
         (&["login.password"], &[pass]),
         (&["login"], &[user, pass]),
@@ -71,7 +71,8 @@ fn empty_values_unset_and_an_url_brings_what_it_holds() {
         ("redis://u:p@h", with_url("redis://:new@h", &["url"]), "redis://u:new@h"),
         ("redis://u:p@h", with_url("redis://v:new@h", &["url", "login.username"]), "redis://:new@h"),
         ("rediss://h?tls-ca=/ca", with_url("rediss://h?tls-ca=/new", &["url"]), "rediss://h?tls-ca=/new"),
-        ("rediss://:p@h?tls-ca=/ca", with_url("redis://h", &["url"]), "redis://:p@h"),
+        ("rediss://:p@h?tls-ca=/ca", with_url("redis://:p@h", &["url"]), "redis://:p@h"),
+        ("rediss://h?tls-ca=/ca", with_url("redis://h", &["url"]), "redis://h"),
         ("redis+unix:///a%25b?db=3&pass=p", nothing(&["login.username"]), "redis+unix:///a%25b?db=3&pass=p"),
     ] {
         let shown = format!("{request:?}");
@@ -100,6 +101,28 @@ fn what_does_not_fit_is_refused_without_the_passwords() {
             violation.description.contains(words) && !violation.description.contains("hunter2"),
             "{violation:?}"
         );
+    }
+}
+
+#[test]
+fn a_password_is_shown_to_nobody_new_by_whom_does_not_know_it() {
+    for (present, new, field) in [
+        ("redis+cluster://:hunter2@a,b", "redis+cluster://a,c", "login.password"),
+        ("rediss://:hunter2@h", "redis://h", "login.password"),
+        ("redis+sentinel://a/m?sentinel-password=hunter2", "redis+sentinel://a,b/m", "sentinel_login.password"),
+        ("redis+sentinel://a/m?pass=hunter2", "redis+sentinel://a,b/m", "login.password"),
+    ] {
+        let request =
+            v1::UpdateStoreRequest { url: new.to_owned(), update_mask: Some(mask(&["url"])), ..Default::default() };
+        let Err(violation) = changed(present, request) else { panic!("{new} was accepted") };
+        assert!(violation.field == field && !violation.description.contains("hunter2"), "{violation:?}");
+    }
+    for (present, new) in
+        [("redis+cluster://:p@a,b", "redis+cluster://a"), ("redis+cluster://a,b", "redis+cluster://a,c")]
+    {
+        let request =
+            v1::UpdateStoreRequest { url: new.to_owned(), update_mask: Some(mask(&["url"])), ..Default::default() };
+        assert!(changed(present, request).is_ok(), "{new}");
     }
 }
 

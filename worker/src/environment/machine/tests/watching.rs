@@ -2,6 +2,7 @@
 
 use super::world::{Worker, granted, stored};
 use super::*;
+use crate::environment::machine::pace::{TRACKED, UNTRACKED};
 use crate::store::model::Model;
 
 const FLAGS: [(&str, u64); 3] = [("a", 1), ("b", 1), ("c", 1)];
@@ -10,7 +11,7 @@ fn serving(untracked: Option<&str>) -> (Worker, Model) {
     let mut store = Model { untracked: untracked.map(Into::into), ..Model::default() };
     let mut worker = Worker::start(&mut store, granted("w1", 1, Intent::Serve), NOW);
     worker.connect(&mut store, Some("env1"), &FLAGS);
-    assert_eq!(worker.machine.report().untracked, untracked.unwrap_or_default());
+    assert_eq!(worker.machine.report().untracked.as_deref(), untracked);
     (worker, store)
 }
 
@@ -42,6 +43,6 @@ fn that_a_store_does_not_tell_is_known_as_long_as_it_is_so() {
     assert_eq!(worker.machine.check_pause(), UNTRACKED.look);
     store.untracked = None;
     worker.look(&mut store);
-    assert_eq!(worker.machine.report().untracked, "");
+    assert_eq!(worker.machine.report().untracked, None);
     assert_eq!(worker.machine.check_pause(), TRACKED.look);
 }

@@ -1,10 +1,8 @@
 //! Version, role, persistence and eviction, as `INFO` tells them.
 
-use std::collections::HashMap;
-
 use redis::aio::MultiplexedConnection;
-use redis::cmd;
 
+use super::super::info::Info;
 use super::{Findings, plain};
 
 /// The oldest versions that workers can use.
@@ -13,8 +11,8 @@ const OLDEST_VALKEY: (u32, u32) = (7, 2);
 
 /// Looks at what the server says of itself.
 pub(super) async fn check(connection: &mut MultiplexedConnection, findings: &mut Findings) {
-    match cmd("INFO").query_async::<String>(connection).await {
-        Ok(text) => judge(&Info::read(&text), findings),
+    match Info::ask(connection, None).await {
+        Ok(info) => judge(&info, findings),
         Err(error) => findings.warning(
             "version",
             format!("the server does not tell version, role, persistence and eviction (INFO): {}", plain(&error)),
@@ -22,20 +20,7 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, findings: &mut
     }
 }
 
-/// Lines of `name:value`.
-struct Info<'a>(HashMap<&'a str, &'a str>);
-
-impl<'a> Info<'a> {
-    fn read(text: &'a str) -> Self {
-        Self(text.lines().filter_map(|line| line.trim_end().split_once(':')).collect())
-    }
-
-    fn get(&self, name: &str) -> &'a str {
-        self.0.get(name).copied().unwrap_or_default()
-    }
-}
-
-fn judge(info: &Info<'_>, findings: &mut Findings) {
+fn judge(info: &Info, findings: &mut Findings) {
     let (product, version, oldest) = match info.get("valkey_version") {
         "" => ("Redis", info.get("redis_version"), OLDEST_REDIS),
         version => ("Valkey", version, OLDEST_VALKEY),
@@ -66,7 +51,7 @@ fn judge(info: &Info<'_>, findings: &mut Findings) {
     }
 }
 
-fn persistence(info: &Info<'_>, findings: &mut Findings) {
+fn persistence(info: &Info, findings: &mut Findings) {
     let saves = info.get("rdb_last_bgsave_status") == "ok" && info.get("rdb_last_save_time") != "0";
     match (info.get("aof_enabled"), saves) {
         (_, _) if info.get("rdb_last_bgsave_status") == "err" => findings
