@@ -1,5 +1,13 @@
 //! Clocks, memory, CPU, and how figures are printed.
 
+#![expect(clippy::print_stdout, reason = "the figures are the output of whoever prints them")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "the figures are small"
+)]
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;

@@ -174,6 +174,8 @@ pub struct StoreNews {
     pub connection: u64,
     /// Grows when somebody else touched one of the prefix's keys.
     pub touched: u64,
+    /// Grows when the server has thrown keys away, whosever they were.
+    pub evictions: u64,
 }
 
 /// A place that holds flag data.

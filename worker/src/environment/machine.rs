@@ -179,6 +179,9 @@ impl Machine {
             self.writer.reconnected(now);
         } else if news.touched != old.touched {
             self.writer.distrust(now);
+        } else if news.evictions != old.evictions {
+            // They go as a whole, so a look shows it.
+            self.writer.check();
         }
         self.after(now, Vec::new())
     }

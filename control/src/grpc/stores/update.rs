@@ -65,7 +65,9 @@ pub(super) fn change(request: v1::UpdateStoreRequest) -> Result<StoreChange, Ref
         let sentinel_login = merged_login(&mask, "sentinel_login", sentinels);
         let files = merged_files(&mask, &given.files, url, present);
         let changed = StoreUrl::parse("url", &url.redacted())?.with_access("url", login, sentinel_login, files)?;
-        if !changed.endpoint().is_within(&present.endpoint()) || (present.tls.is_some() && changed.tls.is_none()) {
+        let (before, after) = (present.endpoint(), changed.endpoint());
+        // One that leads elsewhere is refused for that.
+        if after.meets(&before) && (!after.is_within(&before) || (present.tls.is_some() && changed.tls.is_none())) {
             check_password(&mask, "login", [&url.login, &changed.login])?;
             check_password(&mask, "sentinel_login", [&url.sentinel_login, &changed.sentinel_login])?;
         }

@@ -2,6 +2,7 @@
 //! all streams, loses Redis's data, is given one more environment, and is killed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,8 +116,8 @@ impl Course<'_> {
                     sent += 1;
                     let number = sent * 7 % self.environments;
                     // Two of an environment that are under way at once could not be told apart.
-                    if !waiting.contains_key(&name(number)) {
-                        waiting.insert(name(number), started());
+                    if let Entry::Vacant(place) = waiting.entry(name(number)) {
+                        place.insert(started());
                         self.patch(number);
                     }
                 }

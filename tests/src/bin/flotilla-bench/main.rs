@@ -3,6 +3,12 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 #![expect(clippy::print_stderr, reason = "it takes long, and tells how far it is")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "the figures are small"
+)]
 
 // What is measured, and what was found.
 mod results;
@@ -44,7 +50,7 @@ pub(crate) struct Options {
     /// How often each is measured, by turns
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Numbers of environments; with the one that is a thousandth part of 500 the way of changes is measured, too
+    /// Numbers of environments; with 500 the way of changes is measured too, and what happens when something is lost
     #[arg(long, value_delimiter = ',', default_value = "1,100,500,1000")]
     environments: Vec<usize>,
     /// Flags in each environment
@@ -62,19 +68,18 @@ pub(crate) struct Options {
 async fn main() -> anyhow::Result<()> {
     let mut options = Options::parse();
     options.relay = find_relay(options.relay.take())?;
-    let contenders: &[Contender] = match &options.relay {
-        Some(_) => &[Contender::Flotilla, Contender::Relay],
-        None => {
-            eprintln!(
-                "no relay: its columns stay empty (--relay PATH, RELAY=PATH with make, or ld-relay in PATH; docs/benchmarking.md)"
-            );
-            &[Contender::Flotilla]
-        }
-    };
+    let mut contenders = vec![Contender::Flotilla];
+    if options.relay.is_some() {
+        contenders.push(Contender::Relay);
+    } else {
+        eprintln!(
+            "no relay: its columns stay empty (--relay PATH, RELAY=PATH with make, or ld-relay in PATH; docs/benchmarking.md)"
+        );
+    }
     let mut results = Results::default();
     limits::measure(&options, &mut results).await?;
     for round in 1..=options.rounds {
-        for contender in contenders {
+        for contender in &contenders {
             for environments in options.environments.clone() {
                 eprintln!("round {round} of {}: {contender}, {environments} environments", options.rounds);
                 course::run(*contender, environments, &options, &mut results).await?;

@@ -8,7 +8,7 @@ use flotilla_tests::figures::machine;
 
 use crate::contender::Contender;
 use crate::plot::{Axes, Line, plot};
-use crate::results::{Figure, Results, Row, Spread, Unit};
+use crate::results::{Figure, Found, Results, Row, Spread, Unit};
 use crate::{Options, version};
 
 /// The table, one line for each figure and number of environments.
@@ -20,16 +20,14 @@ pub(crate) fn table(results: &Results) -> String {
         let (figure, environments) = row;
         let [ours, theirs] = [Contender::Flotilla, Contender::Relay].map(|contender| results.of(contender, row));
         let limit = results.limit(row);
-        let shown = |found: Option<Option<Spread>>| match found {
-            None => String::new(),
-            Some(None) => "never".to_owned(),
-            Some(Some(spread)) => spread_text(figure.unit(), spread),
+        let shown = |found| match found {
+            Found::Nothing => String::new(),
+            Found::Never => "never".to_owned(),
+            Found::Spread(spread) => spread_text(figure.unit(), spread),
         };
-        let ratio = match (ours.flatten(), theirs.flatten()) {
-            (Some(ours), Some(theirs)) => ratio_text(theirs.median, ours.median),
-            (Some(_) | None, Some(_) | None) => String::new(),
-        };
-        let of_limit = ours.flatten().zip(limit).map(|(ours, limit)| format!("{:.2} ×", ours.median / limit));
+        let ratio = ours.median().zip(theirs.median()).map(|(ours, theirs)| ratio_text(theirs, ours));
+        let ratio = ratio.unwrap_or_default();
+        let of_limit = ours.median().zip(limit).map(|(ours, limit)| format!("{:.2} ×", ours / limit));
         let limit = limit.map(|limit| number(figure.unit(), limit)).unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -46,17 +44,17 @@ pub(crate) fn table(results: &Results) -> String {
 
 /// How many times as much the other needs.
 fn ratio_text(theirs: f64, ours: f64) -> String {
-    if ours <= 0.0 {
-        if theirs <= 0.0 { "1 ×".to_owned() } else { "∞".to_owned() }
-    } else {
-        format!("{:.1} ×", theirs / ours)
-    }
+    // Less than a hundredth is not measured.
+    if ours < 0.01 { String::new() } else { format!("{:.1} ×", theirs / ours) }
 }
 
 fn spread_text(unit: Unit, spread: Spread) -> String {
     let Spread { median, least, most } = spread;
     let middle = number(unit, median);
-    if least == most { middle } else { format!("{middle} ({} to {})", bare(unit, least), bare(unit, most)) }
+    match [least, most].map(|value| bare(unit, value)) {
+        [least, most] if least == most => middle,
+        [least, most] => format!("{middle} ({least} to {most})"),
+    }
 }
 
 fn number(unit: Unit, value: f64) -> String {
@@ -72,10 +70,9 @@ fn number(unit: Unit, value: f64) -> String {
 
 fn bare(unit: Unit, value: f64) -> String {
     match unit {
-        Unit::Seconds | Unit::Milliseconds | Unit::Percent => format!("{value:.2}"),
-        Unit::Megabytes if value >= 10.0 => format!("{value:.0}"),
-        Unit::Megabytes => format!("{value:.2}"),
         Unit::Count => format!("{value:.0}"),
+        Unit::Megabytes if value >= 10.0 => format!("{value:.0}"),
+        Unit::Seconds | Unit::Milliseconds | Unit::Percent | Unit::Megabytes => format!("{value:.2}"),
     }
 }
 
@@ -102,7 +99,7 @@ fn lines(results: &Results, figure: Figure) -> Vec<Line> {
         name: name.to_owned(),
         points: rows.iter().filter_map(|row| Some((row.1 as f64, value(*row)?))).collect(),
     };
-    let median = |contender, row| Some(results.of(contender, row)??.median);
+    let median = |contender, row| results.of(contender, row).median();
     let all = [
         of("ld-relay", &|row| median(Contender::Relay, row)),
         of("Flotilla", &|row| median(Contender::Flotilla, row)),

@@ -45,27 +45,27 @@ impl Figure {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::ColdStart => "cold start until every `$inited`",
-            Self::ColdStartCpu => "CPU for that",
+            Self::ColdStartCpu => "CPU for a cold start",
             Self::Memory => "memory at rest",
             Self::IdleCpu => "CPU at rest, of one core",
             Self::MemoryAfterCut => "memory after all streams were cut once",
             Self::CutBytes => "reconnect, nothing changed: bytes to Redis",
-            Self::CutCommands => "commands to Redis for that",
-            Self::CutCpu => "CPU for that",
-            Self::CutCalm => "time until that is over",
+            Self::CutCommands => "reconnect: commands to Redis",
+            Self::CutCpu => "reconnect: CPU",
+            Self::CutCalm => "reconnect: time until it is over",
             Self::PatchP50 => "patch sent → in Redis at 1,000/s, p50",
-            Self::PatchP99 => "the same, p99",
-            Self::PatchMax => "the same, longest",
+            Self::PatchP99 => "patch at 1,000/s, p99",
+            Self::PatchMax => "patch at 1,000/s, longest",
             Self::SlowPatchP50 => "patch sent → in Redis at 1/s, p50",
-            Self::SlowPatchMax => "the same, longest",
+            Self::SlowPatchMax => "patch at 1/s, longest",
             Self::PatchCpu => "CPU for 10,000 patches at 1,000/s",
             Self::Refill => "Redis restarted empty, until all is refilled",
             Self::Add => "one environment more, until its `$inited`",
             Self::Takeover => "the writer killed: until the next patch is in Redis",
             Self::LargeLoad => "20 MB in one environment: first load",
-            Self::LargeMemory => "memory with it",
-            Self::LargeStall => "longest silence of Redis meanwhile",
-            Self::LargeReconnectStall => "longest silence of Redis at a reconnect",
+            Self::LargeMemory => "20 MB in one environment: memory",
+            Self::LargeStall => "20 MB: longest silence of Redis at the first load",
+            Self::LargeReconnectStall => "20 MB: longest silence of Redis at a reconnect",
         }
     }
 
@@ -105,6 +105,26 @@ pub(crate) struct Results {
     limits: BTreeMap<Row, f64>,
 }
 
+/// What the rounds of one contender brought.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Found {
+    /// It was not measured.
+    Nothing,
+    /// It did not come to an end.
+    Never,
+    /// This.
+    Spread(Spread),
+}
+
+impl Found {
+    pub(crate) fn median(self) -> Option<f64> {
+        match self {
+            Self::Nothing | Self::Never => None,
+            Self::Spread(spread) => Some(spread.median),
+        }
+    }
+}
+
 /// The middle and the extremes of several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
@@ -136,10 +156,13 @@ impl Results {
         self.limits.get(&row).copied()
     }
 
-    /// Of the rounds; nothing: it was not measured. Within: nothing, if it never came to an end.
-    pub(crate) fn of(&self, contender: Contender, row: Row) -> Option<Option<Spread>> {
-        let values = self.found.get(&row)?.get(&contender)?;
-        Some(values.iter().copied().collect::<Option<Vec<f64>>>().map(spread))
+    pub(crate) fn of(&self, contender: Contender, row: Row) -> Found {
+        let values = self.found.get(&row).and_then(|found| found.get(&contender));
+        match values.map(|values| values.iter().copied().collect::<Option<Vec<f64>>>()) {
+            None => Found::Nothing,
+            Some(None) => Found::Never,
+            Some(Some(values)) => Found::Spread(spread(values)),
+        }
     }
 }
 
@@ -164,8 +187,11 @@ mod tests {
             results.add(Contender::Flotilla, row, value);
         }
         results.add_never(Contender::Relay, row);
-        assert_eq!(results.of(Contender::Flotilla, row), Some(Some(Spread { median: 2.5, least: 1.0, most: 5.0 })));
-        assert_eq!(results.of(Contender::Relay, row), Some(None));
-        assert_eq!(results.of(Contender::Relay, (Figure::Memory, 500)), None);
+        assert_eq!(
+            results.of(Contender::Flotilla, row),
+            Found::Spread(Spread { median: 2.5, least: 1.0, most: 5.0 })
+        );
+        assert_eq!(results.of(Contender::Relay, row), Found::Never);
+        assert_eq!(results.of(Contender::Relay, (Figure::Memory, 500)), Found::Nothing);
     }
 }

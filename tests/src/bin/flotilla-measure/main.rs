@@ -2,12 +2,7 @@
 //! it runs on; take ratios.
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "the figures are small"
-)]
+#![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the figures are small")]
 
 // Workers that only speak to control.
 mod sessions;

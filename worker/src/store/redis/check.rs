@@ -12,7 +12,7 @@ use super::guide::Guide;
 use super::layout::Layout;
 use super::plain;
 use super::target::{Server, data_client};
-use super::tracking::why_untracked;
+use super::tracking::standing;
 
 // What `INFO` tells.
 mod info;
@@ -112,7 +112,7 @@ async fn look_at(url: &StoreUrl, server: &Server, prefix: &str, layout: &Layout,
     if layout.server(prefix) == Some(server) {
         permissions::check(&mut connection, prefix, findings).await;
     }
-    match why_untracked(&mut connection, false).await {
+    match standing(&mut connection, false).await.map(|standing| standing.untracked) {
         Ok(None) => findings.ok("tracking", "the server tells at once when somebody else changes a key"),
         Ok(Some(why)) => {
             findings.warning(

@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::registry::Registry;
 use super::script;
 use super::target::{ClientError, Server, data_client};
-use super::tracking::{Reliance, Tracking, Untracked};
+use super::tracking::{Heard, Tracking, Untracked};
 
 /// Time limits of one call, of connecting, and between signs of life.
 const CALL: Duration = Duration::from_secs(3);
@@ -102,6 +102,12 @@ impl Surroundings {
         let layout = self.layout.borrow();
         self.registry.reconnected(|prefix| layout.server(prefix) == Some(server));
     }
+
+    /// A server has thrown keys away.
+    fn evicted(&self, server: &Server) {
+        let layout = self.layout.borrow();
+        self.registry.evicted(|prefix| layout.server(prefix) == Some(server));
+    }
 }
 
 impl Node {
@@ -137,11 +143,15 @@ async fn keep(server: Server, around: Surroundings, current: watch::Sender<State
                 tell_whether_tracked(&shown, &server, &connections);
                 current.send_replace(State::Up(connections.clone()));
                 around.reconnected(&server);
-                let reliance_changed = || {
-                    tell_whether_tracked(&shown, &server, &connections);
-                    around.reconnected(&server);
+                let heard = |heard| match heard {
+                    Heard::Nothing => {}
+                    Heard::RelianceChanged => {
+                        tell_whether_tracked(&shown, &server, &connections);
+                        around.reconnected(&server);
+                    }
+                    Heard::Evicted => around.evicted(&server),
                 };
-                let why = until_broken(connections.clone(), tracking, reliance_changed).await;
+                let why = until_broken(connections.clone(), tracking, heard).await;
                 tracing::warn!(store = shown, %server, error = why, "lost the connection to the store");
                 current.send_replace(State::Down(why));
                 around.reconnected(&server);
@@ -241,9 +251,8 @@ fn tell_whether_tracked(store: &str, server: &Server, connections: &Connections)
     }
 }
 
-/// Returns when a connection is dead, with the reason. Meanwhile it says so when what the server tells can be relied on, or
-/// can be no more.
-async fn until_broken(mut connections: Connections, mut tracking: Tracking, reliance_changed: impl Fn()) -> String {
+/// Returns when a connection is dead, with the reason. Meanwhile it says what the server does not tell by itself.
+async fn until_broken(mut connections: Connections, mut tracking: Tracking, heard: impl Fn(Heard)) -> String {
     let hints = connections.hints.clone();
     loop {
         tokio::select! {
@@ -262,8 +271,7 @@ async fn until_broken(mut connections: Connections, mut tracking: Tracking, reli
             Err(error) => return error.to_string(),
         }
         match tracking.check(&mut connections.main).await {
-            Ok(Reliance::Same) => {}
-            Ok(Reliance::Changed) => reliance_changed(),
+            Ok(news) => heard(news),
             Err(error) => return error.to_string(),
         }
         if let Err(error) = cmd("PING").exec_async(&mut connections.bulk).await {

@@ -30,6 +30,11 @@ impl Registry {
         self.tell(concerns, |news| news.connection += 1);
     }
 
+    /// The server of these prefixes has thrown keys away, theirs or others.
+    pub(super) fn evicted(&self, concerns: impl Fn(&str) -> bool) {
+        self.tell(concerns, |news| news.evictions += 1);
+    }
+
     /// A push message of a server: somebody touched keys, or flushed the database.
     pub(super) fn pushed(&self, push: &PushInfo, server: &Server, layout: &Layout) {
         if push.kind != PushKind::Invalidate {

@@ -18,19 +18,30 @@ pub(super) type Untracked = Option<Arc<str>>;
 const LIMIT: &str = "tracking-table-max-keys";
 const DEFAULT_LIMIT: u64 = 1_000_000;
 
-/// Whether what a server tells can be relied on.
+/// What a server does not tell by itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reliance {
-    /// As before.
-    Same,
-    /// It can be from now on, or can be no more: changes may have gone untold.
-    Changed,
+pub(super) enum Heard {
+    /// Nothing new.
+    Nothing,
+    /// What it tells can be relied on from now on, or can be no more: changes may have gone untold.
+    RelianceChanged,
+    /// It has thrown keys away to make room. Of those that our own commands made it throw away it says nothing.
+    Evicted,
+}
+
+/// How a server stands.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub(super) untracked: Untracked,
+    /// Keys thrown away since it started.
+    evicted: u64,
 }
 
 /// Asks a server to tell, on one connection, and watches whether it does.
 #[derive(Debug)]
 pub(super) struct Tracking {
     untracked: watch::Sender<Untracked>,
+    evicted: u64,
 }
 
 impl Tracking {
@@ -39,47 +50,54 @@ impl Tracking {
         connection: &mut MultiplexedConnection,
         untracked: watch::Sender<Untracked>,
     ) -> Result<Self, RedisError> {
-        let mut tracking = Self { untracked };
-        tracking.check(connection).await?;
-        Ok(tracking)
+        let standing = standing(connection, false).await?;
+        untracked.send_replace(standing.untracked);
+        Ok(Self { untracked, evicted: standing.evicted })
     }
 
     /// Asks again. It is a sign of life, too.
-    pub(super) async fn check(&mut self, connection: &mut MultiplexedConnection) -> Result<Reliance, RedisError> {
+    pub(super) async fn check(&mut self, connection: &mut MultiplexedConnection) -> Result<Heard, RedisError> {
         let before = self.untracked.borrow().clone();
-        let now = why_untracked(connection, before.is_some()).await?;
-        if now == before {
-            return Ok(Reliance::Same);
+        let now = standing(connection, before.is_some()).await?;
+        let evicted = std::mem::replace(&mut self.evicted, now.evicted);
+        if now.untracked != before {
+            self.untracked.send_replace(now.untracked);
+            return Ok(Heard::RelianceChanged);
         }
-        self.untracked.send_replace(now);
-        Ok(Reliance::Changed)
+        Ok(if now.evicted == evicted { Heard::Nothing } else { Heard::Evicted })
     }
 }
 
-/// Has the server tell who else changes keys; why it does not, or not reliably, if so. A key for which there is no room is
-/// forgotten, unannounced to whoever caused it. One that has just forgotten some is as good as full.
-pub(super) async fn why_untracked(
+/// Has the server tell who else changes keys, and asks what it does not tell by itself. A key for which there is no room
+/// among those that it remembers is forgotten, unannounced to whoever caused it. One that has just forgotten some is as good
+/// as full.
+pub(super) async fn standing(
     connection: &mut MultiplexedConnection,
     was_untracked: bool,
-) -> Result<Untracked, RedisError> {
-    match cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(connection).await {
-        Ok(()) => {}
+) -> Result<Standing, RedisError> {
+    let refused = match cmd("CLIENT").arg("TRACKING").arg("ON").arg("NOLOOP").exec_async(connection).await {
+        Ok(()) => None,
         Err(error) if is_refusal(&error) => {
-            return Ok(Some(format!("the server refuses client tracking: {}", plain(&error)).into()));
+            Some(format!("the server refuses client tracking: {}", plain(&error)).into())
         }
         Err(error) => return Err(error),
-    }
+    };
     let stats = match Info::ask(connection, Some("stats")).await {
         Ok(stats) => stats,
         // Not every user may ask.
-        Err(error) if is_refusal(&error) => return Ok(None),
+        Err(error) if is_refusal(&error) => return Ok(Standing { untracked: refused, evicted: 0 }),
         Err(error) => return Err(error),
     };
-    let tracked: u64 = stats.get("tracking_total_keys").parse().unwrap_or_default();
+    let figure = |name| stats.get(name).parse::<u64>().unwrap_or_default();
+    let evicted = figure("evicted_keys");
+    if refused.is_some() {
+        return Ok(Standing { untracked: refused, evicted });
+    }
     let limit = limit(connection).await?;
     let bound = if was_untracked { limit / 10 * 9 } else { limit };
-    let is_full = limit > 0 && tracked >= bound;
-    Ok(is_full.then(|| format!("the server's table of tracked keys is full ({LIMIT} is {limit})").into()))
+    let is_full = limit > 0 && figure("tracking_total_keys") >= bound;
+    let full = || format!("the server's table of tracked keys is full ({LIMIT} is {limit})").into();
+    Ok(Standing { untracked: is_full.then(full), evicted })
 }
 
 async fn limit(connection: &mut MultiplexedConnection) -> Result<u64, RedisError> {

@@ -89,7 +89,7 @@ fn a_write_that_the_old_connections_deliver_late_is_refused() {
 fn the_first_of_the_new_connections_is_news() {
     let mut switch = Switch::during_a_write();
     let last = switch.under_way.take().unwrap();
-    let first = StoreNews { connection: 1, touched: 0 };
+    let first = StoreNews { connection: 1, ..StoreNews::default() };
     let _ = switch.worker.machine.store_news(NOW, first);
     switch.go_over();
     let down = || Outcome::Failed(crate::store::StoreError::NotDone("there is no connection".to_owned()));
