@@ -21,7 +21,7 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # A Go of our own, where the system's is missing or too old, comes before it.
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: help setup demo test soak lint format clippy protos licences clean setup-demo setup-test setup-go
+.PHONY: help setup demo test soak bench lint format clippy protos licences clean setup-demo setup-test setup-go
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,6 +39,13 @@ SEEDS ?= 1000
 
 soak: setup-demo ## Run the simulation with many seeds: make soak SEEDS=1000
 	FLOTILLA_SEEDS=$(SEEDS) cargo test --locked --release --package flotilla-tests --test simulation histories -- --nocapture
+
+RELAY ?=
+BENCH ?=
+
+bench: setup-demo ## Measure Flotilla beside LaunchDarkly's relay: make bench RELAY=/path/to/ld-relay
+	cargo build --locked --release --workspace --bins
+	target/release/flotilla-bench $(if $(RELAY),--relay $(RELAY)) $(BENCH)
 
 lint: format clippy protos licences ## Check format, lints, protos, licences and sources
 
