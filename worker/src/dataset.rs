@@ -3,6 +3,8 @@
 //! Pure. A full payload is compared with what is held and a change touches only what differs, so an unchanged
 //! reconnect costs neither memory nor writes. Bodies and keys are shared, so a [`Snapshot`] copies pointers.
 
+// The text of an item, packed when it has been quiet.
+mod body;
 // What a store holds beside it, and what of that may be newer.
 mod comparison;
 // Items that stay although a payload says otherwise.
@@ -12,9 +14,12 @@ mod guard;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use flotilla_proto::Timestamp;
 
+use self::body::pack_some;
+pub use self::body::{Body, Unpacked};
 pub use self::comparison::{Comparison, Differences, Evidence, StoredText};
 pub use self::doubts::{Authority, SECOND_OPINION_AFTER};
 use self::doubts::{Doubt, Kept, Sent};
@@ -34,7 +39,7 @@ pub struct ItemId {
 #[derive(Debug, Clone)]
 struct Held {
     version: u64,
-    body: Arc<[u8]>,
+    body: Body,
     /// When these bytes came.
     since: Timestamp,
 }
@@ -65,9 +70,9 @@ pub struct Dataset {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Keys and bodies of the flags.
-    pub flags: Vec<(Arc<str>, Arc<[u8]>)>,
+    pub flags: Vec<(Arc<str>, Body)>,
     /// Keys and bodies of the segments.
-    pub segments: Vec<(Arc<str>, Arc<[u8]>)>,
+    pub segments: Vec<(Arc<str>, Body)>,
 }
 
 impl Collection {
@@ -122,8 +127,14 @@ impl Collection {
     }
 
     /// Holds what was sent of an item. `None`: those very bytes were held.
-    fn take(&mut self, key: &str, version: u64, body: &[u8], now: Timestamp) -> Option<Arc<str>> {
-        if let Some(held) = self.items.get_mut(key).filter(|held| *held.body == *body) {
+    fn take(
+        &mut self,
+        key: &str,
+        version: u64,
+        body: &[u8],
+        (now, unpacked): (Timestamp, &mut Unpacked),
+    ) -> Option<Arc<str>> {
+        if let Some(held) = self.items.get_mut(key).filter(|held| held.body.is(body, unpacked)) {
             held.version = version;
             self.doubts.remove(key);
             return None;
@@ -165,14 +176,20 @@ impl Dataset {
     }
 
     /// The JSON of an item.
-    pub fn body(&self, id: &ItemId) -> Option<&Arc<[u8]>> {
+    pub fn body(&self, id: &ItemId) -> Option<&Body> {
         self.of(id.kind).items.get(&id.key).map(|held| &held.body)
+    }
+
+    /// Packs a part of what has not changed for so long. Says whether there may be more.
+    pub fn pack_some(&mut self, now: Timestamp, quiet: Duration) -> bool {
+        let items = self.flags.items.values_mut().chain(self.segments.items.values_mut());
+        pack_some(items.filter(|held| held.since.after(quiet) <= now).map(|held| &mut held.body))
     }
 
     /// Pointers to everything held.
     pub fn snapshot(&self) -> Snapshot {
         let copy = |collection: &Collection| {
-            collection.items.iter().map(|(key, held)| (Arc::clone(key), Arc::clone(&held.body))).collect()
+            collection.items.iter().map(|(key, held)| (Arc::clone(key), held.body.clone())).collect()
         };
         Snapshot { flags: copy(&self.flags), segments: copy(&self.segments) }
     }
@@ -181,7 +198,7 @@ impl Dataset {
     /// holds in a form that must not reach the store keep their last good one, if that is of the same lineage. Returns the
     /// items whose stored form changed.
     pub fn replace(&mut self, payload: &FullPayload, authority: Authority, now: Timestamp) -> Vec<ItemId> {
-        let mut changed = Vec::new();
+        let (mut changed, mut unpacked) = (Vec::new(), Unpacked::default());
         let held_before = self.len();
         let mut present: [HashSet<&str>; 2] = Default::default();
         for rejected in payload.rejected().iter().filter(|_| authority != Authority::OfAnotherLineage) {
@@ -198,7 +215,7 @@ impl Dataset {
                 continue;
             }
             if collection.doubt(item.key, Sent::Live(item.version), authority, now) == Kept::No {
-                let key = collection.take(item.key, item.version, item.body, now);
+                let key = collection.take(item.key, item.version, item.body, (now, &mut unpacked));
                 changed.extend(key.map(|key| ItemId { kind: item.kind, key }));
             }
         }
@@ -251,7 +268,9 @@ impl Dataset {
         if let Some(known) = collection.known_version(key).filter(|known| version <= *known) {
             if version == known && collection.doubts.contains_key(key) {
                 // What is held may be somebody else's, of the same version.
-                return collection.take(key, version, body, now).map(|key| ItemId { kind, key });
+                return collection
+                    .take(key, version, body, (now, &mut Unpacked::default()))
+                    .map(|key| ItemId { kind, key });
             }
             collection.catch_up(key, Sent::Live(version));
             return None;
@@ -277,7 +296,7 @@ impl Dataset {
 
 impl Snapshot {
     /// The items of a kind.
-    pub fn of(&self, kind: Kind) -> &[(Arc<str>, Arc<[u8]>)] {
+    pub fn of(&self, kind: Kind) -> &[(Arc<str>, Body)] {
         match kind {
             Kind::Flag => &self.flags,
             Kind::Segment => &self.segments,

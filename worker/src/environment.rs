@@ -13,6 +13,8 @@ mod questions;
 mod task;
 // How LaunchDarkly is reached.
 mod settings;
+// When what has been quiet is packed.
+mod packing;
 // How long changes are on their way.
 mod propagation;
 // What the log is told of an environment.

@@ -17,7 +17,7 @@ use flotilla_proto::{Prefix, StoreUrl};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::dataset::{Differences, Evidence, ItemId, Snapshot};
+use crate::dataset::{Body, Differences, Evidence, ItemId, Snapshot};
 use crate::fence::{FenceKind, Found};
 use crate::source::Kind;
 
@@ -73,7 +73,7 @@ pub struct Write {
     /// The fence before and after.
     pub step: FenceStep,
     /// Items to set.
-    pub set: Vec<(ItemId, Arc<[u8]>)>,
+    pub set: Vec<(ItemId, Body)>,
     /// Items to remove.
     pub remove: Vec<ItemId>,
     /// Set the marker if it is not there.

@@ -153,7 +153,7 @@ pub(crate) fn step(expected: Option<&str>, next: &str) -> FenceStep {
 }
 
 pub(crate) fn write(expected: Option<&str>, next: &str, set: &[(&str, &str)], remove: &[&str]) -> Op {
-    let set = set.iter().map(|(key, body)| (flag(key), Arc::from(body.as_bytes()))).collect();
+    let set = set.iter().map(|(key, body)| (flag(key), body.as_bytes().into())).collect();
     Op::Write(Write {
         step: step(expected, next),
         set,
@@ -163,7 +163,7 @@ pub(crate) fn write(expected: Option<&str>, next: &str, set: &[(&str, &str)], re
 }
 
 pub(crate) fn snapshot(flags: &[(String, String)]) -> Arc<Snapshot> {
-    let flags = flags.iter().map(|(key, body)| (Arc::from(key.as_str()), Arc::from(body.as_bytes()))).collect();
+    let flags = flags.iter().map(|(key, body)| (Arc::from(key.as_str()), body.as_bytes().into())).collect();
     Arc::new(Snapshot { flags, segments: Vec::new() })
 }
 

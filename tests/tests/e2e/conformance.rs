@@ -47,7 +47,7 @@ impl Random {
         for number in 0..self.below(4) {
             let id = ItemId { kind: Kind::Flag, key: format!("item-{number}").into() };
             let body = self.body(&id);
-            snapshot.flags.push((id.key, body));
+            snapshot.flags.push((id.key, body.into()));
         }
         Arc::new(snapshot)
     }
@@ -71,6 +71,7 @@ impl Random {
                 let mut set: Vec<_> = set.into_iter().map(|id| (id.clone(), self.body(&id))).collect();
                 set.dedup_by(|one, other| one.0 == other.0);
                 let marker = self.below(2) == 0;
+                let set = set.into_iter().map(|(id, body)| (id, body.into())).collect();
                 Op::Write(Write { step: self.step(model), set, remove, marker })
             }
         }

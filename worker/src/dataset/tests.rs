@@ -30,7 +30,7 @@ fn keys(changed: &[ItemId]) -> Vec<&str> {
 }
 
 pub(super) fn body<'a>(dataset: &'a Dataset, key: &str) -> Option<&'a [u8]> {
-    dataset.body(&ItemId { kind: Kind::Flag, key: key.into() }).map(|body| &**body)
+    dataset.body(&ItemId { kind: Kind::Flag, key: key.into() }).map(Body::plain)
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn an_unchanged_payload_changes_nothing() {
     let before = dataset.snapshot();
     assert!(dataset.replace(&payload(&items), Authority::Binding, NOW).is_empty());
     assert!(
-        Arc::ptr_eq(&before.flags[0].1, &dataset.snapshot().flags[0].1),
+        Arc::ptr_eq(&before.flags[0].1.text(), &dataset.snapshot().flags[0].1.text()),
         "the body is still the same allocation"
     );
     assert_eq!(dataset.bytes(), 9);
@@ -188,7 +188,7 @@ proptest! {
         let new = dataset.snapshot();
         let mut comparison = Comparison::new(&new, Evidence::Nothing);
         for (key, body) in &old.flags {
-            comparison.found(Kind::Flag, key.as_bytes(), body);
+            comparison.found(Kind::Flag, key.as_bytes(), body.plain());
         }
         let mut differing = comparison.differences().items;
         differing.sort();
@@ -204,4 +204,43 @@ fn versions_of_another_lineage_are_forgotten() {
     dataset.replace(&payload(&[("a", 57, "old", false)]), Authority::Binding, NOW);
     dataset.replace(&payload(&[("b", 1, "b", false)]), Authority::OfAnotherLineage, NOW);
     assert!(dataset.patch(Kind::Flag, "a", 1, b"new", NOW).is_some());
+}
+
+#[test]
+fn what_is_packed_is_patched_compared_and_handed_out_like_anything_else() {
+    let long = |text: &str| format!("{text}{}", "x".repeat(1_000));
+    let texts: Vec<(String, String)> = (0..100).map(|n| (format!("flag-{n:03}"), long(&n.to_string()))).collect();
+    let items: Vec<_> = texts.iter().map(|(key, text)| (key.as_str(), 1, text.as_str(), false)).collect();
+    let mut dataset = Dataset::default();
+    let later = NOW.after(Duration::from_secs(10));
+    dataset.replace(&payload(&items), Authority::Binding, NOW);
+    while dataset.pack_some(later, Duration::from_secs(5)) {}
+    let flag = |key: &str| ItemId { kind: Kind::Flag, key: key.into() };
+    let is_packed = |dataset: &Dataset, key| format!("{:?}", dataset.body(&flag(key)).unwrap()).contains("packed");
+    assert!(is_packed(&dataset, "flag-000") && is_packed(&dataset, "flag-099"));
+
+    assert_eq!(
+        dataset.replace(&payload(&items), Authority::Binding, later),
+        [],
+        "the same payload changes nothing"
+    );
+    assert!(is_packed(&dataset, "flag-050"), "and unpacks nothing");
+    assert_eq!(dataset.patch(Kind::Flag, "flag-007", 1, b"old", later), None);
+    assert_eq!(dataset.patch(Kind::Flag, "flag-007", 2, b"new", later), Some(flag("flag-007")));
+    while dataset.pack_some(later, Duration::from_secs(5)) {}
+    assert!(!is_packed(&dataset, "flag-007"), "it has just changed");
+    let all: usize = texts.iter().map(|(_, text)| text.len()).sum();
+    assert_eq!(dataset.bytes(), (all - long("7").len() + "new".len()) as u64);
+
+    let snapshot = dataset.snapshot();
+    let mut comparison = Comparison::new(&snapshot, Evidence::Nothing);
+    for (key, text) in &texts {
+        comparison.found(Kind::Flag, key.as_bytes(), text.as_bytes());
+    }
+    assert_eq!(comparison.differences().items, [flag("flag-007")]);
+    let mut unpacked = Unpacked::default();
+    assert!(snapshot.flags.iter().zip(&texts).all(|((_, body), (key, text))| {
+        let expected = if key == "flag-007" { "new" } else { text };
+        unpacked.text(body) == expected.as_bytes() && *body.text() == *expected.as_bytes()
+    }));
 }

@@ -19,6 +19,7 @@ use flotilla_proto::{FleetId, HeldGrant, Incarnation, Intent, LastError, Source,
 use self::assignment::{identity, is_guarded, is_same_source, origin, versions};
 use self::second_opinion::SecondOpinion;
 use super::ControlState;
+use super::packing::QUIET;
 use super::writer::{Decision, Effect, Repair, Writer};
 use crate::dataset::{Authority, Dataset, Differences, ItemId, Snapshot};
 use crate::fence::Lineage;
@@ -475,6 +476,11 @@ impl Machine {
     /// A write number that was never used.
     pub(super) fn next_write_number(&self) -> u64 {
         self.writer.next_number()
+    }
+
+    /// Packs a part of what has been quiet. Says whether there may be more.
+    pub(super) fn pack_some(&mut self, now: Timestamp) -> bool {
+        self.dataset.pack_some(now, QUIET)
     }
 
     /// Whether the store holds all that was received.

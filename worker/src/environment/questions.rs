@@ -15,7 +15,7 @@ use flotilla_proto::v1::RequestFailure;
 use flotilla_proto::{Prefix, Reason, v1};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::dataset::{ItemId, Snapshot};
+use crate::dataset::{ItemId, Snapshot, Unpacked};
 use crate::launchdarkly::event::live_version;
 use crate::launchdarkly::{LaunchDarklySettings, Sources};
 use crate::source::{FullPayload, Kind};
@@ -93,13 +93,15 @@ async fn snapshot(subject: &Subject) -> Result<Snapshot, RequestFailure> {
 }
 
 fn versions(snapshot: &Snapshot) -> BTreeMap<ItemId, u64> {
-    let of = |kind: Kind| {
-        snapshot.of(kind).iter().filter_map(move |(key, body)| {
-            let version = live_version(kind, key, body)?;
-            Some((ItemId { kind, key: Arc::clone(key) }, version))
-        })
-    };
-    of(Kind::Flag).chain(of(Kind::Segment)).collect()
+    let (mut all, mut unpacked) = (BTreeMap::new(), Unpacked::default());
+    for kind in [Kind::Flag, Kind::Segment] {
+        for (key, body) in snapshot.of(kind) {
+            if let Some(version) = live_version(kind, key, unpacked.text(body)) {
+                all.insert(ItemId { kind, key: Arc::clone(key) }, version);
+            }
+        }
+    }
+    all
 }
 
 fn store_failure(outcome: Outcome) -> RequestFailure {

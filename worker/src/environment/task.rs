@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::log::log_changes;
 use super::machine::{Action, Machine};
+use super::packing::Packing;
 use super::propagation::{Propagation, Written};
 use super::questions::{SnapshotRequests, Subject, answer};
 use super::settings::launchdarkly_settings;
@@ -52,6 +53,7 @@ struct Task {
     /// By how much the pause between two paced looks is longer, up to a half, so that environments do not look all at once.
     spread: f64,
     propagation: Propagation,
+    packing: Packing,
     /// The source has a connection.
     is_connected: bool,
     /// Why the source was interrupted, as it was logged last.
@@ -99,6 +101,7 @@ pub(super) fn prepare(
         next_check,
         spread,
         propagation: Propagation::default(),
+        packing: Packing::default(),
         is_connected: false,
         told_failure: None,
         told: None,
@@ -158,7 +161,7 @@ impl Task {
 
     async fn next(&mut self, inputs: &mut mpsc::Receiver<EnvironmentInput>) -> Happened {
         let now = self.now();
-        let due = [self.wake, self.restart_source_at, Some(self.next_check), self.report_due]
+        let due = [self.wake, self.restart_source_at, Some(self.next_check), self.report_due, self.packing.due()]
             .into_iter()
             .flatten()
             .min()
@@ -189,6 +192,13 @@ impl Task {
         self.wake = self.wake.filter(|at| *at > now);
         if self.restart_source_at.take_if(|at| *at <= now).is_some() {
             self.start_source();
+        }
+        if self.packing.begin(now) {
+            if self.machine.pack_some(now) {
+                self.packing.go_on(now);
+            } else {
+                self.packing.end(now);
+            }
         }
         if self.next_check <= now {
             self.next_check = check_due(now, &self.machine, self.spread);
@@ -275,6 +285,9 @@ impl Task {
         let may_change =
             matches!(event, SourceEvent::Payload(_) | SourceEvent::Patch { .. } | SourceEvent::Delete { .. });
         let actions = self.machine.source_event(now, event);
+        if may_change {
+            self.packing.changed(now);
+        }
         if may_change && self.machine.is_behind() {
             self.propagation.received(received);
         }

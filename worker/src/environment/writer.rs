@@ -442,7 +442,7 @@ impl Writer {
             match data.and_then(|data| data.body(id)) {
                 Some(body) => {
                     bytes += body.len();
-                    set.push((id.clone(), Arc::clone(body)));
+                    set.push((id.clone(), body.clone()));
                 }
                 None => remove.push(id.clone()),
             }

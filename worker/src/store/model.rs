@@ -64,7 +64,7 @@ impl Model {
             }
             Op::Write(write) => self.step(&write.step, |model| {
                 model.damage = model.damage.filter(|damage| *damage == Damage::Type);
-                model.items.extend(write.set.iter().cloned());
+                model.items.extend(write.set.iter().map(|(id, body)| (id.clone(), body.text())));
                 model.items.retain(|id, _| !write.remove.contains(id));
                 model.marker |= write.marker;
             }),
@@ -111,7 +111,7 @@ fn another_type() -> Outcome {
 pub(crate) fn items(snapshot: &Snapshot) -> BTreeMap<ItemId, Arc<[u8]>> {
     let of = |kind| {
         let items = snapshot.of(kind).iter();
-        items.map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, Arc::clone(body)))
+        items.map(move |(key, body)| (ItemId { kind, key: Arc::clone(key) }, body.text()))
     };
     of(Kind::Flag).chain(of(Kind::Segment)).collect()
 }

@@ -38,7 +38,7 @@ pub(crate) use self::check::check;
 use self::link::Link;
 use self::node::Connections;
 use super::{FenceStep, FlagStore, Look, Op, Outcome, StoreError, StoreNews, StoredItem, Urgency, hash_suffix};
-use crate::dataset::{Comparison, Evidence, ItemId, Snapshot};
+use crate::dataset::{Body, Comparison, Evidence, ItemId, Snapshot};
 use crate::source::Kind;
 
 /// Comparisons and loads under way at once on one store, so that a thousand environments do not make a storm.
@@ -344,7 +344,7 @@ fn plain(error: &RedisError) -> String {
 }
 
 /// Cuts items into pieces that one script may carry.
-fn chunks(items: &[(Arc<str>, Arc<[u8]>)]) -> impl Iterator<Item = &[(Arc<str>, Arc<[u8]>)]> {
+fn chunks(items: &[(Arc<str>, Body)]) -> impl Iterator<Item = &[(Arc<str>, Body)]> {
     let mut rest = items;
     std::iter::from_fn(move || {
         let mut bytes = 0;

@@ -93,7 +93,7 @@ fn payload(flags: &[&str]) -> FullPayload {
 }
 
 fn snapshot_of(flags: &[&str]) -> Snapshot {
-    let item = |flag: &&str| (Arc::from(*flag), Arc::from(text(flag).as_bytes()));
+    let item = |flag: &&str| (Arc::from(*flag), text(flag).as_bytes().into());
     Snapshot { flags: flags.iter().map(item).collect(), segments: Vec::new() }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use redis::{Cmd, FromRedisValue, Value, cmd};
 
 use super::super::{Damage, FenceStep, Look, Outcome, RELEASED_FENCE, StoreError, Write};
+use crate::dataset::{Body, Unpacked};
 use crate::fence::{FenceKind, Found};
 use crate::source::Kind;
 
@@ -71,9 +72,10 @@ pub(super) fn write_arguments(call: &mut Cmd, write: &Write) {
         call.arg(write.set.iter().filter(|(id, _)| id.kind == kind).count());
         call.arg(write.remove.iter().filter(|id| id.kind == kind).count());
     }
+    let mut unpacked = Unpacked::default();
     for kind in [Kind::Flag, Kind::Segment] {
         for (id, body) in write.set.iter().filter(|(id, _)| id.kind == kind) {
-            call.arg(id.key.as_bytes()).arg(&**body);
+            call.arg(id.key.as_bytes()).arg(unpacked.text(body));
         }
         for id in write.remove.iter().filter(|id| id.kind == kind) {
             call.arg(id.key.as_bytes());
@@ -86,10 +88,11 @@ pub(super) fn load_arguments(call: &mut Cmd, step: &FenceStep, counts: [usize; 2
     call.arg(counts[0]).arg(counts[1]);
 }
 
-pub(super) fn stage_arguments(call: &mut Cmd, items: &[(Arc<str>, Arc<[u8]>)]) {
+pub(super) fn stage_arguments(call: &mut Cmd, items: &[(Arc<str>, Body)]) {
     call.arg(STAGE_SECONDS);
+    let mut unpacked = Unpacked::default();
     for (key, body) in items {
-        call.arg(key.as_bytes()).arg(&**body);
+        call.arg(key.as_bytes()).arg(unpacked.text(body));
     }
 }
 
