@@ -8,6 +8,10 @@ use flotilla_proto::process::{install_tls_provider, raise_file_limit, shutdown_r
 use flotilla_worker::app::App;
 use flotilla_worker::config::{Options, Settings};
 
+/// The system's keeps what was used for payloads once, and never gives it back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let (options, settings) = match Options::parse_from_process(std::env::args_os()) {
         Ok(parsed) => parsed,
