@@ -12,7 +12,7 @@ use std::time::Duration;
 use flotilla_proto::process::{Chance, Clock};
 use flotilla_proto::{FleetId, Incarnation};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -226,6 +226,7 @@ impl Surroundings {
                 sources: Arc::clone(&self.sources),
                 metrics: Arc::clone(&self.metrics),
                 file_source_dir: self.file_source_dir.clone(),
+                packing: Arc::new(Semaphore::new(1)),
             })
         });
         Arc::clone(context)

@@ -19,7 +19,7 @@ use std::time::Duration;
 use flotilla_proto::Timestamp;
 
 use self::body::pack_some;
-pub use self::body::{Body, Unpacked};
+pub use self::body::{Body, Packing, Unpacked};
 pub use self::comparison::{Comparison, Differences, Evidence, StoredText};
 pub use self::doubts::{Authority, SECOND_OPINION_AFTER};
 use self::doubts::{Doubt, Kept, Sent};
@@ -127,14 +127,8 @@ impl Collection {
     }
 
     /// Holds what was sent of an item. `None`: those very bytes were held.
-    fn take(
-        &mut self,
-        key: &str,
-        version: u64,
-        body: &[u8],
-        (now, unpacked): (Timestamp, &mut Unpacked),
-    ) -> Option<Arc<str>> {
-        if let Some(held) = self.items.get_mut(key).filter(|held| held.body.is(body, unpacked)) {
+    fn take(&mut self, key: &str, version: u64, body: &[u8], now: Timestamp) -> Option<Arc<str>> {
+        if let Some(held) = self.items.get_mut(key).filter(|held| held.body.is_text(body)) {
             held.version = version;
             self.doubts.remove(key);
             return None;
@@ -180,8 +174,8 @@ impl Dataset {
         self.of(id.kind).items.get(&id.key).map(|held| &held.body)
     }
 
-    /// Packs a part of what has not changed for so long. Says whether there may be more.
-    pub fn pack_some(&mut self, now: Timestamp, quiet: Duration) -> bool {
+    /// Packs a part of what has not changed for so long.
+    pub fn pack_some(&mut self, now: Timestamp, quiet: Duration) -> Packing {
         let items = self.flags.items.values_mut().chain(self.segments.items.values_mut());
         pack_some(items.filter(|held| held.since.after(quiet) <= now).map(|held| &mut held.body))
     }
@@ -198,7 +192,7 @@ impl Dataset {
     /// holds in a form that must not reach the store keep their last good one, if that is of the same lineage. Returns the
     /// items whose stored form changed.
     pub fn replace(&mut self, payload: &FullPayload, authority: Authority, now: Timestamp) -> Vec<ItemId> {
-        let (mut changed, mut unpacked) = (Vec::new(), Unpacked::default());
+        let mut changed = Vec::new();
         let held_before = self.len();
         let mut present: [HashSet<&str>; 2] = Default::default();
         for rejected in payload.rejected().iter().filter(|_| authority != Authority::OfAnotherLineage) {
@@ -215,7 +209,7 @@ impl Dataset {
                 continue;
             }
             if collection.doubt(item.key, Sent::Live(item.version), authority, now) == Kept::No {
-                let key = collection.take(item.key, item.version, item.body, (now, &mut unpacked));
+                let key = collection.take(item.key, item.version, item.body, now);
                 changed.extend(key.map(|key| ItemId { kind: item.kind, key }));
             }
         }
@@ -268,9 +262,7 @@ impl Dataset {
         if let Some(known) = collection.known_version(key).filter(|known| version <= *known) {
             if version == known && collection.doubts.contains_key(key) {
                 // What is held may be somebody else's, of the same version.
-                return collection
-                    .take(key, version, body, (now, &mut Unpacked::default()))
-                    .map(|key| ItemId { kind, key });
+                return collection.take(key, version, body, now).map(|key| ItemId { kind, key });
             }
             collection.catch_up(key, Sent::Live(version));
             return None;

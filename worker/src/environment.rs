@@ -28,7 +28,7 @@ use std::time::Duration;
 use flotilla_proto::process::{Chance, Clock};
 use flotilla_proto::session::{Answer, Assignment, Question};
 use flotilla_proto::{EnvironmentName, EnvironmentReport, FleetId, HeldGrant, Incarnation, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::launchdarkly::Sources;
@@ -54,6 +54,8 @@ pub struct EnvironmentContext {
     pub file_source_dir: Option<PathBuf>,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
+    /// One environment at a time packs what has been quiet.
+    pub packing: Arc<Semaphore>,
 }
 
 /// What an environment is told.

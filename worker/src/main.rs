@@ -8,7 +8,7 @@ use flotilla_proto::process::{install_tls_provider, raise_file_limit, shutdown_r
 use flotilla_worker::app::App;
 use flotilla_worker::config::{Options, Settings};
 
-/// The system's keeps what was used for payloads once, and never gives it back.
+/// The system's allocator keeps what was used for payloads once. `.cargo/config.toml` has this one give it back soon.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,12 +1,14 @@
 //! The Redis store's operations on a real server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use flotilla_proto::{Epoch, GrantId, Incarnation};
+use flotilla_proto::{Epoch, GrantId, Incarnation, Timestamp};
 use flotilla_tests::harness::{require_tool, wait_until};
-use flotilla_worker::dataset::{Differences, Evidence};
+use flotilla_worker::dataset::{Authority, Dataset, Differences, Evidence, Packing};
 use flotilla_worker::fence::{Fence, FenceKind, Found, Lineage};
-use flotilla_worker::store::{Damage, FenceStep, FlagStore as _, Look, Op, Outcome, Write};
+use flotilla_worker::source::{FullPayload, ItemSpan, Kind};
+use flotilla_worker::store::{Damage, FenceStep, FlagStore as _, Look, Op, Outcome, Urgency, Write};
 use redis::{AsyncCommands as _, cmd};
 
 use crate::bench::{BOUND, Bench, flag, many, snapshot, step, write};
@@ -158,6 +160,40 @@ async fn a_write_sets_removes_and_marks_in_one_step() {
     // Without items left the hash is gone, and the marker stays.
     assert!(matches!(bench.run(write(Some("2"), "3", &[], &["a"])).await, Outcome::Done { flags: 0, segments: 0 }));
     assert_eq!(bench.keys().await, ["ld:test:$flotilla", "ld:test:$inited"]);
+}
+
+#[tokio::test]
+async fn what_is_held_packed_is_loaded_written_and_compared_as_it_was_sent() {
+    let mut bench = Bench::start().await;
+    let items = many(300, 1_000);
+    let (mut text, mut spans) = (String::new(), Vec::new());
+    for (key, body) in &items {
+        let start = text.len();
+        text.push_str(body);
+        let body = start..text.len();
+        spans.push(ItemSpan { kind: Kind::Flag, key: key.as_str().into(), body, version: 1, deleted: false });
+    }
+    let mut dataset = Dataset::default();
+    dataset.replace(&FullPayload::new(text.into(), spans, Vec::new()), Authority::Binding, Timestamp(1));
+    while dataset.pack_some(Timestamp(1), Duration::ZERO) == Packing::GoesOn {}
+    let snapshot = Arc::new(dataset.snapshot());
+    assert!(format!("{snapshot:?}").contains("packed") && !format!("{snapshot:?}").contains("plain"));
+
+    let load = Op::Load { step: step(None, "1"), snapshot: Arc::clone(&snapshot) };
+    assert!(matches!(bench.run(load).await, Outcome::Done { flags: 300, .. }));
+    for (key, body) in &items {
+        assert_eq!(bench.flag(key).await.as_ref(), Some(body));
+    }
+    assert_eq!(bench.compare(&items, Evidence::Nothing).await.items, []);
+    let _: () = bench.other.del("ld:test:features").await.unwrap();
+    let compare =
+        Op::Compare { snapshot: Arc::clone(&snapshot), urgency: Urgency::Now, evidence: Evidence::Nothing };
+    let Outcome::Compared(found) = bench.run(compare).await else { panic!("it was not compared") };
+    assert_eq!(found.items.len(), 300);
+    let set = snapshot.flags.iter().map(|(key, body)| (flag(key), body.clone())).collect();
+    let write = Write { step: step(Some("1"), "2"), set, remove: Vec::new(), marker: true };
+    assert!(matches!(bench.run(Op::Write(write)).await, Outcome::Done { flags: 300, .. }));
+    assert_eq!(bench.compare(&items, Evidence::Nothing).await.items, []);
 }
 
 #[tokio::test]

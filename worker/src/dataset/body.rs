@@ -1,16 +1,19 @@
 //! The text of an item: as it was sent, or in a block with others, compressed. What has been quiet is packed, a part at a
 //! time; whoever needs the text has the block unpacked, and nothing of that is kept.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
 
 /// Bytes that are packed together, about: enough that flags, which are much alike, become a fraction of themselves.
 const BLOCK_BYTES: usize = 64 * 1024;
 /// Fewer are not worth a block.
 const LEAST_BLOCK_BYTES: usize = 8 * 1024;
-/// Of the levels of zstd the fastest that is not meant for speed alone.
+/// A longer text stays as it is: packing it would hold others up.
+const LONGEST_TEXT: usize = 1024 * 1024;
+/// zstd's fastest level but for those that are meant for speed alone.
 const LEVEL: i32 = 1;
 
 /// The JSON text of an item.
@@ -20,22 +23,31 @@ pub struct Body(Form);
 #[derive(Clone)]
 enum Form {
     Plain(Arc<[u8]>),
-    Packed { block: Arc<Block>, at: u32, len: u32 },
+    Packed { block: Arc<Block>, at: u32, len: u32, digest: TextDigest },
 }
+
+/// Tells a text from every other one, so that it need not be unpacked for that.
+type TextDigest = [u8; 16];
 
 /// Texts one after the other, compressed.
 struct Block {
     packed: Box<[u8]>,
-    bytes: usize,
+    text_bytes: usize,
     /// How many texts were put into it. Fewer may still be in use.
     texts: usize,
 }
 
-/// Blocks that were unpacked to look at texts in them.
+/// The block that was unpacked last, for whoever reads many texts in their order.
 #[derive(Default)]
-pub struct Unpacked {
-    /// By the address of the block, which cannot be another's while it is held.
-    blocks: BTreeMap<usize, (Arc<Block>, Vec<u8>)>,
+pub struct Unpacked(Option<(Arc<Block>, Vec<u8>)>);
+
+/// Whether there is anything left to pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// There may be.
+    GoesOn,
+    /// There is not.
+    IsDone,
 }
 
 impl From<&[u8]> for Body {
@@ -62,7 +74,7 @@ impl fmt::Debug for Body {
 
 impl fmt::Debug for Unpacked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unpacked").field("blocks", &self.blocks.len()).finish()
+        f.debug_struct("Unpacked").finish_non_exhaustive()
     }
 }
 
@@ -81,8 +93,11 @@ impl Body {
     }
 
     /// Whether it is this text.
-    pub fn is(&self, text: &[u8], unpacked: &mut Unpacked) -> bool {
-        self.len() == text.len() && unpacked.text(self) == text
+    pub fn is_text(&self, text: &[u8]) -> bool {
+        match &self.0 {
+            Form::Plain(own) => **own == *text,
+            Form::Packed { len, digest, .. } => *len as usize == text.len() && *digest == digest_of(text),
+        }
     }
 
     /// The text on its own.
@@ -105,29 +120,31 @@ impl Body {
     /// Whether packing it would free anything: it is plain, or most of its block is not in use any more.
     fn is_loose(&self) -> bool {
         match &self.0 {
-            Form::Plain(_) => true,
+            Form::Plain(text) => text.len() <= LONGEST_TEXT,
             Form::Packed { block, .. } => Arc::strong_count(block) * 2 < block.texts,
+        }
+    }
+}
+
+impl Unpacked {
+    /// The text of a body. Its block stays unpacked until a body of another block is asked for.
+    pub fn text<'a>(&'a mut self, body: &'a Body) -> &'a [u8] {
+        match &body.0 {
+            Form::Plain(text) => text,
+            Form::Packed { block, at, len, .. } => {
+                let (_, text) = match self.0.take() {
+                    Some(last) if Arc::ptr_eq(&last.0, block) => self.0.insert(last),
+                    Some(_) | None => self.0.insert((Arc::clone(block), block.unpack())),
+                };
+                &text[range(*at, *len)]
+            }
         }
     }
 }
 
 impl Block {
     fn unpack(&self) -> Vec<u8> {
-        zstd::bulk::decompress(&self.packed, self.bytes).expect("it was packed by this process")
-    }
-}
-
-impl Unpacked {
-    /// The text of a body. Its block stays unpacked as long as this lives.
-    pub fn text<'a>(&'a mut self, body: &'a Body) -> &'a [u8] {
-        match &body.0 {
-            Form::Plain(text) => text,
-            Form::Packed { block, at, len } => {
-                let address = Arc::as_ptr(block).addr();
-                let (_, text) = self.blocks.entry(address).or_insert_with(|| (Arc::clone(block), block.unpack()));
-                &text[range(*at, *len)]
-            }
-        }
+        zstd::bulk::decompress(&self.packed, self.text_bytes).expect("it was packed by this process")
     }
 }
 
@@ -135,34 +152,49 @@ fn range(at: u32, len: u32) -> Range<usize> {
     at as usize..at as usize + len as usize
 }
 
-/// Packs a block's worth of those that are loose and may be packed. Says whether there may be more.
-pub(super) fn pack_some<'a>(bodies: impl Iterator<Item = &'a mut Body>) -> bool {
-    let mut taken = Vec::new();
-    let (mut text, mut unpacked) = (Vec::new(), Unpacked::default());
-    let mut is_more = false;
+fn digest_of(text: &[u8]) -> TextDigest {
+    let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _]: [u8; 32] = Sha256::digest(text).into();
+    digest
+}
+
+/// Packs a block's worth of the bodies that are loose.
+pub(super) fn pack_some<'a>(bodies: impl Iterator<Item = &'a mut Body>) -> Packing {
+    let (mut taken, mut bytes, mut packing) = (Vec::new(), 0, Packing::IsDone);
     for body in bodies.filter(|body| body.is_loose()) {
-        if !taken.is_empty() && text.len() + body.len() > BLOCK_BYTES {
-            is_more = true;
+        if bytes + body.len() > BLOCK_BYTES && bytes >= LEAST_BLOCK_BYTES {
+            packing = Packing::GoesOn;
             break;
         }
-        let at = text.len();
+        if bytes + body.len() > BLOCK_BYTES {
+            // A large one has a block of its own, which small ones would keep in use.
+            (taken, bytes) = (Vec::new(), 0);
+        }
+        bytes += body.len();
+        taken.push(body);
+    }
+    if bytes < LEAST_BLOCK_BYTES {
+        return Packing::IsDone;
+    }
+    let (mut text, mut unpacked) = (Vec::with_capacity(bytes), Unpacked::default());
+    for body in &taken {
         text.extend_from_slice(unpacked.text(body));
-        taken.push((body, at));
     }
-    if text.len() < LEAST_BLOCK_BYTES || u32::try_from(text.len()).is_err() {
-        return false;
+    let Ok(packed) = zstd::bulk::compress(&text, LEVEL) else { return Packing::IsDone };
+    let block = Arc::new(Block { packed: packed.into(), text_bytes: text.len(), texts: taken.len() });
+    let mut at = 0;
+    for body in taken {
+        let len = u32::try_from(body.len()).expect("longer ones are not packed");
+        let digest = digest_of(&text[range(at, len)]);
+        body.0 = Form::Packed { block: Arc::clone(&block), at, len, digest };
+        at += len;
     }
-    let Ok(packed) = zstd::bulk::compress(&text, LEVEL) else { return false };
-    let block = Arc::new(Block { packed: packed.into(), bytes: text.len(), texts: taken.len() });
-    for (body, at) in taken {
-        let [at, len] = [at, body.len()].map(|bytes| u32::try_from(bytes).expect("the whole text is shorter"));
-        body.0 = Form::Packed { block: Arc::clone(&block), at, len };
-    }
-    is_more
+    packing
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn text(number: usize) -> Vec<u8> {
@@ -172,7 +204,7 @@ mod tests {
 
     fn packed(count: usize) -> Vec<Body> {
         let mut bodies: Vec<Body> = (0..count).map(|number| text(number).as_slice().into()).collect();
-        while pack_some(bodies.iter_mut()) {}
+        while pack_some(bodies.iter_mut()) == Packing::GoesOn {}
         bodies
     }
 
@@ -191,35 +223,48 @@ mod tests {
         let bodies = packed(200);
         let mut unpacked = Unpacked::default();
         for (number, body) in bodies.iter().enumerate() {
-            assert!(body.is(&text(number), &mut unpacked) && *body.text() == *text(number), "{number}");
-            assert!(!body.is(&text(number + 1), &mut unpacked));
+            assert!(body.is_text(&text(number)) && !body.is_text(&text(number + 1)), "{number}");
+            assert!(unpacked.text(body) == text(number) && *body.text() == *text(number), "{number}");
         }
         let plain: usize = bodies.iter().map(Body::len).sum();
-        assert!(unpacked.blocks.len() > 3 && bytes_of_blocks(&bodies) * 5 < plain, "{unpacked:?}");
+        assert!(bytes_of_blocks(&bodies) * 5 < plain, "{} of {plain}", bytes_of_blocks(&bodies));
     }
 
     #[test]
-    fn little_is_left_as_it_is_and_a_large_one_has_a_block_of_its_own() {
-        assert_eq!(format!("{:?}", packed(2)[1]), format!("Body(plain, {} bytes)", text(1).len()));
-        let mut bodies = [vec![b'x'; 3 * BLOCK_BYTES].as_slice().into(), text(1).as_slice().into()];
-        assert!(pack_some(bodies.iter_mut()), "there is another one");
-        assert!(!pack_some(bodies.iter_mut()));
-        assert_eq!(
-            format!("{bodies:?}"),
-            format!("[Body(packed, 196608 bytes), Body(plain, {} bytes)]", text(1).len())
-        );
+    fn small_and_large_texts_do_not_stand_in_each_others_way() {
+        let shown = |sizes: &[usize]| {
+            let mut bodies: Vec<Body> = sizes.iter().map(|size| vec![b'x'; *size].as_slice().into()).collect();
+            while pack_some(bodies.iter_mut()) == Packing::GoesOn {}
+            let letter = |body: &Body| if matches!(body.0, Form::Plain(_)) { '-' } else { 'p' };
+            bodies.iter().map(letter).collect::<String>()
+        };
+        let (small, large) = (1_000, 3 * BLOCK_BYTES);
+        assert_eq!(shown(&[small, small]), "--", "too little to be worth it");
+        assert_eq!(shown(&[small, large, small, large, small]), "-p-p-");
+        assert_eq!(shown(&[large, small, large]), "p-p");
+        assert_eq!(shown(&[small; 100]), "p".repeat(100));
+        assert_eq!(shown(&[LONGEST_TEXT + 1, large]), "-p", "that would take too long");
     }
 
     #[test]
     fn a_block_of_which_little_is_in_use_is_packed_anew() {
-        let mut bodies = packed(100);
-        for number in (0..100).filter(|number| number % 10 != 0) {
-            bodies[number] = text(number + 1000).as_slice().into();
+        for in_use in [1, 18, 30] {
+            let mut bodies = packed(100);
+            let is_first = |body: &Body, first: &Body| match (&body.0, &first.0) {
+                (Form::Packed { block: one, .. }, Form::Packed { block: other, .. }) => Arc::ptr_eq(one, other),
+                _ => false,
+            };
+            let first = bodies[0].clone();
+            let texts = bodies.iter().filter(|body| is_first(body, &first)).count();
+            for (number, body) in bodies.iter_mut().enumerate().take(texts).skip(in_use) {
+                *body = text(number + 1000).as_slice().into();
+            }
+            drop(first);
+            while pack_some(bodies.iter_mut()) == Packing::GoesOn {}
+            let of_first = bodies.iter().filter(|body| is_first(body, &bodies[0])).count();
+            let is_anew = of_first > in_use;
+            assert_eq!(is_anew, in_use * 2 < texts, "{in_use} of {texts}: {of_first}");
+            assert!(bodies[0].is_text(&text(0)) && bodies[in_use].is_text(&text(in_use + 1000)));
         }
-        let before = bytes_of_blocks(&bodies);
-        while pack_some(bodies.iter_mut()) {}
-        assert!(bytes_of_blocks(&bodies) < before * 3 / 2, "the old ones are gone");
-        assert!(bodies.iter().all(|body| matches!(body.0, Form::Packed { .. })));
-        assert!(bodies[20].is(&text(20), &mut Unpacked::default()));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ItemId, Snapshot, Unpacked};
+use super::{ItemId, Snapshot};
 use crate::launchdarkly::event::live_version;
 use crate::source::Kind;
 
@@ -49,21 +49,13 @@ pub struct Comparison<'a> {
     /// And whether LaunchDarkly could have sent them.
     foreign: BTreeMap<ItemId, bool>,
     stored: Vec<StoredText>,
-    unpacked: Unpacked,
 }
 
 impl<'a> Comparison<'a> {
     /// Starts with nothing seen.
     pub fn new(snapshot: &'a Snapshot, evidence: Evidence) -> Self {
         let equal = [vec![false; snapshot.flags.len()], vec![false; snapshot.segments.len()]];
-        Self {
-            snapshot,
-            evidence,
-            equal,
-            foreign: BTreeMap::new(),
-            stored: Vec::new(),
-            unpacked: Unpacked::default(),
-        }
+        Self { snapshot, evidence, equal, foreign: BTreeMap::new(), stored: Vec::new() }
     }
 
     /// The store holds this.
@@ -71,11 +63,11 @@ impl<'a> Comparison<'a> {
         let items = self.snapshot.of(kind);
         if let Ok(at) = items.binary_search_by(|(key, _)| key.as_bytes().cmp(field)) {
             let (key, body) = &items[at];
-            let is_equal = body.is(value, &mut self.unpacked);
+            let is_equal = body.is_text(value);
             self.equal[kind as usize][at] = is_equal;
             if !is_equal && self.evidence != Evidence::Nothing {
                 // Only texts of a higher version than ours are kept, so that a comparison is as large as what may be newer.
-                let ours = live_version(kind, key, self.unpacked.text(body));
+                let ours = live_version(kind, key, &body.text());
                 let newer = live_version(kind, key, value).filter(|stored| ours.is_none_or(|ours| *stored > ours));
                 self.keep(ItemId { kind, key: Arc::clone(key) }, value, newer);
             }

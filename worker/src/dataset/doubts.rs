@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use flotilla_proto::Timestamp;
 
-use super::{Collection, Dataset, Held, ItemId, StoredText, Unpacked};
+use super::{Collection, Dataset, Held, ItemId, StoredText};
 use crate::source::{FullPayload, Kind};
 
 /// How old a doubt is when the payload of another connection decides: a node that was behind has caught up by then.
@@ -237,7 +237,7 @@ impl Dataset {
     /// doubts are old enough, and to no others. Where it is behind the first connection the doubt stays. Returns the items
     /// whose stored form changed.
     pub fn decide(&mut self, payload: &FullPayload, now: Timestamp) -> Vec<ItemId> {
-        let (mut changed, mut unpacked) = (Vec::new(), Unpacked::default());
+        let mut changed = Vec::new();
         for kind in [Kind::Flag, Kind::Segment] {
             let collection = self.of_mut(kind);
             let ripe = collection.doubts.iter().filter(|(_, doubt)| doubt.is_ripe(now));
@@ -255,7 +255,7 @@ impl Dataset {
                 } else if undecided.remove(item.key)
                     && collection.is_settled_by(item.key, Sent::Live(item.version), now)
                 {
-                    let key = collection.take(item.key, item.version, item.body, (now, &mut unpacked));
+                    let key = collection.take(item.key, item.version, item.body, now);
                     changed.extend(key.map(|key| ItemId { kind, key }));
                 }
             }

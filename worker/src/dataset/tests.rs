@@ -198,6 +198,67 @@ proptest! {
     }
 }
 
+/// What happens to a data set; texts are of a letter, and long enough to be packed.
+#[derive(Debug, Clone)]
+enum Happens {
+    Payload(BTreeMap<String, (u64, char)>),
+    Patch(String, u64, char),
+    Delete(String, u64),
+    Pack,
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let letter = || proptest::sample::select(vec!['x', 'y', 'z']);
+    let items = proptest::collection::btree_map("[a-f]", (1u64..6, letter()), 0..6);
+    prop_oneof![
+        items.prop_map(Happens::Payload),
+        ("[a-f]", 1u64..8, letter()).prop_map(|(key, version, letter)| Happens::Patch(key, version, letter)),
+        ("[a-f]", 1u64..8).prop_map(|(key, version)| Happens::Delete(key, version)),
+        Just(Happens::Pack),
+    ]
+}
+
+fn long(letter: char) -> String {
+    letter.to_string().repeat(9_000)
+}
+
+fn happen(dataset: &mut Dataset, what: &Happens) -> Vec<ItemId> {
+    match what {
+        Happens::Payload(items) => {
+            let texts: Vec<_> =
+                items.iter().map(|(key, (version, letter))| (key, *version, long(*letter))).collect();
+            let items: Vec<_> =
+                texts.iter().map(|(key, version, text)| (key.as_str(), *version, text.as_str(), false)).collect();
+            dataset.replace(&payload(&items), Authority::Binding, NOW)
+        }
+        Happens::Patch(key, version, letter) => {
+            dataset.patch(Kind::Flag, key, *version, long(*letter).as_bytes(), NOW).into_iter().collect()
+        }
+        Happens::Delete(key, version) => dataset.delete(Kind::Flag, key, *version).into_iter().collect(),
+        Happens::Pack => Vec::new(),
+    }
+}
+
+proptest! {
+    /// A data set that is packed now and then answers as one that never is.
+    #[test]
+    fn packing_changes_nothing(history in proptest::collection::vec(happens(), 1..20)) {
+        let (mut packed, mut plain) = (Dataset::default(), Dataset::default());
+        for what in &history {
+            prop_assert_eq!(happen(&mut packed, what), happen(&mut plain, what));
+            if matches!(what, Happens::Pack) {
+                while packed.pack_some(NOW, Duration::ZERO) == Packing::GoesOn {}
+            }
+            let texts = |dataset: &Dataset| {
+                let snapshot = dataset.snapshot();
+                snapshot.flags.iter().map(|(key, body)| (Arc::clone(key), body.text())).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(texts(&packed), texts(&plain));
+            prop_assert_eq!(packed.bytes(), plain.bytes());
+        }
+    }
+}
+
 #[test]
 fn versions_of_another_lineage_are_forgotten() {
     let mut dataset = Dataset::default();
@@ -214,7 +275,7 @@ fn what_is_packed_is_patched_compared_and_handed_out_like_anything_else() {
     let mut dataset = Dataset::default();
     let later = NOW.after(Duration::from_secs(10));
     dataset.replace(&payload(&items), Authority::Binding, NOW);
-    while dataset.pack_some(later, Duration::from_secs(5)) {}
+    while dataset.pack_some(later, Duration::from_secs(5)) == Packing::GoesOn {}
     let flag = |key: &str| ItemId { kind: Kind::Flag, key: key.into() };
     let is_packed = |dataset: &Dataset, key| format!("{:?}", dataset.body(&flag(key)).unwrap()).contains("packed");
     assert!(is_packed(&dataset, "flag-000") && is_packed(&dataset, "flag-099"));
@@ -227,7 +288,7 @@ fn what_is_packed_is_patched_compared_and_handed_out_like_anything_else() {
     assert!(is_packed(&dataset, "flag-050"), "and unpacks nothing");
     assert_eq!(dataset.patch(Kind::Flag, "flag-007", 1, b"old", later), None);
     assert_eq!(dataset.patch(Kind::Flag, "flag-007", 2, b"new", later), Some(flag("flag-007")));
-    while dataset.pack_some(later, Duration::from_secs(5)) {}
+    while dataset.pack_some(later, Duration::from_secs(5)) == Packing::GoesOn {}
     assert!(!is_packed(&dataset, "flag-007"), "it has just changed");
     let all: usize = texts.iter().map(|(_, text)| text.len()).sum();
     assert_eq!(dataset.bytes(), (all - long("7").len() + "new".len()) as u64);

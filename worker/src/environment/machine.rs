@@ -21,7 +21,7 @@ use self::second_opinion::SecondOpinion;
 use super::ControlState;
 use super::packing::QUIET;
 use super::writer::{Decision, Effect, Repair, Writer};
-use crate::dataset::{Authority, Dataset, Differences, ItemId, Snapshot};
+use crate::dataset::{Authority, Dataset, Differences, ItemId, Packing, Snapshot};
 use crate::fence::Lineage;
 use crate::source::{FullPayload, RejectedItem, SourceEvent, SourceFailure};
 use crate::store::{Op, Outcome, StoreNews};
@@ -478,8 +478,8 @@ impl Machine {
         self.writer.next_number()
     }
 
-    /// Packs a part of what has been quiet. Says whether there may be more.
-    pub(super) fn pack_some(&mut self, now: Timestamp) -> bool {
+    /// Packs a part of what has been quiet.
+    pub(super) fn pack_some(&mut self, now: Timestamp) -> Packing {
         self.dataset.pack_some(now, QUIET)
     }
 

@@ -9,17 +9,17 @@ use flotilla_proto::{EnvironmentName, EnvironmentReport, Intent, Source, Timesta
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::log::log_changes;
 use super::machine::{Action, Machine};
-use super::packing::Packing;
+use super::packing::Schedule;
 use super::propagation::{Propagation, Written};
 use super::questions::{SnapshotRequests, Subject, answer};
 use super::settings::launchdarkly_settings;
 use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
-use crate::dataset::Snapshot;
+use crate::dataset::{Packing, Snapshot};
 use crate::launchdarkly::SourceSettings;
 use crate::source::{Received, SourceEvent, SourceFailure, SourceHandle, source_events};
 use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
@@ -53,7 +53,7 @@ struct Task {
     /// By how much the pause between two paced looks is longer, up to a half, so that environments do not look all at once.
     spread: f64,
     propagation: Propagation,
-    packing: Packing,
+    packing: Schedule,
     /// The source has a connection.
     is_connected: bool,
     /// Why the source was interrupted, as it was logged last.
@@ -101,7 +101,7 @@ pub(super) fn prepare(
         next_check,
         spread,
         propagation: Propagation::default(),
-        packing: Packing::default(),
+        packing: Schedule::default(),
         is_connected: false,
         told_failure: None,
         told: None,
@@ -121,6 +121,7 @@ enum Happened {
     News,
     Question,
     SnapshotWanted(oneshot::Sender<Snapshot>),
+    TurnToPack(OwnedSemaphorePermit),
     Time,
 }
 
@@ -147,6 +148,11 @@ impl Task {
                     // Nobody waits for it any more, or there is nothing to give: then dropping it says so.
                     let _ = self.machine.snapshot().map(|snapshot| receiver.send(snapshot));
                     Vec::new()
+                }
+                Happened::TurnToPack(turn) => {
+                    self.pack();
+                    drop(turn);
+                    continue;
                 }
                 Happened::Time => self.take_time(),
             };
@@ -182,6 +188,7 @@ impl Task {
             Some(()) = self.questions.next() => Happened::Question,
             Some(receiver) = self.snapshots.1.recv() => Happened::SnapshotWanted(receiver),
             () = tokio::time::sleep(due.since(now)) => Happened::Time,
+            turn = self.packing.turn() => Happened::TurnToPack(turn),
             event = second_source => Happened::SecondSource(event),
             event = source => Happened::Source(event),
         }
@@ -193,18 +200,19 @@ impl Task {
         if self.restart_source_at.take_if(|at| *at <= now).is_some() {
             self.start_source();
         }
-        if self.packing.begin(now) {
-            if self.machine.pack_some(now) {
-                self.packing.go_on(now);
-            } else {
-                self.packing.end(now);
-            }
-        }
+        self.packing.queue_if_due(now, &self.context.packing);
         if self.next_check <= now {
             self.next_check = check_due(now, &self.machine, self.spread);
             self.machine.check_store(now)
         } else {
             self.machine.woken(now)
+        }
+    }
+
+    fn pack(&mut self) {
+        match self.machine.pack_some(self.now()) {
+            Packing::GoesOn => self.packing.queue(&self.context.packing),
+            Packing::IsDone => self.packing.end(self.now()),
         }
     }
 
@@ -314,7 +322,10 @@ impl Task {
                 tracing::warn!(environment = %self.name, error = %failure, "LaunchDarkly could not be asked again about items in doubt");
                 self.second_source = None;
             }
-            Some(SourceEvent::Payload(_)) | None => self.second_source = None,
+            Some(SourceEvent::Payload(_)) | None => {
+                self.packing.changed(self.now());
+                self.second_source = None;
+            }
             Some(
                 SourceEvent::Connected { .. }
                 | SourceEvent::Unchanged
@@ -345,6 +356,10 @@ impl Task {
             metrics.store_write(what, result);
         }
         let now = self.now();
+        if matches!(outcome, Outcome::Compared(_)) {
+            // What the store has may be taken over.
+            self.packing.changed(now);
+        }
         let (effect, actions) = self.machine.store_outcome(now, outcome);
         // It may have said that it tells of nothing.
         self.next_check = self.next_check.min(check_due(now, &self.machine, self.spread));
