@@ -2,6 +2,8 @@
 
 // Adding, reading, changing, removing environments.
 mod environments;
+// Which fields an update names.
+mod mask;
 // Which fields an update changes.
 mod update;
 // Which environments are meant.

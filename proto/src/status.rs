@@ -92,6 +92,19 @@ mirrors!(
     } unspecified: None
 );
 
+impl ErrorKind {
+    /// One word for it: in metrics and documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Http => "http",
+            Self::Data => "data",
+            Self::Store => "store",
+            Self::Auth => "auth",
+        }
+    }
+}
+
 impl Initialization {
     /// One word for it: in logs, metrics and documents.
     pub fn as_str(self) -> &'static str {

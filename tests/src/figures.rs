@@ -8,6 +8,9 @@
     reason = "the figures are small"
 )]
 
+/// Redis: who writes, and how long others wait.
+pub mod redis;
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -54,8 +57,13 @@ pub fn redis_version() -> anyhow::Result<String> {
     Ok(format!("Redis {version}"))
 }
 
+/// The time below which this part of them lies, in milliseconds. They are in order.
+pub fn at(times: &[Duration], part: f64) -> f64 {
+    times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3
+}
+
 /// Prints some of many times, which are in order.
 pub fn print_times(what: &str, times: &[Duration]) {
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
-    println!("{what}: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
+    let [p50, p99, most] = [0.5, 0.99, 1.0].map(|part| at(times, part));
+    println!("{what}: p50 {p50:.2} ms, p99 {p99:.2} ms, max {most:.2} ms");
 }

@@ -20,7 +20,7 @@ pub use fleet::{Fleet, FleetBuilder};
 pub use http::{HttpAnswer, http_get};
 pub use links::{Link, Links};
 pub use process::{Listening, Process};
-pub use redis_server::{RedisServer, free_port};
+pub use redis_server::{RedisServer, free_port, redis_info};
 pub use sentinels::Sentinels;
 pub use tls::TlsFiles;
 pub use tools::{binary_directory, binary_in, have_tool, require_tool, workspace_directory};

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use flotilla_proto::status::ErrorKind;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// The two collections of an environment, in the order in which they are stored.
@@ -172,6 +173,26 @@ pub enum SourceFailure {
     /// What arrived is not what the protocol says: malformed JSON, a wrong shape, a payload over the limit.
     #[error("{message}")]
     Data { message: String },
+}
+
+impl SourceFailure {
+    /// Which neighbour it came from.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Network { .. } => ErrorKind::Network,
+            Self::Http { .. } => ErrorKind::Http,
+            Self::Auth { .. } => ErrorKind::Auth,
+            Self::Data { .. } => ErrorKind::Data,
+        }
+    }
+
+    /// The HTTP status, if there was one.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Http { status } | Self::Auth { status } => Some(*status),
+            Self::Network { .. } | Self::Data { .. } => None,
+        }
+    }
 }
 
 /// A running source; dropping it ends the source's task.

@@ -47,6 +47,21 @@ pub enum Op {
     Read(ItemId),
 }
 
+impl Op {
+    /// One word for it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Look => "look",
+            Self::Write(_) => "write",
+            Self::Load { .. } => "load",
+            Self::Purge(_) => "purge",
+            Self::Compare { .. } => "compare",
+            Self::List => "list",
+            Self::Read(_) => "read",
+        }
+    }
+}
+
 /// Whether a comparison holds other work up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {

@@ -1,7 +1,8 @@
 //! Which fields an update changes.
 
-use flotilla_proto::{EnvironmentSpec, FieldViolation, Refusal, v1};
+use flotilla_proto::{EnvironmentSpec, Refusal, v1};
 
+use super::mask;
 use crate::fleet::SpecChange;
 
 /// The fields that can be changed, as the mask names them.
@@ -23,15 +24,11 @@ pub(super) fn spec_change(
     mask: Option<prost_types::FieldMask>,
     values: Option<v1::EnvironmentSpec>,
 ) -> Result<SpecChange, Refusal> {
-    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-    let violations: Vec<_> = paths.iter().filter_map(|path| wrong_path(path)).collect();
-    if !violations.is_empty() {
-        return Err(Refusal::fields(violations));
-    }
-    if paths.is_empty() {
-        let description = format!("required: one or more of {}", MUTABLE.join(", "));
-        return Err(FieldViolation::new("update_mask", &description).into());
-    }
+    let immutable = |path: &str| {
+        let is_known = matches!(path, "prefix" | "store");
+        is_known.then(|| format!("{path} is immutable; remove the environment and add it anew"))
+    };
+    let paths = mask::paths(mask, &MUTABLE, immutable)?;
     let values = values.unwrap_or_default();
     Ok(SpecChange(Box::new(move |present: &EnvironmentSpec| {
         let mut message = v1::EnvironmentSpec::from(present);
@@ -40,18 +37,6 @@ pub(super) fn spec_change(
         }
         EnvironmentSpec::parse(&message, "spec")
     })))
-}
-
-fn wrong_path(path: &str) -> Option<FieldViolation> {
-    let description = match path {
-        path if MUTABLE.contains(&path) => return None,
-        "prefix" | "store" => format!("{path} is immutable; remove the environment and add it anew"),
-        path => {
-            let shown: String = path.chars().take(80).collect();
-            format!("{shown:?} is not a field that can be changed; those are {}", MUTABLE.join(", "))
-        }
-    };
-    Some(FieldViolation::new("update_mask", &description))
 }
 
 fn copy_field(path: &str, from: &v1::EnvironmentSpec, to: &mut v1::EnvironmentSpec) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::redis_server::{RedisServer, free_port};
+use super::redis_server::{RedisServer, free_port, redis_info};
 use super::tls::TlsFiles;
 
 const START_BOUND: Duration = Duration::from_secs(20);
@@ -63,11 +63,10 @@ impl RedisCluster {
         self.wait_until_well().await;
         redis::cmd("CLUSTER").arg("REPLICATE").arg(&master).exec_async(&mut connection).await?;
         super::wait_until("it is a replica, and known as one", START_BOUND, async || {
-            let mut info = redis::cmd("INFO");
-            let info: String =
-                info.arg("replication").query_async(&mut connection).await.map_err(|error| error.to_string())?;
-            if !info.contains("role:slave") || !info.contains("master_link_status:up") {
-                return Err(info);
+            let info = redis_info(&mut connection, "replication").await.map_err(|error| error.to_string())?;
+            let says = |name: &str, value: &str| info.get(name).is_some_and(|found| found == value);
+            if !says("role", "slave") || !says("master_link_status", "up") {
+                return Err(format!("{info:?}"));
             }
             for node in &self.nodes {
                 let nodes = node.nodes().await.map_err(|error| format!("{error:#}"))?;

@@ -1,13 +1,14 @@
 //! A Redis of the test's own.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisResult};
 use tempfile::TempDir;
 
 use super::process::Process;
@@ -100,10 +101,15 @@ impl RedisServer {
 
     /// `master` or `slave`, as it says itself.
     pub async fn role(&self) -> anyhow::Result<String> {
-        let mut connection = self.connection().await?;
-        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
-        let role = info.lines().find_map(|line| line.strip_prefix("role:")).context("no role")?;
-        Ok(role.trim().to_owned())
+        redis_info(&mut self.connection().await?, "replication").await?.remove("role").context("no role")
+    }
+
+    /// How often it has carried this command out since it started; refusals do not count.
+    pub async fn calls(&self, command: &str) -> anyhow::Result<u64> {
+        let stats = redis_info(&mut self.connection().await?, "commandstats").await?;
+        let Some(stat) = stats.get(&format!("cmdstat_{command}")) else { return Ok(0) };
+        let calls = stat.strip_prefix("calls=").and_then(|rest| rest.split(',').next()).context("no calls")?;
+        Ok(calls.parse()?)
     }
 
     /// The server's process, for signals.
@@ -154,8 +160,17 @@ impl RedisServer {
 async fn ask_process_id(url: &str) -> Option<u32> {
     let client = redis::Client::open(url).ok()?;
     let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.ok()?;
-    info.lines().find_map(|line| line.strip_prefix("process_id:"))?.trim().parse().ok()
+    redis_info(&mut connection, "server").await.ok()?.get("process_id")?.parse().ok()
+}
+
+/// What a server tells of itself in a section of `INFO`, by name.
+pub async fn redis_info(
+    connection: &mut MultiplexedConnection,
+    section: &str,
+) -> RedisResult<HashMap<String, String>> {
+    let text: String = redis::cmd("INFO").arg(section).query_async(connection).await?;
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
 }
 
 fn launch(directory: &Path, port: u16, arguments: &[String]) -> anyhow::Result<Process> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flotilla_tests::harness::{Fleet, wait_until};
+use flotilla_tests::harness::{Fleet, redis_info, wait_until};
 use flotilla_tests::simulator::{Dataset, Item, Kind, events, generated_flag, generated_flags, torture};
 use serde_json::Value;
 
@@ -54,9 +54,7 @@ async fn wait_for_condition(fleet: &Fleet, kind: &str, present: bool) -> Value {
 /// What Redis has received over the network, in bytes.
 async fn received_bytes(fleet: &Fleet) -> u64 {
     let mut connection = fleet.redis.connection().await.unwrap();
-    let info: String = redis::cmd("INFO").arg("stats").query_async(&mut connection).await.unwrap();
-    let line = info.lines().find_map(|line| line.strip_prefix("total_net_input_bytes:")).unwrap();
-    line.trim().parse().unwrap()
+    redis_info(&mut connection, "stats").await.unwrap()["total_net_input_bytes"].parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

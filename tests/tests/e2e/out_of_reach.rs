@@ -273,7 +273,7 @@ async fn a_stall_of_redis_under_a_thousand_environments_starts_no_storm() {
         .await;
     };
     all_current(&fleet).await;
-    let before = calls(&fleet, "hscan").await;
+    let before = fleet.redis.calls("hscan").await.unwrap();
     assert!(before >= 1000, "each was compared once, in {before} pages");
 
     fleet.redis.process().stop_sigstop();
@@ -283,15 +283,7 @@ async fn a_stall_of_redis_under_a_thousand_environments_starts_no_storm() {
     fleet.redis.process().cont();
     population.wait_until_stored(&fleet, BOUND).await;
     all_current(&fleet).await;
-    let compared = calls(&fleet, "hscan").await - before;
+    let compared = fleet.redis.calls("hscan").await.unwrap() - before;
     println!("read by pages during and after the stall: {compared} times");
     assert!(compared < 100, "{compared} pages were read");
-}
-
-/// How often Redis carried this command out.
-async fn calls(fleet: &Fleet, command: &str) -> u64 {
-    let mut redis = fleet.redis.connection().await.unwrap();
-    let text: String = redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use flotilla_tests::harness::{Fleet, require_tool, wait_until};
+use flotilla_tests::harness::{Fleet, redis_info, require_tool, wait_until};
 use flotilla_worker::fence::Fence;
 use redis::aio::MultiplexedConnection;
 
@@ -30,7 +30,8 @@ const LOADING: &str = "Redis is loading the dataset";
 /// Of no environment: with them a load lasts for longer than anything is waited for.
 const OTHER_KEYS: usize = 4_000;
 
-async fn command(redis: &mut MultiplexedConnection, words: &[&str]) {
+/// A command of which nothing is asked but that it succeeds.
+pub(crate) async fn command(redis: &mut MultiplexedConnection, words: &[&str]) {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
     command.exec_async(redis).await.unwrap_or_else(|error| panic!("{words:?}: {error}"));
@@ -48,10 +49,10 @@ async fn save_directory(redis: &mut MultiplexedConnection) -> String {
 
 /// Waits until the server says this of its persistence.
 async fn wait_for_persistence(redis: &mut MultiplexedConnection, wanted: &str) {
-    wait_until(&format!("it says {wanted}"), BOUND, async || {
-        let info: String =
-            redis::cmd("INFO").arg("persistence").query_async(redis).await.map_err(|error| error.to_string())?;
-        if info.lines().any(|line| line == wanted) { Ok(()) } else { Err(info) }
+    let (name, wanted) = wanted.split_once(':').unwrap();
+    wait_until(&format!("{name} is {wanted}"), BOUND, async || {
+        let info = redis_info(redis, "persistence").await.map_err(|error| error.to_string())?;
+        if info.get(name).is_some_and(|value| value == wanted) { Ok(()) } else { Err(format!("{info:?}")) }
     })
     .await;
 }

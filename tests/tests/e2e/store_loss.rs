@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flotilla_tests::harness::{Fleet, require_tool, wait_until};
+use flotilla_tests::harness::{Fleet, redis_info, require_tool, wait_until};
 use flotilla_tests::simulator::{Dataset, Item, Kind, generated_flag, generated_flags};
 use redis::aio::MultiplexedConnection;
 
@@ -243,9 +243,7 @@ async fn what_redis_evicts_is_put_back() {
     let (fleet, population) = start().await;
     let connections = population.connections(&fleet);
     let mut redis = fleet.redis.connection().await.unwrap();
-    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await.unwrap();
-    let used: u64 =
-        info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap();
+    let used: u64 = redis_info(&mut redis, "memory").await.unwrap()["used_memory"].parse().unwrap();
     let mut limit = redis::cmd("CONFIG");
     limit.arg("SET").arg("maxmemory-policy").arg("allkeys-random").arg("maxmemory").arg(used + 1_000_000);
     limit.exec_async(&mut redis).await.unwrap();

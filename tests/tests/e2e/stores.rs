@@ -195,13 +195,15 @@ async fn set_password(redis: &mut MultiplexedConnection, password: &str) {
 }
 
 /// Two environments that are current in the store "acl", whose password is `hunter1`.
-async fn fleet_with_acl(server: &RedisServer, redis: &mut MultiplexedConnection) -> Fleet {
+async fn fleet_with_acl() -> (RedisServer, MultiplexedConnection, Fleet) {
+    let server = RedisServer::start().await.unwrap();
+    let mut redis = server.connection().await.unwrap();
     let fleet = fleet().await;
-    set_password(redis, "hunter1").await;
+    set_password(&mut redis, "hunter1").await;
     let add = ["store", "add", "acl", &server.url(), "--username", "flotilla", "--password-stdin"];
     fleet.cli_with(&add, &[], "hunter1\n").await.unwrap().expect_success();
     add_both(&fleet).await;
-    fleet
+    (server, redis, fleet)
 }
 
 const BOTH: [(&str, &str); 2] = [("a", "ld:acl:a"), ("b", "ld:acl:b")];
@@ -229,9 +231,7 @@ async fn a_password_is_changed_while_environments_use_the_store() {
     if !require_tool("redis-server") {
         return;
     }
-    let server = RedisServer::start().await.unwrap();
-    let mut redis = server.connection().await.unwrap();
-    let mut fleet = fleet_with_acl(&server, &mut redis).await;
+    let (server, mut redis, mut fleet) = fleet_with_acl().await;
     let before = asked(&fleet);
     set_password(&mut redis, "hunter2").await;
     are(&fleet, "stale").await;
@@ -293,9 +293,7 @@ async fn no_patch_is_lost_when_the_connections_of_a_store_change() {
     if !require_tool("redis-server") {
         return;
     }
-    let server = RedisServer::start().await.unwrap();
-    let mut redis = server.connection().await.unwrap();
-    let mut fleet = fleet_with_acl(&server, &mut redis).await;
+    let (server, mut redis, mut fleet) = fleet_with_acl().await;
     let before = asked(&fleet);
     let mut rules = redis::cmd("ACL");
     rules.arg("SETUSER").arg("flotilla").arg(">hunter2");

@@ -2,29 +2,19 @@
 
 use std::time::Duration;
 
-use flotilla_tests::harness::{Fleet, RedisServer, require_tool, wait_until};
+use flotilla_tests::harness::{Fleet, RedisServer, redis_info, require_tool, wait_until};
 use flotilla_tests::simulator::generated_flags;
 use flotilla_worker::store::redis::RedisStore;
 use flotilla_worker::store::{FlagStore as _, Look, Op, Outcome};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 
+use crate::redis_faults::command;
 use crate::stored::{BOUND, Stored, condition, wait_for_stored};
 
 const KEY: &str = "sdk-00000000-0000-4000-8000-000000045678";
 /// Looks come every 10 to 15 s; with tracking they would come too late for this.
 const LOOKED: Duration = Duration::from_secs(40);
-
-async fn command(redis: &mut MultiplexedConnection, words: &str) {
-    let mut words = words.split(' ');
-    let mut command = redis::cmd(words.next().unwrap());
-    command.arg(words.collect::<Vec<_>>());
-    command.exec_async(redis).await.unwrap();
-}
-
-async fn info(redis: &mut MultiplexedConnection, section: &str) -> String {
-    redis::cmd("INFO").arg(section).query_async(redis).await.unwrap()
-}
 
 async fn wait_for_reason(fleet: &Fleet, wanted: &str, bound: Duration) -> String {
     let mut message = String::new();
@@ -49,7 +39,7 @@ async fn where_tracking_is_refused_looking_finds_what_others_do() {
     fleet.simulator.add_environment(KEY, None, data.clone());
     let server = RedisServer::start().await.unwrap();
     let mut redis = server.connection().await.unwrap();
-    command(&mut redis, "ACL SETUSER mute on >hunter2 ~* +@all -client|tracking").await;
+    command(&mut redis, &["ACL", "SETUSER", "mute", "on", ">hunter2", "~*", "+@all", "-client|tracking"]).await;
     let variable = fleet.directory().join("password");
     std::fs::write(&variable, "hunter2").unwrap();
     let (url, file) = (server.url(), variable.to_str().unwrap());
@@ -61,14 +51,14 @@ async fn where_tracking_is_refused_looking_finds_what_others_do() {
     let metrics = fleet.worker_get(0, "/metrics").await.unwrap().body;
     assert!(metrics.contains("flotilla_environment_store_untracked{environment=\"spree\"} 1.0"), "{metrics}");
 
-    command(&mut redis, "FLUSHALL").await;
+    command(&mut redis, &["FLUSHALL"]).await;
     wait_for_stored(&server, "ld", &data, LOOKED).await;
-    command(&mut redis, "HDEL ld:features flag-00003").await;
+    command(&mut redis, &["HDEL", "ld:features", "flag-00003"]).await;
     wait_for_stored(&server, "ld", &data, LOOKED).await;
 
     // From the next connection on it is allowed.
-    command(&mut redis, "ACL SETUSER mute +client|tracking").await;
-    command(&mut redis, "CLIENT KILL USER mute").await;
+    command(&mut redis, &["ACL", "SETUSER", "mute", "+client|tracking"]).await;
+    command(&mut redis, &["CLIENT", "KILL", "USER", "mute"]).await;
     wait_for_reason(&fleet, "Available", BOUND).await;
     let _: () = redis.hset("ld:features", "flag-00003", "{}").await.unwrap();
     wait_for_stored(&server, "ld", &data, BOUND).await;
@@ -115,19 +105,24 @@ async fn a_server_that_forgets_whom_to_tell_counts_as_one_that_does_not() {
     }
     assert_eq!(*news.borrow(), before, "what the rival reads is no news");
     let mut redis = server.connection().await.unwrap();
-    command(&mut redis, "FLUSHALL").await;
+    command(&mut redis, &["FLUSHALL"]).await;
     wait_until("a flush is news all the same", BOUND, async || {
         let now = *news.borrow();
         if now.touched > before.touched { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
-    command(&mut redis, "CONFIG SET tracking-table-max-keys 1000").await;
+    command(&mut redis, &["CONFIG", "SET", "tracking-table-max-keys", "1000"]).await;
     wait_until("there is room again", BOUND, async || {
         let look = look(&store, "a").await?;
         if look.untracked.is_none() { Ok(()) } else { Err(format!("{look:?}")) }
     })
     .await;
     assert_ne!(news.borrow().connection, before.connection, "what went untold meanwhile is looked for");
+}
+
+/// How many clients have connected to a server.
+async fn connections(redis: &mut MultiplexedConnection) -> u64 {
+    redis_info(redis, "stats").await.unwrap()["total_connections_received"].parse().unwrap()
 }
 
 /// An address that leads to a replica is no store, and is not dialled in a tight loop.
@@ -149,23 +144,15 @@ async fn an_address_of_a_replica_is_named_once() {
     })
     .await;
     let mut redis = replica.connection().await.unwrap();
-    let connections = |info: &str| -> u64 {
-        info.lines()
-            .find_map(|line| line.strip_prefix("total_connections_received:"))
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap()
-    };
-    let before = connections(&info(&mut redis, "stats").await);
+    let before = connections(&mut redis).await;
     wait_until("it is tried again", BOUND, async || {
-        let now = connections(&info(&mut redis, "stats").await);
+        let now = connections(&mut redis).await;
         if now >= before + 3 { Ok(()) } else { Err(now.to_string()) }
     })
     .await;
-    let scripts = info(&mut redis, "commandstats").await;
-    assert!(!scripts.contains("cmdstat_eval"), "nothing is asked of it: {scripts}");
-    command(&mut redis, "REPLICAOF NO ONE").await;
+    let scripts = redis_info(&mut redis, "commandstats").await.unwrap();
+    assert!(!scripts.keys().any(|name| name.starts_with("cmdstat_eval")), "nothing is asked of it: {scripts:?}");
+    command(&mut redis, &["REPLICAOF", "NO", "ONE"]).await;
     fleet.wait_for_initialization("spree", "current", BOUND).await;
     let log = fleet.worker(0).log();
     assert_eq!(log.matches("cannot connect to the store").count(), 1, "{log}");

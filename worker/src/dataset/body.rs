@@ -153,19 +153,18 @@ fn range(at: u32, len: u32) -> Range<usize> {
 }
 
 fn digest_of(text: &[u8]) -> TextDigest {
-    let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _]: [u8; 32] = Sha256::digest(text).into();
-    digest
+    *Sha256::digest(text).first_chunk().expect("a digest has 32 bytes")
 }
 
 /// Packs a block's worth of the bodies that are loose.
 pub(super) fn pack_some<'a>(bodies: impl Iterator<Item = &'a mut Body>) -> Packing {
     let (mut taken, mut bytes, mut packing) = (Vec::new(), 0, Packing::IsDone);
     for body in bodies.filter(|body| body.is_loose()) {
-        if bytes + body.len() > BLOCK_BYTES && bytes >= LEAST_BLOCK_BYTES {
-            packing = Packing::GoesOn;
-            break;
-        }
         if bytes + body.len() > BLOCK_BYTES {
+            if bytes >= LEAST_BLOCK_BYTES {
+                packing = Packing::GoesOn;
+                break;
+            }
             // A large one has a block of its own, which small ones would keep in use.
             (taken, bytes) = (Vec::new(), 0);
         }

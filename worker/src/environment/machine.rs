@@ -393,12 +393,7 @@ impl Machine {
 
     fn interrupted(&mut self, now: Timestamp, failure: &SourceFailure, retry_in: Duration) {
         self.source_state = Some(SourceState::Interrupted);
-        let (kind, status) = match failure {
-            SourceFailure::Network { .. } => (ErrorKind::Network, None),
-            SourceFailure::Http { status } => (ErrorKind::Http, Some(*status)),
-            SourceFailure::Auth { status } => (ErrorKind::Auth, Some(*status)),
-            SourceFailure::Data { .. } => (ErrorKind::Data, None),
-        };
+        let (kind, status) = (failure.kind(), failure.status());
         let seconds = retry_in.as_secs_f64();
         let error =
             LastError { kind, status, message: format!("{failure}; next attempt in {seconds:.0} s"), time: now };

@@ -22,7 +22,7 @@ pub(super) type Turns = Arc<Semaphore>;
 pub(super) struct Schedule {
     due: Option<Timestamp>,
     /// Waits for the turn.
-    queued: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    queued: Option<BoxFuture<'static, OwnedSemaphorePermit>>,
     /// When an item changed last.
     changed: Timestamp,
 }
@@ -52,7 +52,7 @@ impl Schedule {
     pub(super) fn queue(&mut self, turns: &Turns) {
         let turns = Arc::clone(turns);
         let turn = async move {
-            let permit = turns.acquire_owned().await.ok();
+            let permit = turns.acquire_owned().await.expect("the semaphore is never closed");
             tokio::time::sleep(PAUSE).await;
             permit
         };
@@ -61,17 +61,10 @@ impl Schedule {
 
     /// The turn, when it comes. It ends when the permit is dropped.
     pub(super) async fn turn(&mut self) -> OwnedSemaphorePermit {
-        let permit = match &mut self.queued {
-            Some(queued) => queued.await,
-            None => None,
-        };
-        match permit {
-            Some(permit) => {
-                self.queued = None;
-                permit
-            }
-            None => std::future::pending().await,
-        }
+        let Some(queued) = &mut self.queued else { return std::future::pending().await };
+        let permit = queued.await;
+        self.queued = None;
+        permit
     }
 
     /// All that was quiet is packed.

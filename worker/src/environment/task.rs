@@ -22,7 +22,7 @@ use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdat
 use crate::dataset::{Packing, Snapshot};
 use crate::launchdarkly::SourceSettings;
 use crate::source::{Received, SourceEvent, SourceFailure, SourceHandle, source_events};
-use crate::store::{FlagStore, Op, Outcome, StoreError, StoreNews};
+use crate::store::{FlagStore, Outcome, StoreError, StoreNews};
 
 /// Paced looks begin at multiples of so many milliseconds.
 const TOGETHER: u64 = 250;
@@ -295,16 +295,16 @@ impl Task {
         let actions = self.machine.source_event(now, event);
         if may_change {
             self.packing.changed(now);
-        }
-        if may_change && self.machine.is_behind() {
-            self.propagation.received(received);
+            if self.machine.is_behind() {
+                self.propagation.received(received);
+            }
         }
         actions
     }
 
     fn interrupted(&mut self, failure: &SourceFailure, retry_in: Duration) {
         if !std::mem::take(&mut self.is_connected) {
-            self.context.metrics.upstream_connect(failure_name(failure));
+            self.context.metrics.upstream_connect(failure.kind().as_str());
         }
         // One that is refused for hours says so once.
         if self.told_failure.as_ref() == Some(failure) {
@@ -395,7 +395,7 @@ impl Task {
                 }
                 Action::AskAgain => self.second_source = self.open_source(),
                 Action::Run(op) => {
-                    let what = operation_name(&op);
+                    let what = op.name();
                     self.propagation.sent(&op);
                     self.operation = Some((what, self.store.execute(&self.machine.assignment().spec.prefix, op)));
                 }
@@ -485,26 +485,5 @@ async fn next_event(source: &mut Option<(SourceHandle, mpsc::Receiver<Received>)
     match source {
         Some((_, events)) => events.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-fn failure_name(failure: &SourceFailure) -> &'static str {
-    match failure {
-        SourceFailure::Network { .. } => "network",
-        SourceFailure::Http { .. } => "http",
-        SourceFailure::Auth { .. } => "auth",
-        SourceFailure::Data { .. } => "data",
-    }
-}
-
-fn operation_name(op: &Op) -> &'static str {
-    match op {
-        Op::Look => "look",
-        Op::Write(_) => "write",
-        Op::Load { .. } => "load",
-        Op::Purge(_) => "purge",
-        Op::Compare { .. } => "compare",
-        Op::List => "list",
-        Op::Read(_) => "read",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flotilla_proto::status::ErrorKind;
 use flotilla_proto::time::duration_from_proto;
 use flotilla_proto::v1;
 use serde::Serialize;
@@ -161,14 +162,7 @@ impl From<&v1::Condition> for ConditionDocument {
 impl From<&v1::LastError> for LastErrorDocument {
     fn from(error: &v1::LastError) -> Self {
         Self {
-            kind: match error.kind() {
-                v1::ErrorKind::Unspecified => None,
-                v1::ErrorKind::Network => Some("network"),
-                v1::ErrorKind::Http => Some("http"),
-                v1::ErrorKind::Data => Some("data"),
-                v1::ErrorKind::Store => Some("store"),
-                v1::ErrorKind::Auth => Some("auth"),
-            },
+            kind: ErrorKind::from_proto(error.kind()).map(ErrorKind::as_str),
             status: (error.status != 0).then_some(error.status),
             message: error.message.clone(),
             time: time(error.time.as_ref()),

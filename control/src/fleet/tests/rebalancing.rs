@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// Two workers with eight environments.
+fn two_with_eight() -> World {
+    let mut world = World::new();
+    for worker in ["w1", "w2"] {
+        world.connect(worker);
+    }
+    for number in 0..8 {
+        world.create(&format!("e{number}"));
+    }
+    world.report_everything();
+    world
+}
+
 #[test]
 fn who_joins_gets_its_share_and_nothing_else_moves() {
     let mut world = World::new();
@@ -27,14 +40,7 @@ fn who_joins_gets_its_share_and_nothing_else_moves() {
 
 #[test]
 fn what_moved_lately_stays_though_its_worker_has_too_much() {
-    let mut world = World::new();
-    for worker in ["w1", "w2"] {
-        world.connect(worker);
-    }
-    for number in 0..8 {
-        world.create(&format!("e{number}"));
-    }
-    world.report_everything();
+    let mut world = two_with_eight();
     world.say("w2", WorkerMessage::Goodbye);
     world.report_everything();
     let moved: Vec<_> = world.notes().into_iter().filter_map(moved).collect();
@@ -103,14 +109,7 @@ fn many_that_nobody_may_have_do_not_keep_a_new_worker_empty() {
 
 #[test]
 fn nothing_is_rebalanced_while_somebody_may_come_back() {
-    let mut world = World::new();
-    for worker in ["w1", "w2"] {
-        world.connect(worker);
-    }
-    for number in 0..8 {
-        world.create(&format!("e{number}"));
-    }
-    world.report_everything();
+    let mut world = two_with_eight();
     world.restart();
     world.connect("w1");
     world.connect("w3");

@@ -7,6 +7,7 @@ use flotilla_proto::{FieldViolation, Refusal, StoreUrl, v1};
 
 use super::Given;
 use crate::fleet::StoreChange;
+use crate::grpc::mask;
 
 /// What can be changed, as the mask names it; a message's name stands for all its fields.
 const MUTABLE: [&str; 11] = [
@@ -27,24 +28,6 @@ const MUTABLE: [&str; 11] = [
 struct Mask(BTreeSet<String>);
 
 impl Mask {
-    fn parse(mask: Option<prost_types::FieldMask>) -> Result<Self, Refusal> {
-        let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-        let wrong = |path: &String| {
-            let shown: String = path.chars().take(80).collect();
-            let why = format!("{shown:?} is not a field that can be changed; those are {}", MUTABLE.join(", "));
-            (!MUTABLE.contains(&path.as_str())).then(|| FieldViolation::new("update_mask", &why))
-        };
-        let violations: Vec<_> = paths.iter().filter_map(wrong).collect();
-        if !violations.is_empty() {
-            return Err(Refusal::fields(violations));
-        }
-        if paths.is_empty() {
-            let why = format!("required: one or more of {}", MUTABLE.join(", "));
-            return Err(FieldViolation::new("update_mask", &why).into());
-        }
-        Ok(Self(paths.into_iter().collect()))
-    }
-
     /// Whether a path is named, or the message that it is a part of.
     fn names(&self, path: &str) -> bool {
         let whole = path.split_once('.').map_or(path, |(message, _)| message);
@@ -55,7 +38,7 @@ impl Mask {
 /// The change that a request describes. What its mask does not name stays as it is.
 pub(super) fn change(request: v1::UpdateStoreRequest) -> Result<StoreChange, Refusal> {
     let v1::UpdateStoreRequest { url, login, sentinel_login, tls, update_mask, .. } = request;
-    let mask = Mask::parse(update_mask)?;
+    let mask = Mask(mask::paths(update_mask, &MUTABLE, |_| None)?.into_iter().collect());
     let given = Given::new(url, login, sentinel_login, tls)?;
     let url = if mask.names("url") { Some(StoreUrl::parse("url", &given.url)?) } else { None };
     Ok(StoreChange(Box::new(move |present: &StoreUrl| {

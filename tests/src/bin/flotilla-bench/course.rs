@@ -1,16 +1,14 @@
 //! Everything that happens to one contender with many environments, in this order: it starts, rests, is sent patches, loses
 //! all streams, loses Redis's data, is given one more environment, and is killed.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use flotilla_tests::figures::started;
-use flotilla_tests::harness::{RedisServer, wait_until};
+use flotilla_tests::figures::redis::{Written, time_patches};
+use flotilla_tests::figures::{at, started};
+use flotilla_tests::harness::{redis_info, wait_until};
 use flotilla_tests::simulator::{Dataset, Kind, generated_flag, generated_flags};
-use futures_util::StreamExt as _;
 use redis::aio::MultiplexedConnection;
 
 use crate::Options;
@@ -106,31 +104,13 @@ impl Course<'_> {
     }
 
     /// Sends patches at a steady pace. The times until Redis tells that the hash was written, in order.
-    async fn send(&mut self, count: usize, pace: Duration) -> anyhow::Result<Vec<Duration>> {
-        let mut written = Written::subscribe(self.running.redis()).await?;
-        let (mut waiting, mut times) = (HashMap::new(), Vec::new());
-        let (mut sent, mut pace) = (0, tokio::time::interval(pace));
-        while sent < count || !waiting.is_empty() {
-            tokio::select! {
-                _ = pace.tick(), if sent < count => {
-                    sent += 1;
-                    let number = sent * 7 % self.environments;
-                    // Two of an environment that are under way at once could not be told apart.
-                    if let Entry::Vacant(place) = waiting.entry(name(number)) {
-                        place.insert(started());
-                        self.patch(number);
-                    }
-                }
-                prefix = written.next() => {
-                    if let Some(since) = waiting.remove(&prefix?) {
-                        times.push(since.elapsed());
-                    }
-                }
-                () = tokio::time::sleep(BOUND) => bail!("{} patches never arrived", waiting.len()),
-            }
-        }
-        times.sort_unstable();
-        Ok(times)
+    async fn send(&self, count: usize, pace: Duration) -> anyhow::Result<Vec<Duration>> {
+        let number = |sent: usize| sent * 7 % self.environments;
+        let prefix = |sent| name(number(sent));
+        let patched =
+            time_patches(self.running.redis(), (count, pace), BOUND, prefix, |sent| self.patch(number(sent)))
+                .await?;
+        Ok(patched.times)
     }
 
     fn patch(&self, number: usize) {
@@ -252,40 +232,14 @@ struct Traffic {
 
 impl Traffic {
     async fn read(redis: &mut MultiplexedConnection) -> anyhow::Result<Self> {
-        let info: String = redis::cmd("INFO").arg("stats").query_async(redis).await?;
-        let figure = |name: &str| -> anyhow::Result<u64> {
-            let line = info.lines().find_map(|line| line.strip_prefix(name)).context("no such figure")?;
-            Ok(line.trim().parse()?)
-        };
-        Ok(Self { bytes: figure("total_net_input_bytes:")?, commands: figure("total_commands_processed:")? })
+        let stats = redis_info(redis, "stats").await?;
+        Ok(Self {
+            bytes: stats["total_net_input_bytes"].parse()?,
+            commands: stats["total_commands_processed"].parse()?,
+        })
     }
 
     fn since(&self, before: &Self) -> Self {
         Self { bytes: self.bytes - before.bytes, commands: self.commands - before.commands }
     }
-}
-
-/// Tells whose flags were written.
-struct Written(redis::aio::PubSub);
-
-impl Written {
-    async fn subscribe(redis: &RedisServer) -> anyhow::Result<Self> {
-        let mut connection = redis.connection().await?;
-        let mut on = redis::cmd("CONFIG");
-        on.arg("SET").arg("notify-keyspace-events").arg("Kh").exec_async(&mut connection).await?;
-        let mut subscription = redis::Client::open(redis.url())?.get_async_pubsub().await?;
-        subscription.psubscribe("__keyspace@0__:*:features").await?;
-        Ok(Self(subscription))
-    }
-
-    async fn next(&mut self) -> anyhow::Result<String> {
-        let message = self.0.on_message().next().await.context("the subscription ended")?;
-        let key = message.get_channel_name();
-        Ok(key.trim_start_matches("__keyspace@0__:").trim_end_matches(":features").to_owned())
-    }
-}
-
-/// The time below which this part of them lies, in milliseconds. They are in order.
-fn at(times: &[Duration], part: f64) -> f64 {
-    times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3
 }

@@ -1,14 +1,13 @@
 //! One environment of 20 MB: its first load, and how long Redis is silent to others meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::bail;
+use flotilla_tests::figures::redis::Probe;
 use flotilla_tests::figures::started;
-use flotilla_tests::harness::{RedisServer, wait_until};
+use flotilla_tests::harness::wait_until;
 use flotilla_tests::simulator::generated_flags;
-use tokio::task::JoinSet;
 
 use crate::Options;
 use crate::contender::{BOUND, Contender, Running, key};
@@ -32,7 +31,7 @@ pub(crate) async fn run(contender: Contender, options: &Options, results: &mut R
     let mut note = |figure, value| results.add(contender, (figure, 1), value);
     note(Figure::LargeLoad, begin.elapsed().as_secs_f64());
     tokio::time::sleep(SETTLE).await;
-    note(Figure::LargeStall, probe.longest());
+    note(Figure::LargeStall, probe.take_longest().as_secs_f64() * 1e3);
     note(Figure::LargeMemory, running.memory()?);
     let connections = running.simulator().counters(&key(0)).stream_connections;
     running.simulator().close_all_streams();
@@ -42,35 +41,6 @@ pub(crate) async fn run(contender: Contender, options: &Options, results: &mut R
     })
     .await;
     tokio::time::sleep(SETTLE).await;
-    note(Figure::LargeReconnectStall, probe.longest());
+    note(Figure::LargeReconnectStall, probe.take_longest().as_secs_f64() * 1e3);
     Ok(())
-}
-
-/// Asks Redis for nothing all the time, and notes the longest answer.
-struct Probe {
-    longest: Arc<AtomicU64>,
-    _task: JoinSet<anyhow::Result<()>>,
-}
-
-impl Probe {
-    async fn start(redis: &RedisServer) -> anyhow::Result<Self> {
-        let mut connection = redis.connection().await?;
-        let longest = Arc::new(AtomicU64::new(0));
-        let noted = Arc::clone(&longest);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            loop {
-                let begin = started();
-                redis::cmd("PING").exec_async(&mut connection).await?;
-                noted.fetch_max(begin.elapsed().as_micros() as u64, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_micros(300)).await;
-            }
-        });
-        Ok(Self { longest, _task: task })
-    }
-
-    /// Since it was asked last, in milliseconds.
-    fn longest(&self) -> f64 {
-        self.longest.swap(0, Ordering::Relaxed) as f64 / 1e3
-    }
 }

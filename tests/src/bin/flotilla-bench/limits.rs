@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use flotilla_tests::figures::started;
+use flotilla_tests::figures::redis::bare_round_trips;
+use flotilla_tests::figures::{at, started};
 use flotilla_tests::harness::RedisServer;
 use flotilla_tests::simulator::{Dataset, Kind, generated_flags};
 use redis::aio::MultiplexedConnection;
@@ -14,8 +15,6 @@ use crate::results::{Figure, Results};
 
 /// Environments whose commands are sent in one piece.
 const PIPELINED: usize = 4;
-/// HSETs, one after another.
-const ROUND_TRIPS: usize = 5_000;
 
 /// Measures the limits.
 pub(crate) async fn measure(options: &Options, results: &mut Results) -> anyhow::Result<()> {
@@ -30,9 +29,9 @@ pub(crate) async fn measure(options: &Options, results: &mut Results) -> anyhow:
         results.add_limit((Figure::ColdStart, environments), took);
         if environments == WHOLE_COURSE {
             results.add_limit((Figure::Refill, environments), took);
-            let [p50, p99] = round_trips(&mut connection, options).await?;
-            results.add_limit((Figure::PatchP50, environments), p50);
-            results.add_limit((Figure::PatchP99, environments), p99);
+            let times = bare_round_trips(&mut connection, options.flag_bytes).await?;
+            results.add_limit((Figure::PatchP50, environments), at(&times, 0.5));
+            results.add_limit((Figure::PatchP99, environments), at(&times, 0.99));
         }
     }
     Ok(())
@@ -55,18 +54,4 @@ async fn fill(redis: &mut MultiplexedConnection, environments: usize, data: &Dat
         pipe.exec_async(redis).await?;
     }
     Ok(begin.elapsed())
-}
-
-/// The median and the 99th of a hundred, in milliseconds.
-async fn round_trips(redis: &mut MultiplexedConnection, options: &Options) -> anyhow::Result<[f64; 2]> {
-    let body = "x".repeat(options.flag_bytes);
-    let mut times = Vec::new();
-    for number in 0..ROUND_TRIPS {
-        let begin = started();
-        let mut set = redis::cmd("HSET");
-        set.arg("bare").arg(number % 200).arg(&body).exec_async(redis).await?;
-        times.push(begin.elapsed());
-    }
-    times.sort_unstable();
-    Ok([0.5, 0.99].map(|part| times[(ROUND_TRIPS as f64 * part) as usize].as_secs_f64() * 1e3))
 }

@@ -3,12 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 #![expect(clippy::print_stderr, reason = "it takes long, and tells how far it is")]
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "the figures are small"
-)]
+#![expect(clippy::cast_precision_loss, reason = "the figures are small")]
 
 // What is measured, and what was found.
 mod results;

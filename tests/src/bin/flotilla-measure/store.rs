@@ -2,17 +2,15 @@
 //! time to refill it, and what watching it costs.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use flotilla_tests::harness::{Fleet, wait_until};
+use flotilla_tests::figures::redis::Probe;
+use flotilla_tests::figures::{cpu, started};
+use flotilla_tests::harness::{Fleet, redis_info, wait_until};
 use flotilla_tests::simulator::{Dataset, Kind, generated_flag, generated_flags};
 use redis::aio::MultiplexedConnection;
-use tokio::task::JoinSet;
-
-use flotilla_tests::figures::{cpu, started};
 
 /// How much.
 #[derive(Debug, Args)]
@@ -67,13 +65,13 @@ async fn large(fleet: &Fleet, redis: &mut MultiplexedConnection, options: &Optio
     let all_new = with(&first, 0..options.flags, 2);
     let one_percent = with(&all_new, 0..options.flags / 100, 3);
     fleet.simulator.add_environment(LARGE_KEY, None, first.clone());
-    let probe = Probe::start(fleet).await?;
+    let probe = Probe::start(&fleet.redis).await?;
     let begin = started();
     fleet.add_environment("large", "large", LARGE_KEY, &[]).await?.expect_success();
     stored(redis, "large", &first).await;
     told(redis, &probe, "first load of 20 MB", begin).await?;
     for (what, data) in [("all of it replaced", all_new), ("1 % of it changed", one_percent)] {
-        probe.reset();
+        probe.take_longest();
         let begin = started();
         fleet.simulator.set_data(LARGE_KEY, data.clone());
         fleet.simulator.put(LARGE_KEY);
@@ -182,9 +180,7 @@ fn key(number: usize) -> String {
 }
 
 async fn input(redis: &mut MultiplexedConnection) -> anyhow::Result<u64> {
-    let info: String = redis::cmd("INFO").arg("stats").query_async(redis).await?;
-    let line = info.lines().find_map(|line| line.strip_prefix("total_net_input_bytes:")).context("no figure")?;
-    Ok(line.trim().parse()?)
+    Ok(redis_info(redis, "stats").await?["total_net_input_bytes"].parse()?)
 }
 
 /// Writes of single items that the worker has had acknowledged.
@@ -232,39 +228,6 @@ async fn filled(redis: &MultiplexedConnection, environments: usize, data: &Datas
     .await;
 }
 
-/// Asks Redis for nothing all the time, until it is dropped, and notes the longest answer.
-struct Probe {
-    longest: Arc<Mutex<Duration>>,
-    _task: JoinSet<anyhow::Result<()>>,
-}
-
-impl Probe {
-    async fn start(fleet: &Fleet) -> anyhow::Result<Self> {
-        let mut redis = fleet.redis.connection().await?;
-        let longest = Arc::default();
-        let noted: Arc<Mutex<Duration>> = Arc::clone(&longest);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            loop {
-                let begin = started();
-                redis::cmd("PING").exec_async(&mut redis).await?;
-                let took = begin.elapsed();
-                note(&noted, |longest| *longest = took.max(*longest));
-                tokio::time::sleep(Duration::from_micros(300)).await;
-            }
-        });
-        Ok(Self { longest, _task: task })
-    }
-
-    fn reset(&self) {
-        note(&self.longest, |longest| *longest = Duration::ZERO);
-    }
-}
-
-fn note<T>(longest: &Mutex<Duration>, change: impl FnOnce(&mut Duration) -> T) -> T {
-    change(&mut longest.lock().expect("nobody panics with it"))
-}
-
 /// Prints the longest command and the longest answer since the last time.
 async fn told(redis: &mut MultiplexedConnection, probe: &Probe, what: &str, begin: Instant) -> anyhow::Result<()> {
     let took = begin.elapsed();
@@ -281,7 +244,7 @@ async fn told(redis: &mut MultiplexedConnection, probe: &Probe, what: &str, begi
         }
     }
     redis::cmd("SLOWLOG").arg("RESET").exec_async(redis).await?;
-    let longest = note(&probe.longest, |longest| *longest);
+    let longest = probe.take_longest();
     println!(
         "{what}: {:.2} s; longest command {} ms ({}), longest answer to a ping {:.2} ms",
         took.as_secs_f64(),

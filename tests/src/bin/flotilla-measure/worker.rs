@@ -1,22 +1,18 @@
 //! One worker with many environments: cold start, memory, CPU, reconnect, and the way of a patch into Redis.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use flotilla_proto::v1::environment_service_client::EnvironmentServiceClient;
 use flotilla_proto::v1::{CreateEnvironmentRequest, EnvironmentSpec};
-use flotilla_tests::harness::{Fleet, wait_until};
+use flotilla_tests::figures::redis::{bare_round_trips, time_patches};
+use flotilla_tests::figures::{cpu, memory, print_times, started};
+use flotilla_tests::harness::{Fleet, redis_info, wait_until};
 use flotilla_tests::simulator::{Kind, generated_flag, generated_flags};
-use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
 use tonic::transport::Endpoint;
-
-use flotilla_tests::figures::{cpu, memory, print_times, started};
 
 /// What is measured.
 #[derive(Debug, Args)]
@@ -39,6 +35,8 @@ pub(crate) struct Options {
 }
 
 const BOUND: Duration = Duration::from_mins(5);
+/// A patch that takes longer has got lost.
+const PATCH_BOUND: Duration = Duration::from_secs(20);
 /// Time in which nothing happens before memory is read.
 const REST: Duration = Duration::from_secs(10);
 
@@ -86,7 +84,8 @@ pub(crate) async fn run(binaries: &Path, options: Options) -> anyhow::Result<()>
 
     patches(&fleet, &options).await?;
     report("after the patches", control, worker).await?;
-    bare_round_trips(&fleet).await
+    print_times("a bare HSET, for comparison", &bare_round_trips(&mut redis, 2048).await?);
+    Ok(())
 }
 
 fn prefix(number: usize) -> String {
@@ -135,67 +134,26 @@ async fn report(when: &str, control: u32, worker: u32) -> anyhow::Result<()> {
 }
 
 async fn redis_input(redis: &mut redis::aio::MultiplexedConnection) -> anyhow::Result<u64> {
-    let info: String = redis::cmd("INFO").arg("stats").query_async(redis).await?;
-    let line = info.lines().find_map(|line| line.strip_prefix("total_net_input_bytes:")).context("no figure")?;
-    Ok(line.trim().parse()?)
+    Ok(redis_info(redis, "stats").await?["total_net_input_bytes"].parse()?)
 }
 
 /// Sends patches at a steady rate and takes the time until Redis tells that the hash was written.
 async fn patches(fleet: &Fleet, options: &Options) -> anyhow::Result<()> {
-    let mut redis = fleet.redis.connection().await?;
-    redis::cmd("CONFIG").arg("SET").arg("notify-keyspace-events").arg("Kh").exec_async(&mut redis).await?;
-    let (mut sink, mut written) = redis::Client::open(fleet.redis.url())?.get_async_pubsub().await?.split();
-    sink.psubscribe("__keyspace@0__:*:features").await?;
-    let (mut waiting, mut times) = (HashMap::new(), Vec::new());
-    let (mut sent, mut busy, begin) = (0, 0, started());
-    let mut pace = tokio::time::interval(Duration::from_micros(1_000_000 / options.patches_per_second));
-    while sent < options.patches || !waiting.is_empty() {
-        tokio::select! {
-            _ = pace.tick(), if sent < options.patches => {
-                let number = (sent as usize * 7) % options.environments;
-                let version = 10 + sent;
-                if let Entry::Vacant(place) = waiting.entry(prefix(number)) {
-                    let flag = (sent as usize * 13) % options.flags;
-                    let item = generated_flag(flag, version, options.flag_bytes, version);
-                    place.insert(started());
-                    fleet.simulator.patch(&key(number), Kind::Flag, item);
-                } else {
-                    // The last one of this environment is not there yet: two could not be told apart.
-                    busy += 1;
-                }
-                sent += 1;
-            }
-            message = written.next() => {
-                let message = message.context("the subscription ended")?;
-                let name = message.get_channel_name().trim_start_matches("__keyspace@0__:").trim_end_matches(":features").to_owned();
-                if let Some(since) = waiting.remove(&name) {
-                    times.push(since.elapsed());
-                }
-            }
-            () = tokio::time::sleep(Duration::from_secs(20)) => anyhow::bail!("{} patches never arrived", waiting.len()),
-        }
-    }
-    times.sort_unstable();
+    let pace = (options.patches as usize, Duration::from_micros(1_000_000 / options.patches_per_second));
+    let number = |sent: usize| (sent * 7) % options.environments;
+    let begin = started();
+    let send = |sent: usize| {
+        let version = 10 + sent as u64;
+        let item = generated_flag((sent * 13) % options.flags, version, options.flag_bytes, version);
+        fleet.simulator.patch(&key(number(sent)), Kind::Flag, item);
+    };
+    let patched = time_patches(&fleet.redis, pace, PATCH_BOUND, |sent| prefix(number(sent)), send).await?;
     println!(
-        "patches: {} in {:.1} s, {busy} left out as their environment was busy",
-        times.len(),
-        begin.elapsed().as_secs_f64()
+        "patches: {} in {:.1} s, {} left out as their environment was busy",
+        patched.times.len(),
+        begin.elapsed().as_secs_f64(),
+        patched.left_out
     );
-    print_times("patch sent until written", &times);
-    Ok(())
-}
-
-/// The limit: one HSET after another, of the same size.
-async fn bare_round_trips(fleet: &Fleet) -> anyhow::Result<()> {
-    let mut redis = fleet.redis.connection().await?;
-    let body = "x".repeat(2048);
-    let mut times = Vec::new();
-    for number in 0..5_000 {
-        let begin = started();
-        let _: () = redis.hset("bare", format!("field-{}", number % 200), &body).await?;
-        times.push(begin.elapsed());
-    }
-    times.sort_unstable();
-    print_times("a bare HSET, for comparison", &times);
+    print_times("patch sent until written", &patched.times);
     Ok(())
 }

@@ -81,17 +81,12 @@ async fn fetch(
 }
 
 fn refused(failure: &SourceFailure) -> RequestFailure {
-    match failure {
-        SourceFailure::Auth { status } => RequestFailure {
-            status: u32::from(*status),
-            ..RequestFailure::new(Reason::KeyRejected, failure.to_string())
-        },
-        SourceFailure::Http { status } => RequestFailure {
-            status: u32::from(*status),
-            ..RequestFailure::new(Reason::UpstreamUnavailable, failure.to_string())
-        },
-        SourceFailure::Network { .. } | SourceFailure::Data { .. } => {
-            RequestFailure::new(Reason::UpstreamUnavailable, failure.to_string())
+    let reason = match failure {
+        SourceFailure::Auth { .. } => Reason::KeyRejected,
+        SourceFailure::Http { .. } | SourceFailure::Network { .. } | SourceFailure::Data { .. } => {
+            Reason::UpstreamUnavailable
         }
-    }
+    };
+    let status = failure.status().map(u32::from).unwrap_or_default();
+    RequestFailure { status, ..RequestFailure::new(reason, failure.to_string()) }
 }

@@ -131,13 +131,11 @@ async fn keep(server: Server, around: Surroundings, current: watch::Sender<State
         // What is said of a connection ends with it.
         match connect(&server, &around, Hints::default()).await {
             Ok((connections, tracking, present)) => {
-                match (run.replace(present.clone()), present) {
-                    (Some(Some(before)), Some(now)) if before != now => {
-                        tracing::warn!(store = shown, %server, "connected to the store, which was restarted or is another one");
-                    }
-                    (Some(_) | None, Some(_) | None) => {
-                        tracing::info!(store = shown, %server, "connected to the store");
-                    }
+                let before = std::mem::replace(&mut run, present);
+                if before.is_some() && run.is_some() && before != run {
+                    tracing::warn!(store = shown, %server, "connected to the store, which was restarted or is another one");
+                } else {
+                    tracing::info!(store = shown, %server, "connected to the store");
                 }
                 (pause, told) = (*RETRY.start(), false);
                 tell_whether_tracked(&shown, &server, &connections);
