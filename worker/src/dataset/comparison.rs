@@ -67,8 +67,8 @@ impl<'a> Comparison<'a> {
             self.equal[kind as usize][at] = is_equal;
             if !is_equal && self.evidence != Evidence::Nothing {
                 // Only texts of a higher version than ours are kept, so that a comparison is as large as what may be newer.
-                let ours = live_version(kind, key, &body.text());
-                let newer = live_version(kind, key, value).filter(|stored| ours.is_none_or(|ours| *stored > ours));
+                let ours = live_version(key, &body.text());
+                let newer = live_version(key, value).filter(|stored| ours.is_none_or(|ours| *stored > ours));
                 self.keep(ItemId { kind, key: Arc::clone(key) }, value, newer);
             }
             return;
@@ -76,7 +76,7 @@ impl<'a> Comparison<'a> {
         // A field that is not UTF-8 is no key of LaunchDarkly's; it is left alone, as no reader asks for it by name.
         let Ok(key) = std::str::from_utf8(field) else { return };
         let id = ItemId { kind, key: key.into() };
-        let version = live_version(id.kind, &id.key, value);
+        let version = live_version(&id.key, value);
         if self.evidence == Evidence::NewerOrForeign {
             self.keep(id.clone(), value, version);
         }

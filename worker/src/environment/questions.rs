@@ -96,7 +96,7 @@ fn versions(snapshot: &Snapshot) -> BTreeMap<ItemId, u64> {
     let (mut all, mut unpacked) = (BTreeMap::new(), Unpacked::default());
     for kind in [Kind::Flag, Kind::Segment] {
         for (key, body) in snapshot.of(kind) {
-            if let Some(version) = live_version(kind, key, unpacked.text(body)) {
+            if let Some(version) = live_version(key, unpacked.text(body)) {
                 all.insert(ItemId { kind, key: Arc::clone(key) }, version);
             }
         }

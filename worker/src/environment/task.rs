@@ -84,7 +84,7 @@ pub(super) fn prepare(
     let [first, second, ..] = *instance_id.as_bytes();
     let spread = f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX) / 2.0;
     let next_check = check_due(now, &machine, spread);
-    let task = Task {
+    let task = Box::new(Task {
         name,
         context,
         machine,
@@ -108,7 +108,7 @@ pub(super) fn prepare(
         told_at: Timestamp::default(),
         report_due: None,
         instance_id,
-    };
+    });
     Ok(task.run(inputs, actions))
 }
 
@@ -126,7 +126,8 @@ enum Happened {
 }
 
 impl Task {
-    async fn run(mut self, mut inputs: mpsc::Receiver<EnvironmentInput>, actions: Vec<Action>) {
+    /// Boxed, for a future keeps what it was called with beside what it makes of it, and whoever awaits it once more.
+    async fn run(mut self: Box<Self>, mut inputs: mpsc::Receiver<EnvironmentInput>, actions: Vec<Action>) {
         self.act(actions).await;
         self.report().await;
         loop {
@@ -463,7 +464,7 @@ impl Task {
         let _ = self.updates.send((self.name.clone(), EnvironmentUpdate::Report(Box::new(report)))).await;
     }
 
-    async fn end(mut self) {
+    async fn end(mut self: Box<Self>) {
         (self.source, self.second_source) = (None, None);
         if let Some((_, operation)) = self.operation.take() {
             // What it does not finish is as good as a crash: the fence settles it.

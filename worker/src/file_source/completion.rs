@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_norway::{Mapping, Value};
 
-use crate::launchdarkly::event::{Collections, ItemHead};
+use crate::launchdarkly::event::{ItemHead, entries};
 use crate::source::Kind;
 
 /// Files are replaced as a whole, so that all their items may have the same version.
@@ -38,10 +38,10 @@ pub(super) fn complete(text: &str, format: Format) -> Result<String, String> {
     let mut writer = Writer::new(text.len());
     match format {
         Format::Json => {
-            let found: Collections<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            let found = entries(text).map_err(|error| error.to_string())?;
             for kind in [Kind::Flag, Kind::Segment] {
                 writer.begin(kind);
-                for entry in found.0.iter().filter(|entry| entry.kind == kind) {
+                for entry in found.iter().filter(|entry| entry.kind == kind) {
                     writer.item(&entry.key, entry.raw);
                 }
             }

@@ -4,6 +4,9 @@
 //! were sent. Of an item only what every reader of the store needs is checked: that it is an object, with an
 //! integer `version` and a string `key` equal to its key in the collection.
 
+// From one value to the next.
+mod walker;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
@@ -11,9 +14,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use self::walker::{Malformed, Walker};
 use crate::source::{FullPayload, ItemSpan, Kind, RejectedItem, shortened};
 
 /// What a stream event means for the data.
@@ -60,23 +63,40 @@ pub(crate) fn parse_event(name: &str, data: &Bytes) -> Result<DataEvent, DataErr
 pub(crate) fn parse_poll(body: &Bytes) -> Result<FullPayload, DataError> {
     const WHAT: &str = "the poll's answer";
     let text = utf8(WHAT, body)?;
-    let collections: Collections<'_> = serde_json::from_str(text).map_err(|error| DataError::new(WHAT, error))?;
-    Ok(payload(body, text, collections))
+    let mut walker = Walker::new(text);
+    let payload = payload(body, &mut walker).map_err(|error| DataError::new(WHAT, error))?;
+    walker.end().map_err(|error| DataError::new(WHAT, error))?;
+    Ok(payload)
 }
 
 fn parse_put(data: &Bytes) -> Result<DataEvent, DataError> {
     const WHAT: &str = "a put event";
-    let text = utf8(WHAT, data)?;
-    let put: Put<'_> = serde_json::from_str(text).map_err(|error| DataError::new(WHAT, error))?;
-    if !put.path.as_deref().is_none_or(is_root) {
+    put(data, utf8(WHAT, data)?).map_err(|error| DataError::new(WHAT, error))
+}
+
+fn put(data: &Bytes, text: &str) -> Result<DataEvent, Malformed> {
+    let (mut path, mut found, mut skipped) = (None::<Cow<'_, str>>, None, None);
+    let mut walker = Walker::new(text);
+    walker.object(|walker, name| {
+        match &*name {
+            "path" => path = walker.value()?.0,
+            // Walked in the same pass if the path is known to be ours, else when it is known, and not at all if it is not.
+            "data" if path.as_deref().is_some_and(is_root) => found = Some(payload(data, walker)?),
+            "data" => skipped = Some(walker.skip()?.start),
+            _ => drop(walker.skip()?),
+        }
+        Ok(())
+    })?;
+    let data_at = skipped.map(|at| walker.back_to(at));
+    walker.end()?;
+    if !path.as_deref().is_none_or(is_root) {
         return Ok(DataEvent::Ignored);
     }
-    let collections = match put.data {
-        PutData::Missing => return Err(DataError::new(WHAT, "it has no data")),
-        PutData::Walked(collections) => collections,
-        PutData::Raw(raw) => serde_json::from_str(raw.get()).map_err(|error| DataError::new(WHAT, error))?,
-    };
-    Ok(DataEvent::Put(payload(data, text, collections)))
+    match (found, data_at) {
+        (Some(payload), _) => Ok(DataEvent::Put(payload)),
+        (None, Some(mut walker)) => Ok(DataEvent::Put(payload(data, &mut walker)?)),
+        (None, None) => Err(Malformed::Shape("it has no data")),
+    }
 }
 
 fn parse_patch(data: &Bytes) -> Result<DataEvent, DataError> {
@@ -87,9 +107,8 @@ fn parse_patch(data: &Bytes) -> Result<DataEvent, DataError> {
     let Some((kind, key)) = item_path(&path) else {
         return Ok(DataEvent::Ignored);
     };
-    let raw = envelope.data.ok_or_else(|| DataError::new(WHAT, "it has no data"))?;
-    let entry = Entry { kind, key: key.into(), raw: raw.get() };
-    Ok(match check(entry, text) {
+    let raw = envelope.data.ok_or_else(|| DataError::new(WHAT, "it has no data"))?.get();
+    Ok(match check(ItemHead::parse(raw), kind, key.into(), place_within(raw, text)) {
         Ok(item) => DataEvent::Patch {
             kind: item.kind,
             key: item.key,
@@ -152,56 +171,6 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The outside of a put event.
-struct Put<'a> {
-    path: Option<Cow<'a, str>>,
-    data: PutData<'a>,
-}
-
-enum PutData<'a> {
-    Missing,
-    /// The path had been seen and was ours: walked in the same pass.
-    Walked(Collections<'a>),
-    /// To be walked once the path is known, and not at all if it is not ours.
-    Raw(&'a RawValue),
-}
-
-impl<'de> Deserialize<'de> for Put<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(PutVisitor)
-    }
-}
-
-struct PutVisitor;
-
-impl<'de> Visitor<'de> for PutVisitor {
-    type Value = Put<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with a path and data")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut put = Put { path: None, data: PutData::Missing };
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match name.as_ref() {
-                "path" => put.path = map.next_value()?,
-                "data" => {
-                    put.data = if put.path.as_deref().is_some_and(is_root) {
-                        PutData::Walked(map.next_value()?)
-                    } else {
-                        PutData::Raw(map.next_value()?)
-                    };
-                }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(put)
-    }
-}
-
 /// One item as it was found, unchecked.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
@@ -213,87 +182,60 @@ pub(crate) struct Entry<'a> {
 }
 
 /// The items of `{"flags":{…},"segments":{…}}`, unchecked, in the order in which they stand.
-#[derive(Debug)]
-pub(crate) struct Collections<'a>(pub(crate) Vec<Entry<'a>>);
-
-impl<'de> Deserialize<'de> for Collections<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(CollectionsVisitor)
-    }
-}
-
-struct CollectionsVisitor;
-
-impl<'de> Visitor<'de> for CollectionsVisitor {
-    type Value = Collections<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with flags and segments")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        let mut has_collection = false;
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            let kind = match name.as_ref() {
-                "flags" => Kind::Flag,
-                "segments" => Kind::Segment,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            has_collection = true;
-            map.next_value_seed(Collection { kind, entries: &mut entries })?;
-        }
-        // Something else that happens to be an object must not be taken for an empty environment.
-        if !has_collection {
-            return Err(A::Error::custom("it has neither flags nor segments"));
-        }
-        Ok(Collections(entries))
-    }
-}
-
-struct Collection<'a, 'de> {
-    kind: Kind,
-    entries: &'a mut Vec<Entry<'de>>,
-}
-
-impl<'de> DeserializeSeed<'de> for Collection<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Collection<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of items by key")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<Box<str>>()? {
-            let raw: &'de RawValue = map.next_value()?;
-            self.entries.push(Entry { kind: self.kind, key, raw: raw.get() });
-        }
+pub(crate) fn entries(text: &str) -> Result<Vec<Entry<'_>>, Malformed> {
+    let mut entries = Vec::new();
+    let mut walker = Walker::new(text);
+    collections(&mut walker, |walker, kind, key| {
+        let (raw, _) = walker.value::<&RawValue>()?;
+        entries.push(Entry { kind, key, raw: raw.get() });
         Ok(())
-    }
+    })?;
+    walker.end()?;
+    Ok(entries)
 }
 
-fn payload(bytes: &Bytes, text: &str, collections: Collections<'_>) -> FullPayload {
-    let mut items = Vec::with_capacity(collections.0.len());
-    let mut rejected = Vec::new();
-    for entry in collections.0 {
-        match check(entry, text) {
+/// Steps through `{"flags":{…},"segments":{…}}`: `item` is told each kind and key, and has to take the value.
+fn collections<'a>(
+    walker: &mut Walker<'a>,
+    mut item: impl FnMut(&mut Walker<'a>, Kind, Box<str>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    let mut has_collection = false;
+    walker.object(|walker, name| {
+        let kind = match &*name {
+            "flags" => Kind::Flag,
+            "segments" => Kind::Segment,
+            _ => return walker.skip().map(drop),
+        };
+        has_collection = true;
+        walker.object(|walker, key| item(walker, kind, key))
+    })?;
+    // Something else that happens to be an object must not be taken for an empty environment.
+    if has_collection { Ok(()) } else { Err(Malformed::Shape("it has neither flags nor segments")) }
+}
+
+/// What the collections that begin here hold.
+fn payload(bytes: &Bytes, walker: &mut Walker<'_>) -> Result<FullPayload, Malformed> {
+    let (mut items, mut rejected) = (Vec::new(), Vec::new());
+    collections(walker, |walker, kind, key| {
+        match item(walker, kind, key)? {
             Ok(item) => items.push(item),
             Err(item) => rejected.push(item),
         }
-    }
+        Ok(())
+    })?;
     reject_repeated(&mut items, &mut rejected);
-    FullPayload::new(bytes.clone(), items, rejected)
+    Ok(FullPayload::new(bytes.clone(), items, rejected))
+}
+
+/// The item that begins here; its text is read once unless something is wrong with it.
+fn item(walker: &mut Walker<'_>, kind: Kind, key: Box<str>) -> Result<Result<ItemSpan, RejectedItem>, Malformed> {
+    if walker.is_at_object()
+        && let Ok((head, body)) = walker.value::<ItemHead<'_>>()
+    {
+        return Ok(check(Ok(head), kind, key, body));
+    }
+    let (raw, body) = walker.value::<&RawValue>()?;
+    Ok(check(ItemHead::parse(raw.get()), kind, key, body))
 }
 
 /// Which of two items of one key is meant, nobody can tell.
@@ -341,25 +283,26 @@ impl<'a> ItemHead<'a> {
     }
 }
 
-/// `text` must lie within the text that `whole` is, so that the item's place in it is known.
-fn check(entry: Entry<'_>, whole: &str) -> Result<ItemSpan, RejectedItem> {
-    match check_head(&entry) {
-        Ok((version, deleted)) => {
-            let body = place_within(entry.raw, whole);
-            Ok(ItemSpan { kind: entry.kind, key: entry.key, body, version, deleted })
-        }
-        Err(reason) => Err(RejectedItem::new(entry.kind, entry.key, &reason)),
+/// An item whose head was read, or could not be read for this reason.
+fn check(
+    head: Result<ItemHead<'_>, String>,
+    kind: Kind,
+    key: Box<str>,
+    body: Range<usize>,
+) -> Result<ItemSpan, RejectedItem> {
+    match head.and_then(|head| check_head(&head, &key)) {
+        Ok((version, deleted)) => Ok(ItemSpan { kind, key, body, version, deleted }),
+        Err(reason) => Err(RejectedItem::new(kind, key, &reason)),
     }
 }
 
-fn check_head(entry: &Entry<'_>) -> Result<(u64, bool), String> {
-    let head = ItemHead::parse(entry.raw)?;
+fn check_head(head: &ItemHead<'_>, sent_under: &str) -> Result<(u64, bool), String> {
     let version = head.version.ok_or("it has no version")?;
     let version = version_number(version.get()).ok_or("its version is not a non-negative integer")?;
     let key = head.key.ok_or("it has no key")?;
     let key: Cow<'_, str> = serde_json::from_str(key.get()).map_err(|_| "its key is not a string")?;
-    if *key != *entry.key {
-        return Err(format!("its key {key:?} is not the key {:?} under which it was sent", entry.key));
+    if *key != *sent_under {
+        return Err(format!("its key {key:?} is not the key {sent_under:?} under which it was sent"));
     }
     let deleted = match head.deleted.map(RawValue::get) {
         None | Some("false") => false,
@@ -371,9 +314,9 @@ fn check_head(entry: &Entry<'_>) -> Result<(u64, bool), String> {
 
 /// The version of an item that a store holds; `None` if LaunchDarkly could not have sent it so, or it says that it is
 /// deleted.
-pub(crate) fn live_version(kind: Kind, key: &str, body: &[u8]) -> Option<u64> {
+pub(crate) fn live_version(key: &str, body: &[u8]) -> Option<u64> {
     let raw = std::str::from_utf8(body).ok()?;
-    let (version, deleted) = check_head(&Entry { kind, key: key.into(), raw }).ok()?;
+    let (version, deleted) = check_head(&ItemHead::parse(raw).ok()?, key).ok()?;
     (!deleted).then_some(version)
 }
 

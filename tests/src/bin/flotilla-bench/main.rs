@@ -78,13 +78,16 @@ async fn main() -> anyhow::Result<()> {
             for environments in options.environments.clone() {
                 eprintln!("round {round} of {}: {contender}, {environments} environments", options.rounds);
                 course::run(*contender, environments, &options, &mut results).await?;
+                // What is there is kept, whatever comes.
+                report::write(&options, &results)?;
             }
             eprintln!("round {round} of {}: {contender}, one environment of 20 MB", options.rounds);
             large::run(*contender, &options, &mut results).await?;
         }
     }
+    report::write(&options, &results)?;
     print!("{}", report::table(&results));
-    report::write(&options, &results)
+    Ok(())
 }
 
 /// The relay to measure, if there is one.

@@ -28,7 +28,7 @@ pub(crate) fn table(results: &Results) -> String {
         let ratio = ours.median().zip(theirs.median()).map(|(ours, theirs)| ratio_text(theirs, ours));
         let ratio = ratio.unwrap_or_default();
         let of_limit = ours.median().zip(limit).map(|(ours, limit)| format!("{:.2} ×", ours / limit));
-        let limit = limit.map(|limit| number(figure.unit(), limit)).unwrap_or_default();
+        let limit = limit.map(|limit| figure.unit().text(limit)).unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -50,29 +50,10 @@ fn ratio_text(theirs: f64, ours: f64) -> String {
 
 fn spread_text(unit: Unit, spread: Spread) -> String {
     let Spread { median, least, most } = spread;
-    let middle = number(unit, median);
-    match [least, most].map(|value| bare(unit, value)) {
+    let middle = unit.text(median);
+    match [least, most].map(|value| unit.bare(value)) {
         [least, most] if least == most => middle,
         [least, most] => format!("{middle} ({least} to {most})"),
-    }
-}
-
-fn number(unit: Unit, value: f64) -> String {
-    let word = match unit {
-        Unit::Seconds => " s",
-        Unit::Milliseconds => " ms",
-        Unit::Megabytes => " MB",
-        Unit::Percent => " %",
-        Unit::Count => "",
-    };
-    format!("{}{word}", bare(unit, value))
-}
-
-fn bare(unit: Unit, value: f64) -> String {
-    match unit {
-        Unit::Count => format!("{value:.0}"),
-        Unit::Megabytes if value >= 10.0 => format!("{value:.0}"),
-        Unit::Seconds | Unit::Milliseconds | Unit::Percent | Unit::Megabytes => format!("{value:.2}"),
     }
 }
 

@@ -94,6 +94,29 @@ impl Figure {
     }
 }
 
+impl Unit {
+    /// A value with its unit.
+    pub(crate) fn text(self, value: f64) -> String {
+        let word = match self {
+            Self::Seconds => " s",
+            Self::Milliseconds => " ms",
+            Self::Megabytes => " MB",
+            Self::Percent => " %",
+            Self::Count => "",
+        };
+        format!("{}{word}", self.bare(value))
+    }
+
+    /// A value without it.
+    pub(crate) fn bare(self, value: f64) -> String {
+        match self {
+            Self::Count => format!("{value:.0}"),
+            Self::Megabytes if value >= 10.0 => format!("{value:.0}"),
+            Self::Seconds | Self::Milliseconds | Self::Percent | Self::Megabytes => format!("{value:.2}"),
+        }
+    }
+}
+
 /// A figure with so many environments.
 pub(crate) type Row = (Figure, usize);
 
@@ -134,12 +157,15 @@ pub(crate) struct Spread {
 }
 
 impl Results {
+    /// Keeps it, and tells of it: the whole takes long.
     pub(crate) fn add(&mut self, contender: Contender, row: Row, value: f64) {
+        eprintln!("  {}: {}", row.0.title(), row.0.unit().text(value));
         self.found.entry(row).or_default().entry(contender).or_default().push(Some(value));
     }
 
     /// It did not come to an end in a reasonable time.
     pub(crate) fn add_never(&mut self, contender: Contender, row: Row) {
+        eprintln!("  {}: never", row.0.title());
         self.found.entry(row).or_default().entry(contender).or_default().push(None);
     }
 

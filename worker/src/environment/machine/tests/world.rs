@@ -58,7 +58,7 @@ pub(super) fn delete(key: &str, version: u64) -> SourceEvent {
 
 /// The flags that a store holds, and their versions.
 pub(super) fn stored(store: &Model) -> Vec<(&str, u64)> {
-    store.items.iter().map(|(id, body)| (&*id.key, live_version(id.kind, &id.key, body).unwrap())).collect()
+    store.items.iter().map(|(id, body)| (&*id.key, live_version(&id.key, body).unwrap())).collect()
 }
 
 /// A store that holds this, without a fence.
