@@ -27,6 +27,9 @@ pub mod session;
 pub mod error;
 // `Debug` of messages that hold secrets.
 mod redact;
+// Files that say what environments and stores shall be.
+#[cfg(feature = "manifest")]
+pub mod manifest;
 // Start-up of the two servers.
 #[cfg(feature = "server")]
 pub mod process;
