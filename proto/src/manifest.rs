@@ -14,7 +14,6 @@ mod export;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::names::{EnvironmentName, StoreName};
@@ -182,13 +181,6 @@ impl Manifest {
                 Err(ManifestError::new(&other.place, &format!("labels.{MANAGED_BY}"), problem))
             }
         }
-    }
-
-    /// Where an environment or a store of that name is said.
-    pub fn places(&self) -> BTreeMap<String, &Place> {
-        let environments = self.environments.iter().map(|one| (format!("environment/{}", one.name), &one.place));
-        let stores = self.stores.iter().map(|one| (format!("store/{}", one.name), &one.place));
-        environments.chain(stores).collect()
     }
 }
 

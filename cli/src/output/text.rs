@@ -1,7 +1,6 @@
 //! Times, ages, sizes and labels in words.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use flotilla_proto::Timestamp;
 

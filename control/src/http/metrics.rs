@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use crate::fleet::Counts;
@@ -16,10 +16,16 @@ use crate::fleet::Counts;
 /// The media type of [`encode`]'s text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics as OpenMetrics text.
-pub(super) fn encode(counts: Counts) -> String {
+/// All metrics as OpenMetrics text. `file` is whether all is as the file of `--environments` says, if there is one.
+pub(super) fn encode(counts: Counts, file: Option<bool>) -> String {
     let mut registry = Registry::default();
     register_process_metrics(&mut registry);
+    if let Some(is_ok) = file {
+        let help = "Whether the file of --environments is applied, wholly";
+        let gauge = Gauge::<i64>::default();
+        gauge.set(is_ok.into());
+        registry.register("flotilla_environments_file_ok", help, gauge);
+    }
     registry.register_collector(Box::new(FleetMetrics(counts)));
     let mut page = String::new();
     text::encode(&mut page, &registry).expect("writing to a string does not fail");
@@ -74,13 +80,15 @@ mod tests {
             moves: [("drain", 3)].into(),
             session_reconnects: 4,
         };
-        let page = encode(counts);
+        assert!(!encode(counts.clone(), None).contains("flotilla_environments_file_ok"));
+        let page = encode(counts, Some(true));
         for line in [
             "flotilla_environments{state=\"current\"} 2",
             "flotilla_environments{state=\"stale\"} 0",
             "flotilla_workers{state=\"connected\"} 1",
             "flotilla_assignments_moved_total{reason=\"drain\"} 3",
             "flotilla_session_reconnects_total 4",
+            "flotilla_environments_file_ok 1",
             "# EOF",
         ] {
             assert!(page.lines().any(|one| one == line), "{line} in\n{page}");

@@ -29,7 +29,7 @@ fn several_documents_in_yaml_and_json_make_one_manifest() {
     let manifest = Manifest::parse(&[text("a.yaml", yaml), text("-", &json)]).unwrap();
     let names: Vec<_> = manifest.environments.iter().map(|one| one.name.as_str()).collect();
     assert_eq!((names.as_slice(), manifest.stores.len()), (["a", "b"].as_slice(), 1));
-    assert_eq!(manifest.places()["store/eu"].document, 3);
+    assert_eq!(manifest.stores[0].place.to_string(), "a.yaml, document 3, store \"eu\"");
 }
 
 #[test]

@@ -20,8 +20,8 @@ pub struct FieldDifference {
 }
 
 impl EnvironmentSpec {
-    /// In what it differs from what was there before, in the order of the manifest; without that, all that is not the
-    /// default.
+    /// In what it differs from what was there before: what is set now, in the order of the manifest, then what is no
+    /// longer. Without anything before, all that is not the default.
     pub fn differences_from(&self, before: Option<&Self>) -> Vec<FieldDifference> {
         let (old, new) = (before.map(Self::fields).unwrap_or_default(), self.fields());
         let value = |fields: &[(String, String)], path: &str| {
