@@ -92,6 +92,33 @@ async fn a_plan_tells_field_by_field_what_apply_then_does() {
     1 to create, 1 to update, 1 to remove, 1 unchanged
     --- 1
     "#);
+    insta::assert_snapshot!(place.run("apply -f FILE --prune --dry-run").await, @r"
+    store/eu created (dry run)
+    environment/spree-production updated (dry run)
+    environment/spree-eu created (dry run)
+    environment/spree-old removed (dry run)
+    --- 0
+    1 created, 1 updated, 1 removed, 1 unchanged, 0 failed (dry run)
+    ");
+    insta::assert_snapshot!(place.run("apply -f FILE --prune").await, @r"
+    store/eu created
+    environment/spree-production updated
+    environment/spree-eu created
+    environment/spree-old removed
+    --- 0
+    1 created, 1 updated, 1 removed, 1 unchanged, 0 failed
+    ");
+    insta::assert_snapshot!(place.run("plan -f FILE --prune -o name").await, @r"
+    --- 0
+    ");
+}
+
+#[tokio::test]
+async fn a_plan_is_one_stable_document() {
+    let place = Place::new().await;
+    place.write(BEFORE);
+    place.run("apply -f FILE").await;
+    place.write(AFTER);
     insta::assert_snapshot!(place.run("plan -f FILE --prune -o json").await, @r#"
     {
       "dryRun": true,
@@ -180,25 +207,6 @@ async fn a_plan_tells_field_by_field_what_apply_then_does() {
     }
     --- 1
     "#);
-    insta::assert_snapshot!(place.run("apply -f FILE --prune --dry-run").await, @r"
-    store/eu created (dry run)
-    environment/spree-production updated (dry run)
-    environment/spree-eu created (dry run)
-    environment/spree-old removed (dry run)
-    --- 0
-    1 created, 1 updated, 1 removed, 1 unchanged, 0 failed (dry run)
-    ");
-    insta::assert_snapshot!(place.run("apply -f FILE --prune").await, @r"
-    store/eu created
-    environment/spree-production updated
-    environment/spree-eu created
-    environment/spree-old removed
-    --- 0
-    1 created, 1 updated, 1 removed, 1 unchanged, 0 failed
-    ");
-    insta::assert_snapshot!(place.run("plan -f FILE --prune -o name").await, @r"
-    --- 0
-    ");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use super::boundary::{Change, Claim, CommandId, EnvironmentRecord, Proof, Remova
 use super::boundary::{SpecChange, Subject};
 use super::environment::Environment;
 use super::mutation::{Decision, check_not_removing, moves_upstream};
+use super::stores::some_of;
 use super::{Answer, Fleet, refuse, request};
 
 /// The label that tells who looks after an environment.
@@ -21,8 +22,6 @@ const MANAGED_BY: &str = "managed-by";
 const FEW: usize = 5;
 /// Of every so many one may.
 const ONE_IN: usize = 5;
-/// How many environments are named at most.
-const NAMED: usize = 10;
 
 /// What many environments shall be. Entries that were wrong from the start come with their refusal.
 #[derive(Debug)]
@@ -227,26 +226,22 @@ impl Fleet {
 
     /// The environments that a prune removes, if they are not too many.
     fn doomed(&self, prune: &Prune, entries: &[BatchEntry]) -> Result<Vec<EnvironmentName>, Refusal> {
-        let named: BTreeSet<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
-        let carries = |environment: &&Environment| {
+        let kept: BTreeSet<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        let has_label = |environment: &&Environment| {
             let record = &environment.record;
             record.removal.is_none() && record.spec.labels.get(MANAGED_BY) == Some(&prune.managed_by)
         };
-        let carriers: Vec<_> = self.environments.values().filter(carries).map(|one| &one.record.name).collect();
-        let doomed: Vec<_> = carriers.iter().copied().filter(|name| !named.contains(name.as_str())).collect();
+        let carriers: Vec<_> = self.environments.values().filter(has_label).map(|one| &one.record.name).collect();
+        let doomed: Vec<_> = carriers.iter().copied().filter(|name| !kept.contains(name.as_str())).collect();
         let (going, all) = (doomed.len(), carriers.len());
         let is_much = going > 0 && (going == all || (going > FEW && going * ONE_IN > all));
         if is_much && prune.radius == BlastRadius::Limited {
-            let mut names: Vec<_> = doomed.iter().take(NAMED).map(|name| format!("\"{name}\"")).collect();
-            if going > NAMED {
-                names.push(format!("{} more", going - NAMED));
-            }
             return refuse(
                 Reason::BlastRadius,
                 format!(
                     "prune would remove {going} of the {all} environments that carry {MANAGED_BY}={}: {}; nothing was applied",
                     prune.managed_by,
-                    names.join(", ")
+                    some_of(&doomed)
                 ),
             );
         }

@@ -6,14 +6,14 @@ mod update;
 use std::collections::BTreeMap;
 
 use flotilla_proto::store_url::{Login, StoreEndpoint, StorePlace, TlsFiles};
-use flotilla_proto::{FieldViolation, Reason, Refusal, StoreName, StoreUrl, v1};
+use flotilla_proto::{EnvironmentName, FieldViolation, Reason, Refusal, StoreName, StoreUrl, v1};
 
 use super::boundary::{Change, CommandId, Effect, Reply, StoreAction, StoreCommand, Subject};
 use super::event::Note;
 use super::{Answer, Fleet, Store, refuse, request};
 
-/// How many environments are named as users of a store.
-const NAMED_USERS: usize = 10;
+/// How many environments are named at most.
+const NAMED: usize = 10;
 
 /// What a command comes to.
 enum Decision {
@@ -159,15 +159,11 @@ impl Fleet {
         if users.is_empty() {
             return Ok(());
         }
-        let mut named: Vec<_> = users.iter().take(NAMED_USERS).map(|user| format!("\"{user}\"")).collect();
-        if users.len() > NAMED_USERS {
-            named.push(format!("{} more", users.len() - NAMED_USERS));
-        }
-        let users = named.join(", ");
+        let users = some_of(&users);
         refuse(Reason::StoreInUse, format!("store \"{name}\" is used by {users}; remove the environments first"))
     }
 
-    pub(super) fn users_of(&self, store: &StoreName) -> impl Iterator<Item = &flotilla_proto::EnvironmentName> {
+    pub(super) fn users_of(&self, store: &StoreName) -> impl Iterator<Item = &EnvironmentName> {
         let uses = move |environment: &&super::Environment| environment.record.spec.store == *store;
         self.environments.values().filter(uses).map(|environment| &environment.record.name)
     }
@@ -239,6 +235,15 @@ impl Fleet {
     pub(super) fn reply_store(&mut self, id: CommandId, store: StoreName) {
         self.gathered.replies.push((id, Answer::Store(store)));
     }
+}
+
+/// The first of them by name, and how many more there are.
+pub(super) fn some_of(environments: &[&EnvironmentName]) -> String {
+    let mut names: Vec<_> = environments.iter().take(NAMED).map(|name| format!("\"{name}\"")).collect();
+    if environments.len() > NAMED {
+        names.push(format!("{} more", environments.len() - NAMED));
+    }
+    names.join(", ")
 }
 
 /// Whether a store is what is asked for. A password that is not given is not compared.

@@ -237,14 +237,14 @@ fn source_of(document: &EnvironmentDocument) -> Result<v1::Source, FieldViolatio
     let kind = match source {
         "stream" => v1::source::Kind::Stream(v1::StreamSource { initial_retry_delay: to_proto(delay) }),
         "poll" => v1::source::Kind::Poll(v1::PollSource { interval: to_proto(interval) }),
-        other => match other.strip_prefix("file:") {
-            Some(path) => v1::source::Kind::File(v1::FileSource { path: path.to_owned() }),
-            None => {
+        other => {
+            let Some(path) = other.strip_prefix("file:") else {
                 let shown: String = other.chars().take(80).collect();
                 let why = format!("{shown:?} is no source; expected stream, poll or file:PATH");
                 return Err(FieldViolation::new("source", &why));
-            }
-        },
+            };
+            v1::source::Kind::File(v1::FileSource { path: path.to_owned() })
+        }
     };
     Ok(v1::Source { kind: Some(kind) })
 }

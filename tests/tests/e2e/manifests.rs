@@ -10,8 +10,8 @@ use flotilla_tests::harness::{CliOutput, Fleet, wait_until};
 use crate::population::{Population, environments_api};
 use crate::stored::{self, BOUND};
 
-/// In no key that a mask shows, and in no output.
-const TRACE: &str = "31000000";
+/// What every key begins with; no mask shows it.
+const TRACE: &str = "sdk-31000000";
 
 fn path(fleet: &Fleet) -> PathBuf {
     fleet.directory().join("environments.yaml")
@@ -143,6 +143,7 @@ async fn what_cannot_be_applied_is_listed_and_the_rest_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "the time is printed")]
 async fn a_thousand_environments_are_applied_in_one_call() {
     const COUNT: usize = 1000;
     let mut fleet = Fleet::builder().start().await.unwrap();
