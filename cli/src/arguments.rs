@@ -126,8 +126,8 @@ pub enum Command {
     /// Compares what files say that environments and stores shall be with what control has, field by field. Nothing is
     /// changed. SDK keys are read where this program runs, and never shown.
     #[command(
-        after_help = "Exit status: 0 nothing differs, 1 something does, 2 could not tell, or something cannot be applied, 5 control
-unreachable, 124 control did not answer in time.
+        after_help = "Exit status: 0 nothing differs, 1 something does, 2 could not tell or cannot be applied,
+5 control unreachable, 124 control did not answer in time.
 
 Examples:
   flotilla plan -f environments.yaml

@@ -67,6 +67,7 @@ pub(crate) use boundary::{
 };
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;
+pub(crate) use mutation::no_such_environment;
 #[cfg(feature = "simulation")]
 pub use placement::LargePlacement;
 pub(crate) use view::Glance;
@@ -485,12 +486,6 @@ impl Fleet {
     fn epoch_key(&self, spec: &EnvironmentSpec) -> Option<(StoreEndpoint, Prefix)> {
         Some((self.stores.get(&spec.store)?.endpoint.clone(), spec.prefix.clone()))
     }
-}
-
-/// There is no environment of that name.
-pub(crate) fn no_such_environment(name: &EnvironmentName) -> Refusal {
-    let message = format!("no environment is named \"{name}\"; list those that exist");
-    Refusal::new(Reason::EnvironmentNotFound, message)
 }
 
 fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {

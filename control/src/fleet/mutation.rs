@@ -398,6 +398,12 @@ enum Pause {
     Running,
 }
 
+/// There is no environment of that name.
+pub(crate) fn no_such_environment(name: &EnvironmentName) -> Refusal {
+    let message = format!("no environment is named \"{name}\"; list those that exist");
+    Refusal::new(Reason::EnvironmentNotFound, message)
+}
+
 fn check_etag(environment: &Environment, given: Option<&str>) -> Result<(), Refusal> {
     let present = environment.etag();
     match given {
