@@ -104,11 +104,10 @@ fn answer_checks(checks: &[(&str, Result<(), String>)], verbose: bool) -> Respon
 
 async fn metrics(State(site): State<Site>) -> Response {
     match site.read(|view| view.fleet.counts()).await {
-        Ok(counts) => (
-            [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
-            metrics::encode(counts, site.file.as_ref().map(FileHealth::is_ok)),
-        )
-            .into_response(),
+        Ok(counts) => {
+            ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(counts, site.file.as_ref()))
+                .into_response()
+        }
         Err(why) => unavailable(&why),
     }
 }

@@ -42,7 +42,8 @@ fn texts(file: &Path) -> Result<Vec<Text>, Failure> {
         move |error: io::Error| Failure::usage(format!("--file: cannot read {path}: {error}"))
     };
     if file == Path::new("-") {
-        return Ok(vec![read_manifest_file(file, io::stdin()).map_err(unreadable(file))?]);
+        let name = Path::new("standard input");
+        return Ok(vec![read_manifest_file(name, io::stdin()).map_err(unreadable(name))?]);
     }
     let paths = if file.is_dir() { manifests_in(file).map_err(unreadable(file))? } else { vec![file.to_owned()] };
     if paths.is_empty() {

@@ -53,8 +53,8 @@ pub(super) fn plan(applied: &BatchApplyEnvironmentsResponse) -> String {
 }
 
 fn lines(text: &mut String, result: &EnvironmentResult, width: usize) {
-    let is_new = result.outcome() == ApplyOutcome::Created;
-    let mut details: Vec<_> = result.changes.iter().map(|change| difference(change, is_new)).collect();
+    let changes = result.changes.iter();
+    let mut details: Vec<_> = changes.map(|change| difference(change, result.outcome())).collect();
     details.extend(result.error.iter().map(|error| error.reason.clone()));
     let mut head = format!("{} {:width$}", sign(result.outcome()), printable(&result.name));
     if details.is_empty() {
@@ -76,13 +76,13 @@ fn sign(outcome: ApplyOutcome) -> char {
     }
 }
 
-fn difference(change: &FieldChange, is_new: bool) -> String {
+fn difference(change: &FieldChange, outcome: ApplyOutcome) -> String {
     let value = |value: &Option<String>| match value {
         Some(value) => format!("\"{}\"", printable(value)),
         None => "none".to_owned(),
     };
     let path = printable(&change.path);
-    if is_new {
+    if outcome == ApplyOutcome::Created {
         return format!("{path}: {}", value(&change.after));
     }
     format!("{path}: {} → {}", value(&change.before), value(&change.after))

@@ -165,8 +165,19 @@ fn place_of(document: &Place, kind: &str, index: usize, value: &Value) -> Place 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        (if path == "." { String::new() } else { path }, error.into_inner().to_string())
+        (if path == "." { String::new() } else { path }, without_value(&error.into_inner().to_string()))
     })
+}
+
+/// An error about a value of a wrong type repeats it, and it may be a secret in the wrong place.
+fn without_value(error: &str) -> String {
+    match error.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => {
+            let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+            format!("this is of type {kind}, expected {expected}")
+        }
+        None => error.to_owned(),
+    }
 }
 
 fn check_store(document: StoreDocument) -> Result<(crate::StoreName, StoreDocument), FieldViolation> {

@@ -113,6 +113,15 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
         assert!(shown.contains("sdkKey") && shown.contains("{file: PATH} or {env: VARIABLE}"), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains("1234567890"), "{shown}");
     }
+    for misplaced in [
+        "environments: [sdk-hunter2]",
+        "environments: sdk-hunter2",
+        "environments: [{name: a, prefix: p, labels: 'sdk-hunter2, expected x'}]",
+        "sdk-hunter2",
+    ] {
+        let shown = errors(misplaced).join("");
+        assert!(shown.contains("this is of type string, expected ") && !shown.contains("hunter2"), "{shown}");
+    }
     let shown = errors("stores: [{name: eu, url: 'redis://u:hunter2@eu'}]").join("");
     assert!(shown.contains("store \"eu\", url: a password is never") && !shown.contains("hunter2"), "{shown}");
 }

@@ -269,6 +269,30 @@ async fn control_keeps_itself_in_line_with_a_mounted_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_name_for_a_prefix_is_tried_until_the_old_one_is_gone() {
+    let mount = tempfile::tempdir().unwrap();
+    let (file, flags) = (mount.path().join("environments.yaml"), mount.path().join("flags.json"));
+    std::fs::write(&flags, "{\"flags\":{},\"segments\":{}}").unwrap();
+    let entry = |name: &str, prefix: &str| {
+        format!("- {{name: {name}, prefix: {prefix}, source: 'file:flags.json', labels: {{managed-by: mount}}}}\n")
+    };
+    let publish =
+        |entries: [String; 2]| std::fs::write(&file, format!("environments:\n{}", entries.concat())).unwrap();
+    publish([entry("a", "p"), entry("c", "c")]);
+    let arguments = ["--environments", file.to_str().unwrap()];
+    let sources = ["--file-source-dir", mount.path().to_str().unwrap()];
+    let builder = Fleet::builder().control_arguments(&arguments).worker_arguments(&sources);
+    let fleet = builder.start().await.unwrap();
+    until_names(&fleet, &["a", "c"]).await;
+    fleet.cli(&["env", "wait", "--all", "--for", "current"]).await.unwrap().expect_success();
+    publish([entry("b", "p"), entry("c", "c")]);
+    until_names(&fleet, &["b", "c"]).await;
+    fleet.cli(&["env", "wait", "--all", "--for", "current"]).await.unwrap().expect_success();
+    assert!(file_is_ok(&fleet).await);
+    assert_eq!(control_log(&fleet, "PREFIX_TAKEN"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_beside_the_file_is_a_part_of_it() {
     let mount = tempfile::tempdir().unwrap();
     let file = mount.path().join("environments.yaml");
