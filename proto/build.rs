@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 /// Messages that hold a secret get a hand-written `Debug` in `redact.rs`.
-const SECRET: [&str; 9] = [
+const SECRET: [&str; 11] = [
     "flotilla.v1.CreateEnvironmentRequest",
     "flotilla.v1.UpdateEnvironmentRequest",
     "flotilla.v1.RotateSdkKeyRequest",
+    "flotilla.v1.EnvironmentEntry",
+    "flotilla.v1.StoreEntry",
     "flotilla.v1.Assignment",
     "flotilla.v1.ProveKey",
     "flotilla.v1.CreateStoreRequest",

@@ -6,6 +6,8 @@ mod env;
 mod fleet;
 // `flotilla store …`.
 mod store;
+// `flotilla plan`, `apply` and `export`.
+mod manifest;
 // Labels and sources.
 mod value;
 
@@ -13,6 +15,7 @@ pub use env::{
     Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
 };
 pub use fleet::{Drain, EventKind, Events, Forget, Member, WorkerCommand};
+pub use manifest::{Apply, Export, Files, Plan};
 pub use store::{AccessOptions, AddStore, CheckStore, RemoveStore, SecretOptions, StoreCommand, UpdateStore};
 pub use value::{LabelChange, SourceOption, parse_label, parse_label_change, parse_source};
 
@@ -118,6 +121,42 @@ pub enum Command {
   flotilla store add eu redis://redis.eu.example:6379/2"
     )]
     Store(StoreCommand),
+    /// Show what an apply would change; exit status 1 if something differs
+    ///
+    /// Compares what files say that environments and stores shall be with what control has, field by field. Nothing is
+    /// changed. SDK keys are read where this program runs, and never shown.
+    #[command(
+        after_help = "Exit status: 0 nothing differs, 1 something does, 2 could not tell or cannot be applied,
+5 control unreachable, 124 control did not answer in time.
+
+Examples:
+  flotilla plan -f environments.yaml
+  flotilla plan -f environments/ --prune
+  flotilla plan -f environments.yaml -o json"
+    )]
+    Plan(Plan),
+    /// Make environments and stores what files say
+    ///
+    /// An environment that is not there is created, one that differs is changed, and what a file does not say of it goes
+    /// back to its default; an entry without sdkKey keeps the key that is there, one with another key rotates to it. Each
+    /// is done wholly or not at all; those that cannot be done are listed, with exit status 1, and hold none of the others
+    /// up. All goes in one request, of at most 10,000 environments.
+    ///
+    /// Files are YAML or JSON, with one document or several: see docs/manifests.md and docs/environments.schema.json.
+    /// Secrets are never written into them: sdkKey: {file: PATH} or {env: VARIABLE} says where one is. They are read where
+    /// this program runs; a relative path begins at the directory of the file that names it.
+    #[command(after_help = "Examples:
+  flotilla apply -f environments.yaml
+  flotilla apply -f environments/ --prune
+  flotilla export -l team=spree | sed s/spree/sprout/ | flotilla apply -f - --dry-run")]
+    Apply(Apply),
+    /// Print environments as a file that `plan` finds the same
+    ///
+    /// SDK keys do not come out of control: an entry without sdkKey keeps the key that is there.
+    #[command(after_help = "Examples:
+  flotilla export > environments.yaml
+  flotilla export -l team=spree -o json")]
+    Export(Export),
     /// Sum the fleet up; exit status 1 if an environment that is not paused is not current
     #[command(
         after_help = "Exit status: 0 all current, 1 not all current, 2 could not tell, 5 control unreachable, 124 control did not

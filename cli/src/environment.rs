@@ -13,6 +13,9 @@ mod read;
 
 use flotilla_proto::v1::Environment;
 
+pub(crate) use mutate::Run;
+pub(crate) use read::list_all;
+
 use crate::arguments::EnvCommand;
 use crate::failure::{ExitStatus, Failure};
 use crate::session::Session;

@@ -249,6 +249,7 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
         Reason::EnvironmentNotFound => "see what there is with `flotilla env list`",
         Reason::WorkerNotFound => "see what there is with `flotilla worker list`",
         Reason::ItemNotFound => "see what there is with `flotilla data list NAME`",
+        Reason::BlastRadius => "see what would go with `flotilla plan --prune`; if all of it shall, say --yes",
         Reason::EnvironmentRemoving => {
             "wait for the end of the removal with `flotilla env wait NAME --for removed`"
         }

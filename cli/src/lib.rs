@@ -28,6 +28,8 @@ pub mod environment;
 mod worker;
 // `flotilla store …`
 pub mod store;
+// `flotilla plan`, `apply`, `export`
+pub mod manifest;
 // `flotilla events`
 mod events;
 // `status`, `version`
@@ -88,6 +90,13 @@ async fn execute(cli: Cli) -> Result<ExitStatus, Failure> {
         Command::Env(command) => Box::pin(environment::run(&mut Session::new(&cli.global)?, command)).await,
         Command::Worker(command) => Box::pin(worker::run(&mut Session::new(&cli.global)?, command)).await,
         Command::Store(command) => Box::pin(store::run(&mut Session::new(&cli.global)?, command)).await,
+        Command::Plan(options) => {
+            Box::pin(async { manifest::plan(&mut Session::new(&cli.global)?, &options).await })
+                .await
+                .map_err(Failure::where_failed_means_no)
+        }
+        Command::Apply(options) => Box::pin(manifest::apply(&mut Session::new(&cli.global)?, &options)).await,
+        Command::Export(options) => Box::pin(manifest::export(&mut Session::new(&cli.global)?, &options)).await,
         Command::Events(options) => {
             Box::pin(events::run(&mut Session::new(&cli.global)?, &options)).await?;
             Ok(ExitStatus::Done)

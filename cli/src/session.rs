@@ -70,9 +70,14 @@ impl Session {
         let _ = writeln!(self.err, "{text}");
     }
 
+    /// Whether somebody is there to be asked.
+    pub(crate) fn can_ask() -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
     /// Asks before something is lost. Only on a terminal; elsewhere it must have been answered by `--yes`.
     pub(crate) fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
-        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        if !Self::can_ask() {
             return Err(Failure::usage(format!(
                 "this needs a yes ({question}), and there is no terminal to ask on"
             ))

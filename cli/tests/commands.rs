@@ -4,6 +4,8 @@
 
 #[path = "commands/fake.rs"]
 mod fake;
+#[path = "commands/manifests.rs"]
+mod manifests;
 #[path = "commands/stores.rs"]
 mod stores;
 
@@ -53,6 +55,11 @@ async fn run(url: &str, line: &str) -> (u8, String, String) {
     let result = match cli.command {
         Command::Env(command) => flotilla::environment::run(&mut session, command).await,
         Command::Store(command) => flotilla::store::run(&mut session, command).await,
+        Command::Plan(options) => {
+            flotilla::manifest::plan(&mut session, &options).await.map_err(Failure::where_failed_means_no)
+        }
+        Command::Apply(options) => flotilla::manifest::apply(&mut session, &options).await,
+        Command::Export(options) => flotilla::manifest::export(&mut session, &options).await,
         other => panic!("not a command of these tests: {other:?}"),
     };
     let (status, failure) = match result {

@@ -20,6 +20,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::config::Settings;
 use crate::driver::{Commits, Driver, DriverHandle, driver};
+use crate::environments_file::{self, FileHealth};
 use crate::fleet::{Change, Fleet, FleetSettings, GrantIds};
 use crate::store::{Loaded, SqliteStore, Store};
 use crate::{grpc, http};
@@ -91,10 +92,15 @@ impl App {
         let streams = TaskTracker::new();
         let api = grpc::Api::new(driver.clone(), streams.clone(), stopping.clone(), chance);
         let stopped = stopping.clone();
-        tasks.spawn(grpc::serve(grpc_listener, api, health.clone(), async move {
+        tasks.spawn(grpc::serve(grpc_listener, api.clone(), health.clone(), async move {
             stopped.cancelled().await;
         }));
-        let site = http::Site::new(driver.clone(), stopping.clone());
+        let file = settings.environments.map(|path| {
+            let health = FileHealth::default();
+            tasks.spawn(environments_file::keep(path, api.clone(), health.clone(), stopping.clone()));
+            health
+        });
+        let site = http::Site::new(driver.clone(), stopping.clone(), file);
         let stopped = stopping.clone();
         tasks.spawn(http::serve(http_listener, site, async move {
             stopped.cancelled().await;

@@ -30,6 +30,9 @@ EXAMPLES
   Options from a file, one overridden, logs for a machine:
     flotilla-control --config /etc/flotilla/control.toml --lease-duration 30s --log-format json
 
+  Environments as a mounted file says:
+    flotilla-control --environments /etc/flotilla/environments.yaml
+
   A fleet for tests, on free ports, against a simulator:
     flotilla-control --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --stream-uri http://127.0.0.1:8030
 
@@ -65,6 +68,15 @@ pub struct Options {
     #[arg(long, env = "FLOTILLA_REDIS_URL", value_name = "URL", default_value = DEFAULT_REDIS_URL,
           hide_default_value = true, hide_env_values = true)]
     pub redis_url: SecretText,
+
+    /// Keep environments and stores as this file says (YAML or JSON); it is applied at start and whenever it changes
+    ///
+    /// What carries the same label managed-by as the file's environments and is not in the file is removed, unless that
+    /// would be too much for `flotilla apply --prune` without --yes; then nothing is removed, and the log says so. A wrong
+    /// file changes nothing. Secrets that it names ({file: PATH}, {env: VARIABLE}) are read where control runs; a relative
+    /// path begins at the file's directory. See docs/manifests.md.
+    #[arg(long, env = "FLOTILLA_ENVIRONMENTS", value_name = "FILE")]
+    pub environments: Option<PathBuf>,
 
     /// Let --redis-url lead elsewhere than before although environments use the store "default"
     ///
@@ -134,6 +146,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The store named `default`.
     pub redis_url: StoreUrl,
+    /// The file that environments and stores are kept in line with.
+    pub environments: Option<PathBuf>,
     /// Whether `redis_url` may lead elsewhere than before while environments use it.
     pub replace_default_store: bool,
     /// Streaming service of environments that name none.
@@ -164,6 +178,7 @@ impl Settings {
             http_listen: free_port,
             data_dir: data_dir.into(),
             redis_url,
+            environments: None,
             replace_default_store: false,
             stream_uri: uri(DEFAULT_STREAM_URI),
             base_uri: uri(DEFAULT_BASE_URI),
@@ -214,6 +229,7 @@ impl Options {
             http_listen: self.http_listen,
             data_dir: self.data_dir,
             redis_url,
+            environments: self.environments,
             replace_default_store: self.replace_default_store,
             stream_uri: self.stream_uri,
             base_uri: self.base_uri,

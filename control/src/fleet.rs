@@ -11,6 +11,8 @@ mod environment;
 mod worker;
 // What users may change.
 mod mutation;
+// Many environments at once.
+mod apply;
 // Request ids that were answered.
 mod request;
 // Environments that ended lately.
@@ -52,10 +54,11 @@ use std::time::Duration;
 use flotilla_proto::store_url::StoreEndpoint;
 use flotilla_proto::{
     EnvironmentName, EnvironmentSpec, Epoch, FleetId, Initialization, Prefix, Reason, Refusal, StoreName, StoreUrl,
-    Term, Timestamp, Uid, WorkerName,
+    Term, Timestamp, Uid, WorkerName, v1,
 };
 use url::Url;
 
+pub(crate) use apply::{Batch, BatchEntry, BatchStore, BlastRadius, Prune, Wanted};
 pub(crate) use boundary::{
     Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, FailedRotation, GrantIds,
     GrantRecord, Input, Mutation, Proof, Regression, Remembered, RemovalKind, RemovalRequest, Reply, RequestId,
@@ -64,6 +67,7 @@ pub(crate) use boundary::{
 };
 pub(crate) use event::{Event, EventRecord, Note, WorkerChange};
 pub(crate) use membership::no_such_worker;
+pub(crate) use mutation::no_such_environment;
 #[cfg(feature = "simulation")]
 pub use placement::LargePlacement;
 pub(crate) use view::Glance;
@@ -201,6 +205,8 @@ enum Answer {
     Worker(WorkerName),
     /// The store as it is at the end of the step.
     Store(StoreName),
+    /// This, with the environments as they are at the end of the step.
+    Applied(Box<v1::BatchApplyEnvironmentsResponse>),
 }
 
 impl Fleet {
@@ -298,6 +304,7 @@ impl Fleet {
         let nobody_before = self.sessions.is_empty();
         match input {
             Input::Command { id, command: Command::Mutate(mutation) } => self.mutate(id, mutation),
+            Input::Command { id, command: Command::Apply(batch) } => self.apply(id, batch),
             Input::Command { id, command: Command::Worker(command) } => self.decide_worker(id, &command),
             Input::Command { id, command: Command::Store(command) } => self.decide_store(id, command),
             Input::Command { id, command: Command::CheckStore(check) } => self.ask_to_check(id, check),
@@ -380,6 +387,7 @@ impl Fleet {
                 Answer::Ready(result) => result,
                 Answer::Present(name) => Ok(Reply::Environment(self.environment(&name).map(Box::new))),
                 Answer::Worker(name) => Ok(self.present_worker(&name)),
+                Answer::Applied(applied) => Ok(Reply::Applied(Box::new(self.show_applied(*applied)))),
                 Answer::Store(name) => Ok(Reply::Store(self.store(&name).map(Box::new))),
             };
             effects.push(Effect::Reply { id, result });
@@ -478,12 +486,6 @@ impl Fleet {
     fn epoch_key(&self, spec: &EnvironmentSpec) -> Option<(StoreEndpoint, Prefix)> {
         Some((self.stores.get(&spec.store)?.endpoint.clone(), spec.prefix.clone()))
     }
-}
-
-/// There is no environment of that name.
-pub(crate) fn no_such_environment(name: &EnvironmentName) -> Refusal {
-    let message = format!("no environment is named \"{name}\"; list those that exist");
-    Refusal::new(Reason::EnvironmentNotFound, message)
 }
 
 fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {

@@ -2,6 +2,8 @@
 
 // Adding, reading, changing, removing environments.
 mod environments;
+// Many environments at once.
+mod apply;
 // Which fields an update names.
 mod mask;
 // Which fields an update changes.
@@ -30,7 +32,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use flotilla_proto::process::Chance;
-use flotilla_proto::{EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, StoreName, WorkerName, v1};
+use flotilla_proto::{
+    EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, StoreName, Uid, WorkerName, v1,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
@@ -43,8 +47,12 @@ use tonic_health::server::HealthReporter;
 
 use crate::driver::DriverHandle;
 
+pub(crate) use apply::apply;
+
 /// Largest message of the API, in bytes.
 const API_MESSAGE_LIMIT: usize = 4 << 20;
+/// Largest message about environments, of which one may hold thousands.
+const BATCH_MESSAGE_LIMIT: usize = 16 << 20;
 /// Largest message of a session, and largest item that can be read, in bytes.
 const SESSION_MESSAGE_LIMIT: usize = 64 << 20;
 /// How long a connection may be silent before it is asked whether it is alive, and how long the answer may take.
@@ -85,6 +93,11 @@ impl Api {
     ) -> Self {
         Self { driver, tasks, stopping, chance }
     }
+
+    /// The uid of a new environment.
+    fn fresh_uid(&self) -> Uid {
+        self.chance.uuid().to_string().parse().expect("a UUID is a valid uid")
+    }
 }
 
 /// Serves the API on a listener until `shutdown` resolves and the calls under way have ended.
@@ -114,7 +127,7 @@ pub(crate) async fn serve_connections<C: Connection>(
     );
     let environments =
         v1::environment_service_server::EnvironmentServiceServer::new(environments::Handler(api.clone()))
-            .max_decoding_message_size(API_MESSAGE_LIMIT);
+            .max_decoding_message_size(BATCH_MESSAGE_LIMIT);
     let fleet = v1::fleet_service_server::FleetServiceServer::new(fleet::Handler(api.clone()))
         .max_decoding_message_size(API_MESSAGE_LIMIT);
     let data = v1::data_service_server::DataServiceServer::new(data::Handler(api.clone()))

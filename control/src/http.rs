@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriverHandle, View};
+use crate::environments_file::FileHealth;
 
 /// How long the driver may take to answer before it counts as not there.
 const DRIVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,11 +33,13 @@ pub(crate) struct Site {
     driver: DriverHandle,
     /// Cancelled when the gRPC server no longer takes calls.
     stopping: CancellationToken,
+    /// How it stands with the file that control is kept in line with, if there is one.
+    file: Option<FileHealth>,
 }
 
 impl Site {
-    pub(crate) fn new(driver: DriverHandle, stopping: CancellationToken) -> Self {
-        Self { driver, stopping }
+    pub(crate) fn new(driver: DriverHandle, stopping: CancellationToken, file: Option<FileHealth>) -> Self {
+        Self { driver, stopping, file }
     }
 
     async fn read<T: Send + 'static>(
@@ -101,7 +104,10 @@ fn answer_checks(checks: &[(&str, Result<(), String>)], verbose: bool) -> Respon
 
 async fn metrics(State(site): State<Site>) -> Response {
     match site.read(|view| view.fleet.counts()).await {
-        Ok(counts) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(counts)).into_response(),
+        Ok(counts) => {
+            ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(counts, site.file.as_ref()))
+                .into_response()
+        }
         Err(why) => unavailable(&why),
     }
 }

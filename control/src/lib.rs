@@ -20,6 +20,8 @@ mod driver;
 mod grpc;
 // What operators and probes ask.
 mod http;
+// Keeping in line with a file.
+mod environments_file;
 // The command line, checked.
 mod config;
 // All of it together, as a program or inside another one.

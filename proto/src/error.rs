@@ -63,6 +63,8 @@ reasons! {
     ItemNotFound = "ITEM_NOT_FOUND" => NotFound,
     /// Environments use the store.
     StoreInUse = "STORE_IN_USE" => FailedPrecondition,
+    /// More environments would be removed than goes without saying.
+    BlastRadius = "BLAST_RADIUS" => FailedPrecondition,
     /// The environment is being removed.
     EnvironmentRemoving = "ENVIRONMENT_REMOVING" => FailedPrecondition,
     /// The environment is paused.

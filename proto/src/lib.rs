@@ -2,7 +2,7 @@
 //!
 //! What arrives from outside is parsed here, once, into types that cannot be wrong: [`EnvironmentName`], [`Prefix`],
 //! [`EnvironmentSpec`], [`Grant`] and the like. This crate does no I/O, but for the feature `server`, which holds
-//! what both servers do at start.
+//! what the programs share of the world around them. Feature `manifest` is the format of files.
 //!
 //! Start reading at [`spec`] (what users say), then [`grant`] (who may write), then [`session`] (what control and
 //! workers tell each other).
@@ -27,6 +27,9 @@ pub mod session;
 pub mod error;
 // `Debug` of messages that hold secrets.
 mod redact;
+// Files that say what environments and stores shall be.
+#[cfg(feature = "manifest")]
+pub mod manifest;
 // Start-up of the two servers.
 #[cfg(feature = "server")]
 pub mod process;

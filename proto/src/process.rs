@@ -1,4 +1,5 @@
-//! What both servers do at start: read layered configuration, set up logging, TLS and file limits, wait for the end.
+//! What the programs share of the world around them: layered configuration, logging, TLS and file limits, the end, and
+//! the files of manifests.
 
 // Flag, then variable, then file.
 mod layered;
@@ -6,9 +7,17 @@ mod layered;
 mod metrics;
 // Random numbers.
 mod chance;
+// Noticing that a file has changed.
+mod file_watch;
+// Manifests, and what they refer to.
+#[cfg(feature = "manifest")]
+mod manifest_files;
 
 pub use chance::Chance;
+pub use file_watch::{DirectoryWatch, Stamp, watch_directory};
 pub use layered::{parse_arguments, parse_duration};
+#[cfg(feature = "manifest")]
+pub use manifest_files::{read_manifest_file, resolve_secret, secret_path};
 pub use metrics::register_process_metrics;
 
 use std::io;

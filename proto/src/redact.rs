@@ -18,6 +18,8 @@ redacted! {
     CreateEnvironmentRequest { name, spec, take_over, request_id, validate_only }
     UpdateEnvironmentRequest { name, spec, update_mask, etag, request_id, validate_only }
     RotateSdkKeyRequest { name, force, etag, request_id, validate_only }
+    EnvironmentEntry { name, spec, take_over }
+    StoreEntry { name, tls }
     Assignment { environment, uid, generation, grant, spec, resync }
     ProveKey { environment }
     CreateStoreRequest { name, tls, request_id, validate_only }

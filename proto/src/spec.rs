@@ -1,11 +1,16 @@
 //! What users say about an environment, checked once.
 
+// In what two differ, field by field.
+mod difference;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use url::{Host, Url};
+
+pub use difference::FieldDifference;
 
 use crate::names::{Prefix, StoreName};
 use crate::time::{duration_from_proto, duration_to_proto};

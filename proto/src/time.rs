@@ -58,3 +58,8 @@ pub fn duration_to_proto(duration: Duration) -> prost_types::Duration {
 pub fn duration_from_proto(message: &prost_types::Duration) -> Option<Duration> {
     Some(Duration::new(u64::try_from(message.seconds).ok()?, u32::try_from(message.nanos).ok()?))
 }
+
+/// A duration as options and manifests take it: `1m30s`.
+pub fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string().replace(' ', "")
+}

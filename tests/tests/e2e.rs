@@ -119,6 +119,9 @@ mod cluster;
 // Workers among each other, and two fleets in one Redis.
 #[path = "e2e/workers.rs"]
 mod workers;
+// What files say that environments shall be.
+#[path = "e2e/manifests.rs"]
+mod manifests;
 // Waiting and watching.
 #[path = "e2e/watch.rs"]
 mod watch;

@@ -1,22 +1,18 @@
 //! A file of flag data as a source: `{"flags":{…},"segments":{…}}`, in JSON or YAML, read again when it changes.
 //!
-//! The directory is watched, not the file, so that editors that write a new file and rename it are seen too; a look
-//! at the file's metadata every second covers file systems that announce nothing. A file that cannot be read, now or
-//! after a change, is reported, and what was read before stays.
+//! A file that cannot be read, now or after a change, is reported, and what was read before stays.
 
 // From what people write to what LaunchDarkly would send.
 mod completion;
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use flotilla_proto::process::{Stamp, watch_directory};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -33,28 +29,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// An unchanged file is reported as such this often; listeners doubt a source that is silent for minutes.
 const LOOKS_PER_UNCHANGED: u32 = 60;
 
-/// What tells one content of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
 /// What a look at the file found.
 enum Look {
     Same,
@@ -70,7 +44,7 @@ pub(crate) async fn run(path: PathBuf, limit: usize, events: SourceEvents) {
     loop {
         // The directory may not be there yet, or may have been replaced: try until it is watched.
         if watch.is_none() {
-            watch = watch_directory(&path, &changed).ok();
+            watch = watch_directory(&path, &changed);
         }
         let look = look(path.clone(), source.stamp, limit).await;
         if matches!(look, Look::Unreadable(_)) {
@@ -150,28 +124,6 @@ impl FileSource {
         self.told = Told::Failed(failure.clone());
         self.events.send(SourceEvent::Interrupted { failure, retry_in: LOOK_INTERVAL }).await
     }
-}
-
-/// A watch on the file's directory that wakes `changed`. The operating system's limits may refuse it.
-fn watch_directory(path: &Path, changed: &Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let changed = Arc::clone(changed);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let concerns_content = match event {
-            Ok(event) => match event.kind {
-                // Our own reading is an access too.
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-                EventKind::Access(_) => false,
-                _ => true,
-            },
-            Err(_) => true,
-        };
-        if concerns_content {
-            changed.notify_one();
-        }
-    })?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }
 
 async fn look(path: PathBuf, known: Option<Stamp>, limit: usize) -> Look {

@@ -22,7 +22,7 @@ const UPDATE_ATTEMPTS: u32 = 5;
 
 /// Whether a mutation is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Run {
+pub(crate) enum Run {
     /// It is.
     Real,
     /// It is only checked: `--dry-run`.
@@ -35,14 +35,20 @@ impl From<bool> for Run {
     }
 }
 
+impl Run {
+    /// What follows the words of what was done.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Real => "",
+            Self::Dry => " (dry run)",
+        }
+    }
+}
+
 /// What is said of a mutation: on one line, or the document as it is afterwards.
 fn tell(session: &mut Session, environment: &Environment, done: &str, run: Run) -> Result<(), Failure> {
-    let suffix = match run {
-        Run::Real => "",
-        Run::Dry => " (dry run)",
-    };
     let name = format!("environment/{}", environment.name);
-    let line = format!("{name} {done}{suffix}\n");
+    let line = format!("{name} {done}{}\n", run.suffix());
     session.show(&Shown {
         document: &EnvironmentDocument::from(environment),
         names: vec![name],

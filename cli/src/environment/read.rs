@@ -29,7 +29,7 @@ pub(super) async fn fetch(session: &Session, name: &str) -> Result<Environment, 
 }
 
 /// All environments that match, page by page.
-async fn list_all(client: &Client, filter: EnvironmentFilter) -> Result<Vec<Environment>, Failure> {
+pub(crate) async fn list_all(client: &Client, filter: EnvironmentFilter) -> Result<Vec<Environment>, Failure> {
     let mut all = Vec::new();
     let mut page_token = String::new();
     loop {

@@ -1,18 +1,12 @@
 //! Times, ages, sizes and labels in words.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use flotilla_proto::Timestamp;
 
 /// A time as RFC 3339 in UTC with milliseconds.
 pub(crate) fn rfc3339(time: &prost_types::Timestamp) -> String {
     humantime::format_rfc3339_millis(Timestamp::from_proto(time).into()).to_string()
-}
-
-/// A duration as options take it: `1m30s`.
-pub(crate) fn duration_text(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
 /// How long ago a time was, in its largest unit or two: `42s`, `3m`, `5h`, `12d`. `-` for no time.

@@ -8,8 +8,8 @@ use flotilla_proto::v1::{Environment, Initialization};
 use super::obstacle::{RotationState, obstacle, rotation_state};
 use crate::arguments::WaitGoal;
 use crate::failure::{ExitStatus, Failure};
-use crate::output::text::duration_text;
 use crate::watch::Event;
+use flotilla_proto::time::duration_text;
 
 /// What is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]

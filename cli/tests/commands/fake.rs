@@ -117,6 +117,13 @@ impl EnvironmentService for Fake {
         }))
     }
 
+    async fn batch_apply_environments(
+        &self,
+        _: Request<BatchApplyEnvironmentsRequest>,
+    ) -> Answer<BatchApplyEnvironmentsResponse> {
+        Err(Status::unimplemented("tests of manifests have a real control"))
+    }
+
     async fn create_environment(
         &self,
         request: Request<CreateEnvironmentRequest>,

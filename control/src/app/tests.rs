@@ -2,6 +2,8 @@
 
 // Adding, reading, changing, removing.
 mod environments;
+// Many at once.
+mod apply;
 // Snapshots, changes, resuming.
 mod watching;
 // Workers' sessions.

@@ -12,6 +12,7 @@ use flotilla_proto::{
     StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
 };
 
+use super::apply::Batch;
 use super::event::{EventRecord, Note};
 
 /// Names a command between the driver and the fleet.
@@ -46,6 +47,8 @@ pub(crate) enum Input {
 pub(crate) enum Command {
     /// A change of an environment.
     Mutate(Mutation),
+    /// What many environments shall be.
+    Apply(Batch),
     /// Whether a worker takes part.
     Worker(WorkerCommand),
     /// A store comes, goes, or is reached in another way.
@@ -120,6 +123,8 @@ pub(crate) enum Subject {
     Environment(EnvironmentName),
     /// A store.
     Store(StoreName),
+    /// Many environments.
+    Batch,
 }
 
 /// Whether a worker is given environments, as users said. Nothing but a user changes it.
@@ -312,6 +317,8 @@ pub(crate) enum Reply {
     Worker(Option<Box<flotilla_proto::v1::Worker>>),
     /// The store after the change; `None` when it is removed.
     Store(Option<Box<flotilla_proto::v1::Store>>),
+    /// What became of many environments.
+    Applied(Box<flotilla_proto::v1::BatchApplyEnvironmentsResponse>),
     /// What the worker answered.
     Answer(flotilla_proto::session::Answer),
     /// What a worker found in a store.

@@ -13,7 +13,7 @@ use super::rotation::Rotation;
 use super::{Fleet, refuse, request};
 
 /// What a mutation comes to.
-enum Decision {
+pub(super) enum Decision {
     /// Everything is so already.
     Unchanged,
     /// The environment's record becomes this one.
@@ -32,6 +32,7 @@ impl Fleet {
             Ok(Some(Subject::Environment(answered))) => return self.reply_present(command, answered),
             // Its digest is of another kind of request.
             Ok(Some(Subject::Store(answered))) => return self.reply_store(command, answered),
+            Ok(Some(Subject::Batch)) => return self.reply_present(command, name),
             Err(refusal) => return self.reply(command, Err(refusal)),
         }
         if !validate_only && request.is_some() && self.requests.is_full() {
@@ -87,15 +88,7 @@ impl Fleet {
     }
 
     fn decide_edit(&self, environment: &Environment, edit: Edit) -> Result<Decision, Refusal> {
-        let name = &environment.record.name;
-        if environment.record.removal.is_some() {
-            return refuse(
-                Reason::EnvironmentRemoving,
-                format!(
-                    "environment \"{name}\" is being removed and takes no more changes; wait until it is gone and add it again"
-                ),
-            );
-        }
+        check_not_removing(environment)?;
         match edit {
             Edit::Update { change, sdk_key } => self.decide_update(environment, change, sdk_key),
             Edit::Pause => Ok(self.decide_pause(environment, &Pause::Paused)),
@@ -105,7 +98,7 @@ impl Fleet {
         }
     }
 
-    fn decide_create(
+    pub(super) fn decide_create(
         &self,
         name: &EnvironmentName,
         uid: Uid,
@@ -174,7 +167,7 @@ impl Fleet {
         Refusal { reason: Reason::PrefixTaken, ..FieldViolation::new("spec.prefix", &why).into() }
     }
 
-    fn decide_update(
+    pub(super) fn decide_update(
         &self,
         environment: &Environment,
         change: SpecChange,
@@ -183,7 +176,7 @@ impl Fleet {
         let old = &environment.record.spec;
         let new = (change.0)(old).map_err(Refusal::fields)?;
         check_immutable(old, &new)?;
-        let moved = old.stream_uri != new.stream_uri || old.base_uri != new.base_uri;
+        let moved = moves_upstream(old, &new);
         // Without this, whoever may update but does not know the key could have it sent to a server of theirs.
         let needs_key = !new.is_file() && (moved || environment.record.sdk_key.is_none());
         match &sdk_key {
@@ -263,7 +256,12 @@ impl Fleet {
         Ok(self.changed(record))
     }
 
-    fn decide_rotate(&self, environment: &Environment, key: SdkKey, proof: Proof) -> Result<Decision, Refusal> {
+    pub(super) fn decide_rotate(
+        &self,
+        environment: &Environment,
+        key: SdkKey,
+        proof: Proof,
+    ) -> Result<Decision, Refusal> {
         let mut record = environment.record.clone();
         if record.spec.is_file() {
             return refuse(
@@ -317,7 +315,7 @@ impl Fleet {
         Reply::Environment(shown.map(Box::new))
     }
 
-    fn carry_out(&mut self, name: &EnvironmentName, decision: Decision, action: &'static str) {
+    pub(super) fn carry_out(&mut self, name: &EnvironmentName, decision: Decision, action: &'static str) {
         match decision {
             Decision::Unchanged => return,
             Decision::End => self.end(name),
@@ -326,7 +324,7 @@ impl Fleet {
         self.gathered.effects.push(Effect::Note(Note::Changed { environment: name.clone(), action }));
     }
 
-    fn decide_delete(&self, environment: &Environment, wanted: RemovalRequest) -> Decision {
+    pub(super) fn decide_delete(&self, environment: &Environment, wanted: RemovalRequest) -> Decision {
         let present = environment.record.removal;
         let removal = match (wanted, present) {
             (RemovalRequest::Abandon, _) => return Decision::End,
@@ -376,10 +374,34 @@ impl Fleet {
     }
 }
 
+/// Whether requests, and with them the SDK key, go elsewhere.
+pub(super) fn moves_upstream(old: &EnvironmentSpec, new: &EnvironmentSpec) -> bool {
+    old.stream_uri != new.stream_uri || old.base_uri != new.base_uri
+}
+
+pub(super) fn check_not_removing(environment: &Environment) -> Result<(), Refusal> {
+    if environment.record.removal.is_none() {
+        return Ok(());
+    }
+    refuse(
+        Reason::EnvironmentRemoving,
+        format!(
+            "environment \"{}\" is being removed and takes no more changes; wait until it is gone and add it again",
+            environment.record.name
+        ),
+    )
+}
+
 /// Whether an environment shall stream and write.
 enum Pause {
     Paused,
     Running,
+}
+
+/// There is no environment of that name.
+pub(crate) fn no_such_environment(name: &EnvironmentName) -> Refusal {
+    let message = format!("no environment is named \"{name}\"; list those that exist");
+    Refusal::new(Reason::EnvironmentNotFound, message)
 }
 
 fn check_etag(environment: &Environment, given: Option<&str>) -> Result<(), Refusal> {

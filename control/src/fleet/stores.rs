@@ -5,15 +5,15 @@ mod update;
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::store_url::{StoreEndpoint, StorePlace, TlsFiles};
-use flotilla_proto::{FieldViolation, Reason, Refusal, StoreName, StoreUrl, v1};
+use flotilla_proto::store_url::{Login, StoreEndpoint, StorePlace, TlsFiles};
+use flotilla_proto::{EnvironmentName, FieldViolation, Reason, Refusal, StoreName, StoreUrl, v1};
 
 use super::boundary::{Change, CommandId, Effect, Reply, StoreAction, StoreCommand, Subject};
 use super::event::Note;
 use super::{Answer, Fleet, Store, refuse, request};
 
-/// How many environments are named as users of a store.
-const NAMED_USERS: usize = 10;
+/// How many environments are named at most.
+const NAMED: usize = 10;
 
 /// What a command comes to.
 enum Decision {
@@ -36,6 +36,7 @@ impl Fleet {
             // A request of that digest was about a store.
             Ok(Some(Subject::Store(answered))) => return self.reply_store(id, answered),
             Ok(Some(Subject::Environment(answered))) => return self.reply_present(id, answered),
+            Ok(Some(Subject::Batch)) => return self.reply_store(id, store),
             Err(refusal) => return self.reply(id, Err(refusal)),
         }
         if !validate_only && request.is_some() && self.requests.is_full() {
@@ -60,6 +61,35 @@ impl Fleet {
         }
         self.carry_store_out(&store, decision);
         self.reply_store(id, store);
+    }
+
+    /// Adds a store, unless it is there already. One that is there and differs is left as it is.
+    pub(super) fn add_store_if_missing(
+        &mut self,
+        name: &StoreName,
+        url: Box<StoreUrl>,
+    ) -> Result<v1::ApplyOutcome, Refusal> {
+        let Some(present) = self.stores.get(name).map(|store| &store.url) else {
+            let decision = self.decide_store_action(name, StoreAction::Create(url))?;
+            self.carry_store_out(name, decision);
+            return Ok(v1::ApplyOutcome::Created);
+        };
+        if is_alike(&url, present) {
+            return Ok(v1::ApplyOutcome::Unchanged);
+        }
+        let (given, present) = (url.redacted(), present.redacted());
+        let difference = if given == present {
+            format!("is reached with another login, or other TLS files, at {present}")
+        } else {
+            format!("is {present}, not {given}")
+        };
+        let way_out = if *name == StoreName::default_store() {
+            "it is that of control's --redis-url".to_owned()
+        } else {
+            format!("see `flotilla store update {name}`")
+        };
+        let why = format!("store \"{name}\" exists and {difference}; {way_out}");
+        Err(Refusal { reason: Reason::StoreNameTaken, ..FieldViolation::new("url", &why).into() })
     }
 
     fn carry_store_out(&mut self, store: &StoreName, decision: Decision) {
@@ -129,15 +159,11 @@ impl Fleet {
         if users.is_empty() {
             return Ok(());
         }
-        let mut named: Vec<_> = users.iter().take(NAMED_USERS).map(|user| format!("\"{user}\"")).collect();
-        if users.len() > NAMED_USERS {
-            named.push(format!("{} more", users.len() - NAMED_USERS));
-        }
-        let users = named.join(", ");
+        let users = some_of(&users);
         refuse(Reason::StoreInUse, format!("store \"{name}\" is used by {users}; remove the environments first"))
     }
 
-    pub(super) fn users_of(&self, store: &StoreName) -> impl Iterator<Item = &flotilla_proto::EnvironmentName> {
+    pub(super) fn users_of(&self, store: &StoreName) -> impl Iterator<Item = &EnvironmentName> {
         let uses = move |environment: &&super::Environment| environment.record.spec.store == *store;
         self.environments.values().filter(uses).map(|environment| &environment.record.name)
     }
@@ -209,4 +235,23 @@ impl Fleet {
     pub(super) fn reply_store(&mut self, id: CommandId, store: StoreName) {
         self.gathered.replies.push((id, Answer::Store(store)));
     }
+}
+
+/// The first of them by name, and how many more there are.
+pub(super) fn some_of(environments: &[&EnvironmentName]) -> String {
+    let mut names: Vec<_> = environments.iter().take(NAMED).map(|name| format!("\"{name}\"")).collect();
+    if environments.len() > NAMED {
+        names.push(format!("{} more", environments.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+/// Whether a store is what is asked for. A password that is not given is not compared.
+fn is_alike(given: &StoreUrl, present: &StoreUrl) -> bool {
+    let logins = [(&given.login, &present.login), (&given.sentinel_login, &present.sentinel_login)];
+    let is_same = |(given, present): (&Login, &Login)| {
+        given.username == present.username && (given.password.is_empty() || given.password == present.password)
+    };
+    let is_there = given.place == present.place && given.database == present.database && given.tls == present.tls;
+    is_there && logins.into_iter().all(is_same)
 }

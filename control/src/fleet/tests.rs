@@ -6,6 +6,8 @@ mod world;
 mod player;
 // Create, update, delete and the like.
 mod mutations;
+// Many environments at once.
+mod apply;
 // Hello, updates, acknowledgements.
 mod sessions;
 // Silence, closures, goodbyes, restarts.

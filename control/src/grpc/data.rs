@@ -35,7 +35,9 @@ impl Handler {
         let command = Command::Ask { environment, question, timeout };
         match self.0.driver.command(command).await? {
             Reply::Answer(answer) => Ok(answer),
-            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Checked(_) => Err(other_answer()),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Checked(_) | Reply::Applied(_) => {
+                Err(other_answer())
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Adding, reading, changing and removing environments.
 
-use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Refusal, SdkKey, Uid, v1};
+use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Refusal, SdkKey, v1};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::filter::Filter;
 use super::page::{Page, hex};
-use super::{Api, environment_name, unfit_reply, update, watch};
+use super::{Api, apply, environment_name, unfit_reply, update, watch};
 use crate::driver::View;
 use crate::fleet::{
     Action, Claim, Command, Edit, Mutation, Proof, Regression, RemovalRequest, Reply, RequestId,
@@ -48,7 +48,9 @@ impl Handler {
         };
         match self.0.driver.command(Command::Mutate(mutation)).await? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
-            Reply::Worker(_) | Reply::Answer(_) | Reply::Store(_) | Reply::Checked(_) => Err(unfit_reply()),
+            Reply::Worker(_) | Reply::Answer(_) | Reply::Applied(_) | Reply::Store(_) | Reply::Checked(_) => {
+                Err(unfit_reply())
+            }
         }
     }
 
@@ -58,28 +60,8 @@ impl Handler {
             request: request_id("create", &request.request_id, &request)?,
             validate_only: request.validate_only,
         };
-        let mut violations = Vec::new();
-        if let Err(refusal) = environment_name("name", &request.name) {
-            violations.extend(refusal.violations);
-        }
-        let spec = EnvironmentSpec::parse(&request.spec.clone().unwrap_or_default(), "spec")
-            .map_err(|more| violations.extend(more))
-            .ok();
-        let file = spec.as_ref().is_some_and(EnvironmentSpec::is_file);
-        let sdk_key = match (file, request.sdk_key.as_str()) {
-            (_, "") => None,
-            (true, _) => {
-                let description = "a file source takes no SDK key; leave it out";
-                violations.push(FieldViolation::new("sdk_key", description));
-                None
-            }
-            (false, key) => SdkKey::parse("sdk_key", key).map_err(|violation| violations.push(violation)).ok(),
-        };
-        let (Some(spec), true) = (spec, violations.is_empty()) else {
-            return Err(Refusal::fields(violations));
-        };
-        let uid: Uid = self.0.chance.uuid().to_string().parse().expect("a UUID is a valid uid");
-        let action = Action::Create { uid, spec, sdk_key, claim: claim(request.take_over) };
+        let (_, spec, sdk_key) = wanted(&request.name, request.spec.as_ref(), &request.sdk_key)?;
+        let action = Action::Create { uid: self.0.fresh_uid(), spec, sdk_key, claim: claim(request.take_over) };
         self.mutate(&request.name, action, terms).await
     }
 
@@ -112,7 +94,34 @@ fn list_page(view: &View<'_>, page: &Page, filter: &Filter) -> v1::ListEnvironme
     }
 }
 
-fn claim(take_over: bool) -> Claim {
+/// What an environment shall be, or all that is wrong with it.
+pub(super) fn wanted(
+    name: &str,
+    spec: Option<&v1::EnvironmentSpec>,
+    sdk_key: &str,
+) -> Result<(EnvironmentName, EnvironmentSpec, Option<SdkKey>), Refusal> {
+    let mut violations = Vec::new();
+    let name = environment_name("name", name).map_err(|refusal| violations.extend(refusal.violations)).ok();
+    let spec = EnvironmentSpec::parse(spec.unwrap_or(&v1::EnvironmentSpec::default()), "spec")
+        .map_err(|more| violations.extend(more))
+        .ok();
+    let file = spec.as_ref().is_some_and(EnvironmentSpec::is_file);
+    let sdk_key = match (file, sdk_key) {
+        (_, "") => None,
+        (true, _) => {
+            let description = "a file source takes no SDK key; leave it out";
+            violations.push(FieldViolation::new("sdk_key", description));
+            None
+        }
+        (false, key) => SdkKey::parse("sdk_key", key).map_err(|violation| violations.push(violation)).ok(),
+    };
+    match (name, spec) {
+        (Some(name), Some(spec)) if violations.is_empty() => Ok((name, spec, sdk_key)),
+        _ => Err(Refusal::fields(violations)),
+    }
+}
+
+pub(super) fn claim(take_over: bool) -> Claim {
     if take_over { Claim::TakeOver } else { Claim::Respect }
 }
 
@@ -245,6 +254,13 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         };
         let environment = self.mutate(&request.name, action.into(), terms).await?;
         Ok(Response::new(v1::RotateSdkKeyResponse { environment }))
+    }
+
+    async fn batch_apply_environments(
+        &self,
+        request: Request<v1::BatchApplyEnvironmentsRequest>,
+    ) -> Result<Response<v1::BatchApplyEnvironmentsResponse>, Status> {
+        Ok(Response::new(apply(&self.0, request.into_inner()).await?))
     }
 
     type WatchEnvironmentsStream = ReceiverStream<Result<v1::WatchEnvironmentsResponse, Status>>;

@@ -29,7 +29,9 @@ impl Handler {
         let command = WorkerCommand { worker: worker_name("name", name)?, action, validate_only };
         match self.0.driver.command(Command::Worker(command)).await? {
             Reply::Worker(worker) => Ok(worker.map(|worker| *worker)),
-            Reply::Environment(_) | Reply::Answer(_) | Reply::Store(_) | Reply::Checked(_) => Err(unfit_reply()),
+            Reply::Environment(_) | Reply::Answer(_) | Reply::Applied(_) | Reply::Store(_) | Reply::Checked(_) => {
+                Err(unfit_reply())
+            }
         }
     }
 }

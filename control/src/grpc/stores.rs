@@ -32,7 +32,9 @@ impl Handler {
         let command = StoreCommand { store: store_name("name", name)?, action, request, validate_only };
         match self.0.driver.command(Command::Store(command)).await? {
             Reply::Store(store) => Ok(store.map(|store| *store)),
-            Reply::Environment(_) | Reply::Worker(_) | Reply::Answer(_) | Reply::Checked(_) => Err(unfit_reply()),
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Answer(_) | Reply::Applied(_) | Reply::Checked(_) => {
+                Err(unfit_reply())
+            }
         }
     }
 
@@ -85,6 +87,16 @@ impl Given {
 /// The URL with all that is given beside it.
 fn url_of(request: &v1::CreateStoreRequest) -> Result<StoreUrl, FieldViolation> {
     let v1::CreateStoreRequest { url, login, sentinel_login, tls, .. } = request.clone();
+    full_url(url, login, sentinel_login, tls)
+}
+
+/// As [`url_of`], of any message.
+pub(super) fn full_url(
+    url: String,
+    login: Option<v1::StoreLogin>,
+    sentinel_login: Option<v1::StoreLogin>,
+    tls: Option<v1::StoreTls>,
+) -> Result<StoreUrl, FieldViolation> {
     let Given { url, login, sentinel_login, files } = Given::new(url, login, sentinel_login, tls)?;
     StoreUrl::parse("url", &url)?.with_access("url", login, sentinel_login, files)
 }
@@ -152,7 +164,7 @@ impl v1::store_service_server::StoreService for Handler {
         let prefix = if prefix.is_empty() { None } else { Some(prefix_of(&prefix)?) };
         match self.0.driver.command(Command::CheckStore(StoreCheck { store, worker, prefix, timeout })).await? {
             Reply::Checked(checked) => Ok(Response::new(checked)),
-            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) => {
+            Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) | Reply::Applied(_) => {
                 Err(unfit_reply().into())
             }
         }

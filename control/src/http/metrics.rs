@@ -8,18 +8,25 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use crate::environments_file::FileHealth;
 use crate::fleet::Counts;
 
 /// The media type of [`encode`]'s text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics as OpenMetrics text.
-pub(super) fn encode(counts: Counts) -> String {
+/// All metrics as OpenMetrics text. `file` is how it stands with that of `--environments`, if there is one.
+pub(super) fn encode(counts: Counts, file: Option<&FileHealth>) -> String {
     let mut registry = Registry::default();
     register_process_metrics(&mut registry);
+    if let Some(file) = file {
+        let help = "Whether the file of --environments is applied, wholly";
+        let gauge = Gauge::<i64>::default();
+        gauge.set(file.is_ok().into());
+        registry.register("flotilla_environments_file_ok", help, gauge);
+    }
     registry.register_collector(Box::new(FleetMetrics(counts)));
     let mut page = String::new();
     text::encode(&mut page, &registry).expect("writing to a string does not fail");
@@ -74,13 +81,15 @@ mod tests {
             moves: [("drain", 3)].into(),
             session_reconnects: 4,
         };
-        let page = encode(counts);
+        assert!(!encode(counts.clone(), None).contains("flotilla_environments_file_ok"));
+        let page = encode(counts, Some(&FileHealth::default()));
         for line in [
             "flotilla_environments{state=\"current\"} 2",
             "flotilla_environments{state=\"stale\"} 0",
             "flotilla_workers{state=\"connected\"} 1",
             "flotilla_assignments_moved_total{reason=\"drain\"} 3",
             "flotilla_session_reconnects_total 4",
+            "flotilla_environments_file_ok 0",
             "# EOF",
         ] {
             assert!(page.lines().any(|one| one == line), "{line} in\n{page}");

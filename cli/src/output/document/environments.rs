@@ -7,9 +7,9 @@ use flotilla_proto::time::duration_from_proto;
 use flotilla_proto::v1;
 use serde::Serialize;
 
-use super::super::text::duration_text;
 use super::{some, time};
 use crate::wait::{state_word, truth_word};
+use flotilla_proto::time::duration_text;
 
 /// An environment.
 #[derive(Debug, Clone, Serialize)]

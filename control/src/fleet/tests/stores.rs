@@ -18,7 +18,11 @@ impl World {
         let id = self.command(Command::Store(command));
         match self.replies.remove(&id).expect("it is answered at once")? {
             Reply::Store(store) => Ok(store.map(|store| *store)),
-            other @ (Reply::Answer(_) | Reply::Environment(_) | Reply::Worker(_) | Reply::Checked(_)) => {
+            other @ (Reply::Answer(_)
+            | Reply::Environment(_)
+            | Reply::Worker(_)
+            | Reply::Checked(_)
+            | Reply::Applied(_)) => {
                 panic!("not a store: {other:?}")
             }
         }

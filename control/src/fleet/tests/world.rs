@@ -239,7 +239,11 @@ impl World {
         let id = self.command(Command::Mutate(mutation));
         match self.replies.remove(&id).expect("a mutation is answered at once")? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
-            other @ (Reply::Answer(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Checked(_)) => {
+            other @ (Reply::Answer(_)
+            | Reply::Worker(_)
+            | Reply::Store(_)
+            | Reply::Checked(_)
+            | Reply::Applied(_)) => {
                 panic!("not an environment: {other:?}")
             }
         }
@@ -253,7 +257,11 @@ impl World {
         let id = self.command(Command::Worker(WorkerCommand { worker: w(worker), action, validate_only: false }));
         match self.replies.remove(&id).expect("it is answered at once")? {
             Reply::Worker(worker) => Ok(worker.map(|worker| *worker)),
-            other @ (Reply::Answer(_) | Reply::Environment(_) | Reply::Store(_) | Reply::Checked(_)) => {
+            other @ (Reply::Answer(_)
+            | Reply::Environment(_)
+            | Reply::Store(_)
+            | Reply::Checked(_)
+            | Reply::Applied(_)) => {
                 panic!("not a worker: {other:?}")
             }
         }

@@ -20,6 +20,8 @@ use crate::store::sqlite::events;
 
 /// What stands before the name of a store where a request was about one; no environment's name holds a '/'.
 const STORE_SUBJECT: &str = "store/";
+/// What stands there where it was about many environments.
+const BATCH_SUBJECT: &str = "batch/";
 
 /// A stored value that cannot be read.
 pub(super) fn corrupt(what: &str, why: &dyn fmt::Display) -> StoreError {
@@ -60,6 +62,7 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
             let subject = match subject {
                 Subject::Environment(name) => name.to_string(),
                 Subject::Store(name) => format!("{STORE_SUBJECT}{name}"),
+                Subject::Batch => BATCH_SUBJECT.to_owned(),
             };
             transaction
                 .prepare("INSERT OR REPLACE INTO requests (id, digest, environment, at) VALUES (?1, ?2, ?3, ?4)")?
@@ -179,6 +182,7 @@ pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreErr
         let request = RequestId { id: row.get("id")?, digest: row.get("digest")? };
         let subject: String = row.get("environment")?;
         let subject = match subject.strip_prefix(STORE_SUBJECT) {
+            None if subject == BATCH_SUBJECT => Subject::Batch,
             None => Subject::Environment(parse(row, "environment")?),
             Some(name) => Subject::Store(name.parse().map_err(|error: InvalidName| corrupt("a request", &error))?),
         };
