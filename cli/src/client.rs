@@ -1,89 +1,64 @@
-//! The way to control: one lazily connected channel, a deadline on every call.
+//! The way to control: what programs use, with failures as the command line tells them.
 
 use std::time::Duration;
 
+use flotilla_proto::client as control;
 use flotilla_proto::v1::data_service_client::DataServiceClient;
 use flotilla_proto::v1::environment_service_client::EnvironmentServiceClient;
 use flotilla_proto::v1::fleet_service_client::FleetServiceClient;
 use flotilla_proto::v1::store_service_client::StoreServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::failure::Failure;
 
-/// Longest time that establishing the connection may take, whatever the request's own deadline.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A dead peer is noticed after interval + timeout, also while a watch is silent.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer that is accepted: a page of 1,000 environments, or one item, fits many times.
-const LONGEST_MESSAGE: usize = 64 * 1024 * 1024;
-
-/// A connection to control. Cheap to clone.
+/// A connection to control, whose failures are the command line's. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
-    url: String,
-    channel: Channel,
-    request_timeout: Duration,
-}
+pub(crate) struct Client(control::Client);
 
 impl Client {
     /// Prepares a connection; it is established with the first call. Fails if the URL is malformed.
     pub(crate) fn new(url: &str, request_timeout: Duration) -> Result<Self, Failure> {
-        let wrong = |what: &str| {
-            Failure::usage(format!(
-                "--control: {url:?} {what}; expected http://HOST:PORT, such as http://127.0.0.1:7400"
-            ))
-        };
-        if !url.starts_with("http://") {
-            return Err(wrong("is not a URL of scheme http"));
-        }
         if request_timeout.is_zero() {
             return Err(Failure::usage("--request-timeout: must be longer than 0s"));
         }
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|error| wrong(&format!("is not a valid URL ({error})")))?
-            .connect_timeout(CONNECT_TIMEOUT.min(request_timeout))
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        Ok(Self { url: url.to_owned(), channel: endpoint.connect_lazy(), request_timeout })
+        let client = control::Client::new(url).map_err(|error| Failure::usage(format!("--control: {error}")))?;
+        Ok(Self(client.with_request_timeout(request_timeout)))
+    }
+
+    /// What programs use: for watches.
+    pub(crate) fn program(&self) -> &control::Client {
+        &self.0
     }
 
     /// Where control is.
     pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// How long a call may take.
-    pub(crate) fn request_timeout(&self) -> Duration {
-        self.request_timeout
+        self.0.address()
     }
 
     /// The service of environments.
     pub(crate) fn environments(&self) -> EnvironmentServiceClient<Channel> {
-        EnvironmentServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        self.0.environments()
     }
 
     /// The service of the fleet.
     pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
-        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        self.0.fleet()
     }
 
     /// The service of stores.
     pub(crate) fn stores(&self) -> StoreServiceClient<Channel> {
-        StoreServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        self.0.stores()
     }
 
     /// The service of stored data.
     pub(crate) fn data(&self) -> DataServiceClient<Channel> {
-        DataServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        self.0.data()
     }
 
     /// A request with the deadline.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.set_timeout(self.request_timeout);
-        request
+        self.0.request(message)
     }
 
     /// What a call answered, or why it failed.
@@ -93,7 +68,7 @@ impl Client {
 
     /// Why a call failed.
     pub(crate) fn failure(&self, status: &Status) -> Failure {
-        Failure::from_status(&self.url, status)
+        Failure::from_status(self.url(), status)
     }
 }
 

@@ -122,6 +122,7 @@ fn summary(found: &VerifyDataResponse) -> String {
         repaired => format!("{repaired} repaired, "),
     };
     match (found.differing, found.items) {
+        (0, 1) => format!("{repaired}1 item is the same in {where_}"),
         (0, items) => format!("{repaired}{items} items are the same in {where_}"),
         (differing, items) => format!("{repaired}{differing} of {items} items differ between {where_}"),
     }

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use flotilla_proto::client::{self as control, Broken, Messages};
 use flotilla_proto::v1::watch_events_response::Event as Message;
 use flotilla_proto::v1::{Event, EventFilter, EventType, ListEventsRequest, WatchEventsRequest};
 
@@ -12,7 +13,6 @@ use crate::output::document::{EventDocument, EventsDocument, event_type_text};
 use crate::output::text::{or_dash, printable, rfc3339};
 use crate::output::{Notation, Shown, write_streamed};
 use crate::session::Session;
-use crate::watch::{Broken, Messages};
 
 const PAGE_SIZE: u32 = 500;
 
@@ -60,9 +60,9 @@ async fn last(client: &Client, filter: &EventFilter, number: u32) -> Result<(Vec
 }
 
 async fn follow(session: &mut Session, filter: EventFilter, mut revision: String) -> Result<(), Failure> {
-    let mut messages = Messages::after_an_answer(&session.client);
+    let mut messages = Messages::after_an_answer(session.client.program());
     loop {
-        let open = |client: &Client| {
+        let open = |client: &control::Client| {
             let (filter, resume_from_revision) = (Some(filter.clone()), revision.clone());
             let mut client = client.fleet();
             async move { client.watch_events(WatchEventsRequest { resume_from_revision, filter }).await }
@@ -81,7 +81,7 @@ async fn follow(session: &mut Session, filter: EventFilter, mut revision: String
                 session.note("what happened meanwhile is left out here; see it with `flotilla events`");
                 revision.clear();
             }
-            Err(Broken::Failed(failure)) => return Err(failure),
+            Err(Broken::Failed(error)) => return Err(error.into()),
         }
     }
 }

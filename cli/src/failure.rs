@@ -3,8 +3,9 @@
 use std::error::Error as _;
 use std::io;
 
+use flotilla_proto::client::ClientError;
 use flotilla_proto::{FieldViolation, Reason, Refusal};
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, Status};
 
 /// How the process ends. Scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,29 +103,31 @@ impl Failure {
 
     /// What control at `control` answered, or that it did not.
     pub fn from_status(control: &str, status: &Status) -> Self {
-        let refusal = Refusal::from_status(status);
-        let origin = if status.source().is_some() { Origin::Here } else { Origin::Control };
-        let code = if is_broken_off(status) { Code::Unavailable } else { status.code() };
-        let exit = exit_status(code, refusal.as_ref().map(|refusal| refusal.reason), origin);
-        if let Some(refusal) = refusal {
-            return hints(Self::new(exit, refusal_message(&refusal)), &refusal);
-        }
-        match exit {
-            ExitStatus::Unreachable => {
-                Self::new(exit, format!("cannot reach control at {control}: {}", cause(status)))
+        Self::from(ClientError::new(control, status.clone()))
+    }
+}
+
+/// What a call of control ended in.
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused { refusal, status } => {
+                let exit = exit_status(status.code(), Some(refusal.reason));
+                hints(Self::new(exit, refusal_message(&refusal)), &refusal)
+            }
+            ClientError::Unreachable { control, status } => {
+                Self::new(ExitStatus::Unreachable, format!("cannot reach control at {control}: {}", cause(&status)))
                     .hint(
                         "start one with `flotilla-control`, or say where it is with --control or FLOTILLA_CONTROL",
                     )
                     .hint("to try everything on this machine: `flotilla dev`")
             }
-            ExitStatus::TimedOut => Self::new(exit, format!("control at {control} did not answer in time"))
-                .hint("--request-timeout sets how long to wait"),
-            ExitStatus::Done
-            | ExitStatus::Failed
-            | ExitStatus::Usage
-            | ExitStatus::NotFound
-            | ExitStatus::Exists
-            | ExitStatus::Denied => {
+            ClientError::TimedOut { control, .. } => {
+                Self::new(ExitStatus::TimedOut, format!("control at {control} did not answer in time"))
+                    .hint("--request-timeout sets how long to wait")
+            }
+            ClientError::Failed { control, status } => {
+                let exit = exit_status(status.code(), None);
                 let failure = Self::new(exit, format!("control at {control}: {}", status.message()));
                 if status.code() == Code::Unimplemented {
                     failure.hint("control may be older than this command line: see `flotilla version`")
@@ -153,17 +156,8 @@ impl From<FieldViolation> for Failure {
     }
 }
 
-/// Who made an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    /// This side, because the call did not come to an end.
-    Here,
-    /// Control.
-    Control,
-}
-
 /// The exit status that goes with what a call ended in.
-fn exit_status(code: Code, reason: Option<Reason>, origin: Origin) -> ExitStatus {
+fn exit_status(code: Code, reason: Option<Reason>) -> ExitStatus {
     match code {
         Code::Ok => ExitStatus::Done,
         Code::InvalidArgument => ExitStatus::Usage,
@@ -175,8 +169,6 @@ fn exit_status(code: Code, reason: Option<Reason>, origin: Origin) -> ExitStatus
             None | Some(Reason::ShuttingDown) => ExitStatus::Unreachable,
             Some(_) => ExitStatus::Failed,
         },
-        // A broken or foreign connection: what answers there is not control.
-        Code::Unknown | Code::Internal if origin == Origin::Here => ExitStatus::Unreachable,
         Code::Unknown
         | Code::Internal
         | Code::FailedPrecondition
@@ -185,14 +177,6 @@ fn exit_status(code: Code, reason: Option<Reason>, origin: Origin) -> ExitStatus
         | Code::Unimplemented
         | Code::DataLoss => ExitStatus::Failed,
     }
-}
-
-/// Whether the connection was lost before control had the whole request. That cancels the call, as its deadline does.
-fn is_broken_off(status: &Status) -> bool {
-    let mut causes = std::iter::successors(status.source(), |&cause| cause.source());
-    status.code() == Code::Cancelled
-        && status.source().is_some()
-        && !causes.any(<dyn std::error::Error>::is::<TimeoutExpired>)
 }
 
 /// The innermost cause says most ("Connection refused"); the layers around it say only "transport error".
@@ -282,35 +266,33 @@ mod tests {
     fn every_reason_has_its_exit_status() {
         let shown: Vec<String> = Reason::ALL
             .iter()
-            .map(|reason| {
-                format!("{} {}", reason.as_str(), exit_status(reason.code(), Some(*reason), Origin::Control).code())
-            })
+            .map(|reason| format!("{} {}", reason.as_str(), exit_status(reason.code(), Some(*reason)).code()))
             .collect();
         insta::assert_snapshot!(shown.join("\n"));
     }
 
     #[test]
     fn answers_made_here_are_told_from_those_of_control() {
-        use Origin::{Control, Here};
-        let status = |code, origin| exit_status(code, None, origin).code();
-        assert_eq!(status(Code::Unavailable, Here), 5);
-        assert_eq!(status(Code::Unavailable, Control), 5);
-        assert_eq!(status(Code::Unknown, Here), 5);
-        assert_eq!(status(Code::Unknown, Control), 1);
-        assert_eq!(status(Code::DeadlineExceeded, Control), 124);
-        assert_eq!(status(Code::Cancelled, Here), 124);
-        assert_eq!(status(Code::PermissionDenied, Control), 6);
-        assert_eq!(status(Code::Unauthenticated, Control), 6);
-        assert_eq!(status(Code::FailedPrecondition, Control), 1);
+        let exit = |status: &Status| Failure::from_status("http://x", status).status().code();
+        let control = |code| exit(&Status::new(code, "x"));
+        let here = |code| {
+            let mut status = Status::new(code, "x");
+            status.set_source(std::sync::Arc::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+            exit(&status)
+        };
+        assert_eq!((here(Code::Unavailable), control(Code::Unavailable)), (5, 5));
+        assert_eq!((here(Code::Unknown), control(Code::Unknown)), (5, 1));
+        assert_eq!(control(Code::DeadlineExceeded), 124);
+        assert_eq!((here(Code::Cancelled), control(Code::Cancelled)), (5, 124));
+        assert_eq!(control(Code::PermissionDenied), 6);
+        assert_eq!(control(Code::Unauthenticated), 6);
+        assert_eq!(control(Code::FailedPrecondition), 1);
     }
 
     #[test]
-    fn a_lost_connection_is_told_from_a_deadline() {
-        let exit = |status: &Status| Failure::from_status("http://x", status).status().code();
-        assert_eq!(exit(&Status::from_error(Box::new(TimeoutExpired(())))), 124);
-        let mut lost = Status::cancelled("operation was canceled");
-        lost.set_source(std::sync::Arc::new(io::Error::from(io::ErrorKind::ConnectionReset)));
-        assert_eq!(exit(&lost), 5);
+    fn a_deadline_is_told_from_a_lost_connection() {
+        let late = Status::from_error(Box::new(tonic::TimeoutExpired(())));
+        assert_eq!(Failure::from_status("http://x", &late).status().code(), 124);
     }
 
     #[test]

@@ -14,8 +14,6 @@ pub mod failure;
 mod sdk_key;
 // The way to control.
 mod client;
-// Changes, across lost connections.
-mod watch;
 // Waiting for a state.
 mod wait;
 // Documents and tables.

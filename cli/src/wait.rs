@@ -10,12 +10,12 @@ pub(crate) use progress::{Goal, Waited};
 
 use std::time::Duration;
 
+use flotilla_proto::client::EnvironmentWatch;
 use flotilla_proto::v1::EnvironmentFilter;
 use progress::{Outcome, Progress};
 
 use crate::client::Client;
 use crate::failure::{ExitStatus, Failure};
-use crate::watch::EnvironmentWatch;
 
 /// Waits until the named environments (all, when empty) have reached the goal. Returns what was waited for.
 pub(crate) async fn wait(
@@ -25,7 +25,7 @@ pub(crate) async fn wait(
     timeout: Duration,
 ) -> Result<Waited, Failure> {
     let filter = EnvironmentFilter { names: names.clone(), ..EnvironmentFilter::default() };
-    let mut watch = EnvironmentWatch::new(client, filter);
+    let mut watch = EnvironmentWatch::new(client.program(), filter);
     let mut progress = Progress::new(names, goal);
     let follow = async {
         loop {

@@ -1,8 +1,9 @@
 //! The `flotilla.v1` API: generated code, the domain's own types, conversion both ways, and the error model.
 //!
 //! What arrives from outside is parsed here, once, into types that cannot be wrong: [`EnvironmentName`], [`Prefix`],
-//! [`EnvironmentSpec`], [`Grant`] and the like. This crate does no I/O, but for the feature `server`, which holds
-//! what the programs share of the world around them. Feature `manifest` is the format of files.
+//! [`EnvironmentSpec`], [`Grant`] and the like. This crate does no I/O, but for the features `server`, which holds what
+//! the programs share of the world around them, and `client`, for programs that call control. Feature `manifest` is the
+//! format of files.
 //!
 //! Start reading at [`spec`] (what users say), then [`grant`] (who may write), then [`session`] (what control and
 //! workers tell each other).
@@ -30,6 +31,9 @@ mod redact;
 // Files that say what environments and stores shall be.
 #[cfg(feature = "manifest")]
 pub mod manifest;
+// A client of control, for programs.
+#[cfg(feature = "client")]
+pub mod client;
 // Start-up of the two servers.
 #[cfg(feature = "server")]
 pub mod process;

@@ -1,10 +1,12 @@
 #!/bin/sh
 # Installs the SDK readers below .tools/sdks at the repository's top: a venv for Python, node_modules for Node,
-# an executable for Go, classes and jars for Java. Without arguments: all of them. What is installed already, from the same files, is left alone.
+# an executable for Go, classes and jars for Java; and beside them what examples/ has for Python and Go, with the code that
+# is made of the protos. Without arguments: all of them. What is installed already, from the same files, is left alone.
 set -eu
 
 sources=$(cd "$(dirname "$0")" && pwd)
-target=$(cd "$sources/../.." && pwd)/.tools/sdks
+top=$(cd "$sources/../.." && pwd)
+target=$top/.tools/sdks
 mkdir -p "$target"
 
 # One at a time: tests of several processes may ask for the same reader at once.
@@ -12,7 +14,10 @@ exec 9>"$target/.lock"
 flock 9
 
 checksum() {
-    (cd "$sources/$1" && find . -maxdepth 1 -type f | sort | xargs cat) | cksum
+    case $1 in
+        example-*) (cd "$top" && find "examples/${1#example-}" proto/proto -type f -not -path '*/gen/*' | sort | xargs cat) ;;
+        *) (cd "$sources/$1" && find . -maxdepth 1 -type f | sort | xargs cat) ;;
+    esac | cksum
 }
 
 install_python() {
@@ -43,8 +48,22 @@ install_java() {
     javac -proc:none -cp "$target/java/jars/*" -d "$target/java/classes" "$sources"/java/*.java
 }
 
-for sdk in "${@:-python node go java}"; do
-    # The default is one word of four names.
+install_example_python() {
+    python3 -m venv --clear "$target/example-python"
+    "$target/example-python/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+        --requirement "$top/examples/python/requirements.txt"
+    PATH="$target/example-python/bin:$PATH" "$top/examples/python/generate.sh" "$target/example-python"
+    cp "$top/examples/python/lifecycle.py" "$target/example-python/"
+}
+
+install_example_go() {
+    BUF=${BUF:-$top/.tools/venv/bin/buf} "$top/examples/go/generate.sh"
+    mkdir -p "$target/example-go"
+    (cd "$top/examples/go" && go build -mod=readonly -trimpath -o "$target/example-go/lifecycle" .)
+}
+
+for sdk in "${@:-python node go java example-python example-go}"; do
+    # The default is one word of six names.
     for name in $sdk; do
         stamp="$target/$name.installed"
         wanted=$(checksum "$name")
@@ -52,7 +71,7 @@ for sdk in "${@:-python node go java}"; do
             continue
         fi
         rm -f "$stamp"
-        "install_$name" >&2
+        "install_$(echo "$name" | tr - _)" >&2
         echo "$wanted" >"$stamp"
     done
 done

@@ -47,6 +47,15 @@ mod sdks;
 // The SDK for PHP, which is not run.
 #[path = "e2e/php.rs"]
 mod php;
+// Programs that use the API, in Rust, Python and Go.
+#[path = "e2e/programs.rs"]
+mod programs;
+// The first steps of a reader.
+#[path = "e2e/tutorial.rs"]
+mod tutorial;
+// Pages that are made of the programs.
+#[path = "e2e/reference.rs"]
+mod reference;
 // What is said to bad input.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::SystemTime;
 
+use flotilla_proto::client::{EnvironmentWatch, Event};
 use flotilla_proto::process::Clock;
 use flotilla_proto::v1::{
     ConditionStatus, Environment, EnvironmentFilter, Initialization, ResyncEnvironmentRequest,
@@ -15,12 +16,11 @@ use crate::environment::view::{data, state};
 use crate::failure::Failure;
 use crate::output::text::printable;
 use crate::wait::blocking_condition;
-use crate::watch::{EnvironmentWatch, Event};
 
 /// Follows all environments and writes a line for each change of state. Ends only with an error.
 pub(super) async fn narrate(client: &Client, out: &mut impl Write) -> Result<(), Failure> {
     let clock = Clock::start();
-    let mut watch = EnvironmentWatch::new(client, EnvironmentFilter::default());
+    let mut watch = EnvironmentWatch::new(client.program(), EnvironmentFilter::default());
     let mut narrator = Narrator::default();
     let mut has_taken_over = false;
     loop {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
+use flotilla_proto::client::{Departure, EnvironmentWatch, Event};
 use flotilla_proto::v1::{
     Environment, EnvironmentFilter, GetEnvironmentRequest, Initialization, ListEnvironmentsRequest,
 };
@@ -16,7 +17,6 @@ use crate::output::table::GrowingTable;
 use crate::output::{Notation, Shown, Width, write_streamed};
 use crate::session::Session;
 use crate::wait::{Goal, Waited, check_names};
-use crate::watch::{Departure, EnvironmentWatch, Event};
 
 const PAGE_SIZE: u32 = 500;
 
@@ -120,7 +120,7 @@ pub(super) async fn wait(session: &mut Session, options: &Wait) -> Result<(), Fa
 
 /// Shows what there is, and then every change, until the reader or the user has enough.
 async fn watch(session: &mut Session, filter: EnvironmentFilter) -> Result<(), Failure> {
-    let mut watch = EnvironmentWatch::new(&session.client, filter.clone());
+    let mut watch = EnvironmentWatch::new(session.client.program(), filter.clone());
     let mut table = None;
     // The uids of those that the reader has been shown and not been told to be gone.
     let mut shown = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! Environments as tables and as pairs of name and value. No I/O.
 
 use flotilla_proto::Timestamp;
+use flotilla_proto::client::Departure;
 use flotilla_proto::v1::{Environment, EnvironmentStatus, source::Kind};
 
 use crate::output::Width;
@@ -8,7 +9,6 @@ use crate::output::document::{duration, guard_text, source_text};
 use crate::output::table::{Align, columns, indented, pairs};
 use crate::output::text::{age, ago, count, labels, or_dash, rfc3339, size};
 use crate::wait::{state_word, truth_word};
-use crate::watch::Departure;
 
 const NORMAL: [(&str, Align); 8] = [
     ("name", Align::Left),

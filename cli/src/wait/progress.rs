@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use flotilla_proto::client::Event;
 use flotilla_proto::v1::{Environment, Initialization};
 
 use super::obstacle::{RotationState, obstacle, rotation_state};
 use crate::arguments::WaitGoal;
 use crate::failure::{ExitStatus, Failure};
-use crate::watch::Event;
 use flotilla_proto::time::duration_text;
 
 /// What is waited for.

@@ -5,7 +5,7 @@ use flotilla_proto::v1::{Condition, ConditionStatus, Environment, EnvironmentSta
 use super::{Goal, Outcome, Progress};
 use crate::arguments::WaitGoal;
 use crate::failure::Failure;
-use crate::watch::{Departure, Event};
+use flotilla_proto::client::{Departure, Event};
 
 fn environment(name: &str, initialization: Initialization) -> Environment {
     Environment {

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
+use flotilla_proto::client::{self as control, Broken, Messages};
 use flotilla_proto::v1::watch_workers_response::Event;
 use flotilla_proto::v1::{WatchWorkersRequest, WatchWorkersResponse, Worker, WorkerScheduling};
 use tokio::time::Instant;
 
-use crate::client::Client;
 use crate::failure::{ExitStatus, Failure};
 use crate::output::text::count;
 use crate::session::Session;
-use crate::watch::{Broken, Messages};
 
 /// The shortest time between two lines of progress.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +34,7 @@ pub(super) async fn until_drained(
     let name = worker.name.clone();
     let mut left = None;
     let follow = async {
-        let mut messages = Messages::after_an_answer(&session.client);
+        let mut messages = Messages::after_an_answer(session.client.program());
         let (mut seen, mut told_at) = (worker, None::<Instant>);
         loop {
             match outcome(&seen) {
@@ -84,7 +83,7 @@ fn outcome(worker: &Worker) -> Outcome {
 /// The worker as it is now, whenever it may have changed.
 async fn next(messages: &mut Messages<WatchWorkersResponse>, name: &str) -> Result<Worker, Failure> {
     // Each watch begins with what there is: nothing is missed by not resuming.
-    let open = |client: &Client| {
+    let open = |client: &control::Client| {
         let mut client = client.fleet();
         async move { client.watch_workers(WatchWorkersRequest::default()).await }
     };
@@ -99,7 +98,7 @@ async fn next(messages: &mut Messages<WatchWorkersResponse>, name: &str) -> Resu
             }
             // Of another worker, or of none.
             Ok(WatchWorkersResponse { .. }) | Err(Broken::Compacted) => {}
-            Err(Broken::Failed(failure)) => return Err(failure),
+            Err(Broken::Failed(error)) => return Err(error.into()),
         }
     }
 }

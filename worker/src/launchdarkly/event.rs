@@ -83,7 +83,9 @@ fn put(data: &Bytes, text: &str) -> Result<DataEvent, Malformed> {
             // Walked in the same pass if the path is known to be ours, else when it is known, and not at all if it is not.
             "data" if path.as_deref().is_some_and(is_root) => found = Some(payload(data, walker)?),
             "data" => skipped = Some(walker.skip()?.start),
-            _ => drop(walker.skip()?),
+            _ => {
+                walker.skip()?;
+            }
         }
         Ok(())
     })?;

@@ -9,7 +9,7 @@ use flotilla_proto::v1::{
 use super::{list, removed_row, spec, status};
 use crate::output::document::EnvironmentDocument;
 use crate::output::{Notation, Width, write_document};
-use crate::watch::Departure;
+use flotilla_proto::client::Departure;
 
 const NOW: Timestamp = Timestamp(1_793_000_000_000);
 

@@ -19,6 +19,12 @@ use crate::results::{Figure, Results};
 pub(crate) const WHOLE_COURSE: usize = 500;
 /// Time in which nothing happens before memory is read, and for which CPU at rest is taken.
 const REST: Duration = Duration::from_secs(10);
+/// What is done in the background is over when less of a core than this is used,
+const AT_REST: f64 = 0.03;
+/// for so long;
+const REST_WINDOW: Duration = Duration::from_secs(2);
+/// or never mind, after so long.
+const REST_BOUND: Duration = Duration::from_mins(1);
 /// After so long without bytes to Redis a reconnect is over.
 const CALM: Duration = Duration::from_secs(2);
 /// What a connection that is only kept alive sends in a moment.
@@ -79,8 +85,22 @@ impl Course<'_> {
         Ok(())
     }
 
-    async fn rest(&mut self) -> anyhow::Result<()> {
+    /// Waits until it has nothing to do any more, also nothing that is put off.
+    async fn settle(&mut self) -> anyhow::Result<()> {
         tokio::time::sleep(REST).await;
+        let begin = started();
+        while begin.elapsed() < REST_BOUND {
+            let before = self.running.cpu()?;
+            tokio::time::sleep(REST_WINDOW).await;
+            if self.running.cpu()? - before < AT_REST * REST_WINDOW.as_secs_f64() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rest(&mut self) -> anyhow::Result<()> {
+        self.settle().await?;
         let (memory, before) = (self.running.memory()?, self.running.cpu()?);
         self.note(Figure::Memory, memory);
         tokio::time::sleep(REST).await;
@@ -142,7 +162,7 @@ impl Course<'_> {
         self.note(Figure::CutCommands, after.commands.saturating_sub(before.commands) as f64);
         let cpu = self.running.cpu()? - cpu;
         self.note(Figure::CutCpu, cpu);
-        tokio::time::sleep(REST).await;
+        self.settle().await?;
         let memory = self.running.memory()?;
         self.note(Figure::MemoryAfterCut, memory);
         Ok(())

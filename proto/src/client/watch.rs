@@ -1,21 +1,22 @@
 //! The streams of watches, opened again when they break.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use flotilla_proto::v1::{EnvironmentFilter, WatchEnvironmentsRequest, WatchEnvironmentsResponse};
+use futures_util::Stream;
+use futures_util::stream::try_unfold;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::cursor::{Cursor, Event};
-use crate::client::Client;
-use crate::failure::Failure;
+use super::retry::{jittered, passes};
+use super::{Client, ClientError};
+use crate::v1::{EnvironmentFilter, WatchEnvironmentsRequest, WatchEnvironmentsResponse};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 /// Messages of one watch after another: each is opened when the one before broke, for as long as somebody listens.
 #[derive(Debug)]
-pub(crate) struct Messages<M> {
+pub struct Messages<M> {
     client: Client,
     stream: Option<Streaming<M>>,
     was_answered: bool,
@@ -24,26 +25,26 @@ pub(crate) struct Messages<M> {
 
 /// Why there is no next message.
 #[derive(Debug)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// Control does not know the revision to go on from any more.
     Compacted,
     /// It cannot be had.
-    Failed(Failure),
+    Failed(ClientError),
 }
 
 impl<M> Messages<M> {
     /// The first watch must succeed.
-    pub(crate) fn new(client: &Client) -> Self {
+    pub fn new(client: &Client) -> Self {
         Self { client: client.clone(), stream: None, was_answered: false, delay: FIRST_DELAY }
     }
 
     /// Control has just answered something else: what keeps it from answering now passes.
-    pub(crate) fn after_an_answer(client: &Client) -> Self {
+    pub fn after_an_answer(client: &Client) -> Self {
         Self { was_answered: true, ..Self::new(client) }
     }
 
     /// The next message; `open` begins a watch.
-    pub(crate) async fn next<F>(&mut self, mut open: impl FnMut(&Client) -> F) -> Result<M, Broken>
+    pub async fn next<F>(&mut self, mut open: impl FnMut(&Client) -> F) -> Result<M, Broken>
     where
         F: Future<Output = Result<Response<Streaming<M>>, Status>>,
     {
@@ -67,8 +68,8 @@ impl<M> Messages<M> {
                     self.pause().await;
                     return Err(Broken::Compacted);
                 }
-                Err(status) if self.was_answered && is_transient(&status) => self.pause().await,
-                Err(status) => return Err(Broken::Failed(self.client.failure(&status))),
+                Err(status) if self.was_answered && passes(&status) => self.pause().await,
+                Err(status) => return Err(Broken::Failed(self.client.error(status))),
             }
         }
     }
@@ -86,14 +87,33 @@ impl<M> Messages<M> {
 
     async fn pause(&mut self) {
         self.stream = None;
-        tokio::time::sleep(self.delay).await;
+        tokio::time::sleep(jittered(self.delay)).await;
         self.delay = (self.delay * 2).min(LONGEST_DELAY);
     }
 }
 
-/// A watch of environments.
+/// A watch of environments: first all that match, then every change. Broken streams are opened again where they broke;
+/// where control cannot tell what happened meanwhile, there is another snapshot.
+///
+/// ```no_run
+/// use flotilla_proto::client::{Client, EnvironmentWatch, Event};
+/// use flotilla_proto::v1::EnvironmentFilter;
+/// use futures_util::TryStreamExt as _;
+///
+/// # async fn follow(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut events = Box::pin(EnvironmentWatch::new(client, EnvironmentFilter::default()).into_stream());
+/// while let Some(event) = events.try_next().await? {
+///     match event {
+///         Event::Snapshot(environments) => println!("{} environments", environments.len()),
+///         Event::Changed(environment) => println!("{} changed", environment.name),
+///         Event::Removed { name, .. } => println!("{name} is gone"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub(crate) struct EnvironmentWatch {
+pub struct EnvironmentWatch {
     filter: EnvironmentFilter,
     cursor: Cursor,
     messages: Messages<WatchEnvironmentsResponse>,
@@ -101,12 +121,12 @@ pub(crate) struct EnvironmentWatch {
 
 impl EnvironmentWatch {
     /// Prepares a watch of what matches `filter`.
-    pub(crate) fn new(client: &Client, filter: EnvironmentFilter) -> Self {
+    pub fn new(client: &Client, filter: EnvironmentFilter) -> Self {
         Self { filter, cursor: Cursor::default(), messages: Messages::new(client) }
     }
 
     /// The next event. The first is a snapshot.
-    pub(crate) async fn next(&mut self) -> Result<Event, Failure> {
+    pub async fn next(&mut self) -> Result<Event, ClientError> {
         loop {
             let Self { filter, cursor, messages } = self;
             let open = |client: &Client| {
@@ -121,28 +141,13 @@ impl EnvironmentWatch {
                     }
                 }
                 Err(Broken::Compacted) => cursor.list_again(),
-                Err(Broken::Failed(failure)) => return Err(failure),
+                Err(Broken::Failed(error)) => return Err(error),
             }
         }
     }
-}
 
-/// Whether the same watch may succeed later: the connection broke, or control is not there or too slow.
-fn is_transient(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
-        Code::Unknown | Code::Internal => status.source().is_some(),
-        Code::Ok
-        | Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::ResourceExhausted
-        | Code::FailedPrecondition
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unimplemented
-        | Code::DataLoss
-        | Code::Unauthenticated => false,
+    /// The events as a stream, which ends after an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Event, ClientError>> + Send {
+        try_unfold(self, async |mut watch| Ok(Some((watch.next().await?, watch))))
     }
 }

@@ -1,11 +1,11 @@
 //! Turns the messages of a watch into events, and remembers where to resume. No I/O.
 
-use flotilla_proto::v1::watch_environments_response::Event as Message;
-use flotilla_proto::v1::{Environment, WatchEnvironmentsResponse};
+use crate::v1::watch_environments_response::Event as Message;
+use crate::v1::{Environment, WatchEnvironmentsResponse};
 
 /// Why a watch tells no more of an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Departure {
+pub enum Departure {
     /// It no longer exists.
     Gone,
     /// It no longer matches the filter.
@@ -14,7 +14,7 @@ pub(crate) enum Departure {
 
 /// What a watch tells.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Event {
+pub enum Event {
     /// All that exists now; replaces what was told before.
     Snapshot(Vec<Environment>),
     /// It was created or changed.
@@ -32,7 +32,7 @@ pub(crate) enum Event {
 
 /// How far a watch is.
 #[derive(Debug, Default)]
-pub(crate) struct Cursor {
+pub(super) struct Cursor {
     revision: String,
     /// The snapshot so far; `None` when it is complete.
     snapshot: Option<Vec<Environment>>,
@@ -40,18 +40,18 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// Prepares for a new stream; returns the revision from which to ask. Empty: a snapshot first.
-    pub(crate) fn connect(&mut self) -> String {
+    pub(super) fn connect(&mut self) -> String {
         self.snapshot = self.revision.is_empty().then(Vec::new);
         self.revision.clone()
     }
 
     /// Forgets the revision: the next stream begins with a snapshot.
-    pub(crate) fn list_again(&mut self) {
+    pub(super) fn list_again(&mut self) {
         self.revision.clear();
     }
 
     /// Takes the next message of the stream.
-    pub(crate) fn receive(&mut self, message: WatchEnvironmentsResponse) -> Option<Event> {
+    pub(super) fn receive(&mut self, message: WatchEnvironmentsResponse) -> Option<Event> {
         let revision = message.revision;
         let event = match (message.event?, &mut self.snapshot) {
             (Message::Changed(environment), Some(snapshot)) => {
@@ -79,7 +79,7 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flotilla_proto::v1::{EnvironmentRemoved, WatchSynced};
+    use crate::v1::{EnvironmentRemoved, WatchSynced};
 
     fn message(event: Message, revision: &str) -> WatchEnvironmentsResponse {
         WatchEnvironmentsResponse { event: Some(event), revision: revision.to_owned() }
