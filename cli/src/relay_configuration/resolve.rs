@@ -110,7 +110,7 @@ impl<'a> Resolver<'a> {
         let more = if others > 0 { format!(" and {others} more") } else { String::new() };
         match &setting.place {
             Place::Variable(name) => format!("{name}{more}: {why}"),
-            place @ (Place::Line(..) | Place::Source(_)) => format!("{} ({place}{more}): {why}", setting.shown()),
+            place @ (Place::Line(..) | Place::Source(_)) => format!("[{}] {} ({place}{more}): {why}", option.section, option.key),
         }
     }
 
@@ -247,7 +247,7 @@ impl<'a> Resolver<'a> {
                 self.wrong(place, problem);
             }
             let lists = settings.all(Honoured::FilterKeys, name).flat_map(|setting| setting.text().split(','));
-            let keys: Vec<_> = lists.map(|key| key.trim().to_owned()).collect();
+            let mut keys: Vec<_> = lists.map(|key| key.trim().to_owned()).collect();
             if keys.iter().all(String::is_empty) {
                 self.wrong(place, format!("filter key list for project '{name}' cannot be empty"));
             } else if let Some(index) = keys.iter().position(|key| !is_filter_key(key)) {
@@ -255,6 +255,7 @@ impl<'a> Resolver<'a> {
                     format!("filter key [{index}] for project '{name}' is malformed (note: lists are comma-delimited)");
                 self.wrong(place, problem);
             }
+            keys.retain(|key| is_filter_key(key));
             filters.insert(name.as_str(), keys);
         }
         filters
@@ -302,7 +303,8 @@ impl Taken {
         let mut problem = None;
         if let Some((other, there)) = self.names.insert(name.clone(), this()) {
             problem = Some(format!(
-                "{original:?} and {other:?} ({there}) both become {name:?} here; rename one, which changes nothing in Redis"
+                "{original:?} and {other:?} ({there}) both become {:?} here; rename one, which changes nothing in Redis",
+                name.as_str()
             ));
         }
         if let Some((other, there)) = self.prefixes.insert(prefix.clone(), this()) {

@@ -89,14 +89,6 @@ impl Setting {
         self.value.as_ref().map_or("", |value| &value.0)
     }
 
-    /// The option as its source calls it.
-    pub(super) fn shown(&self) -> String {
-        match &self.place {
-            Place::Variable(name) => name.clone(),
-            Place::Line(..) | Place::Source(_) => format!("[{}] {}", self.option.section, self.option.key),
-        }
-    }
-
     /// Whether it switches something on.
     pub(super) fn is_on(&self, kind: SourceKind) -> Result<bool, RelayError> {
         let Some(value) = &self.value else { return Ok(true) };
@@ -109,9 +101,11 @@ impl Setting {
 
     /// Something is wrong with it.
     pub(super) fn error(&self, problem: &str) -> RelayError {
-        let problem = match &self.place {
-            Place::Variable(_) => problem.to_owned(),
-            Place::Line(..) | Place::Source(_) => format!("{}: {problem}", self.shown()),
+        let (section, key) = (self.option.section, self.option.key);
+        let problem = match (&self.place, self.of.as_str()) {
+            (Place::Variable(_), _) => problem.to_owned(),
+            (Place::Line(..) | Place::Source(_), "") => format!("[{section}] {key}: {problem}"),
+            (Place::Line(..) | Place::Source(_), of) => format!("[{section} {of:?}] {key}: {problem}"),
         };
         RelayError { place: self.place.clone(), problem }
     }
