@@ -42,7 +42,7 @@ impl Served {
         match self {
             Self::File(path) => format!("{path}  (edit it, and Redis follows within a second)"),
             Self::LaunchDarkly => "streamed from LaunchDarkly".to_owned(),
-            Self::Relay { source, .. } => format!("streamed from LaunchDarkly, for the environments of {source}"),
+            Self::Relay { source, .. } => format!("streamed from LaunchDarkly, as said in {source}"),
         }
     }
 
