@@ -50,7 +50,9 @@ pub(crate) async fn run(options: Dev) -> Result<ExitStatus, Failure> {
     };
     let (stream_uri, base_uri) = (uri("--stream-uri", &options.stream_uri)?, uri("--base-uri", &options.base_uri)?);
     let given = match &contents {
-        Contents::Seed(_) => options.redis_url.as_deref().map(|url| StoreUrl::parse("--redis-url", url)).transpose()?,
+        Contents::Seed(_) => {
+            options.redis_url.as_deref().map(|url| StoreUrl::parse("--redis-url", url)).transpose()?
+        }
         Contents::Relay(configuration) => Some(configuration.redis.clone()),
     };
 
@@ -119,7 +121,9 @@ enum Contents {
 fn contents(options: &Dev) -> Result<Contents, Failure> {
     let key = sdk_key::read(&options.key, io::stdin(), &mut io::stderr())?;
     match (key, options.relay.is_given()) {
-        (Some(_), true) => Err(Failure::usage("an SDK key goes with no relay's configuration, which holds keys itself")),
+        (Some(_), true) => {
+            Err(Failure::usage("an SDK key goes with no relay's configuration, which holds keys itself"))
+        }
         (Some(key), false) => Ok(Contents::Seed(SeedSource::LaunchDarkly(key))),
         (None, false) => Ok(Contents::Seed(SeedSource::File(flags::prepare(&options.flags)?))),
         (None, true) => {

@@ -90,11 +90,7 @@ pub(crate) fn request(
     manifest.request(|_, source| secret(source).ok_or_else(|| "it is nowhere".to_owned())).map_err(wrong)
 }
 
-fn print(
-    session: &mut Session,
-    configuration: &RelayConfiguration,
-    declared: &Declared,
-) -> Result<(), Failure> {
+fn print(session: &mut Session, configuration: &RelayConfiguration, declared: &Declared) -> Result<(), Failure> {
     if !declared.made_up.is_empty() {
         let names: Vec<_> = declared.made_up.iter().map(String::as_str).collect();
         session.note(&format!(
@@ -113,7 +109,10 @@ fn print(
         OutputFormat::Json => write_document(&mut session.out, Notation::Json, &declared.document),
         OutputFormat::Table | OutputFormat::Wide | OutputFormat::Yaml => {
             let source = Path::new(&configuration.source).file_name().unwrap_or_default().to_string_lossy();
-            writeln!(session.out, "# From {source}; see `flotilla apply --help`. Paths begin at the directory of this file.")?;
+            writeln!(
+                session.out,
+                "# From {source}; see `flotilla apply --help`. Paths begin at the directory of this file."
+            )?;
             write_document(&mut session.out, Notation::Yaml, &declared.document)
         }
     }

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_store_of_the_same_place_is_taken_unless_another_name_is_wanted() {
-        let store = |name: &str, url: &str| Store { name: name.to_owned(), url: url.to_owned(), ..Store::default() };
+        let store =
+            |name: &str, url: &str| Store { name: name.to_owned(), url: url.to_owned(), ..Store::default() };
         let stores = [store("default", "redis://127.0.0.1:6379"), store("eu", "redis://eu")];
         let choose = |url: &str, wanted: Option<&str>| {
             let wanted = wanted.map(|name| name.parse().unwrap());
@@ -91,6 +92,9 @@ mod tests {
         assert_eq!(choose("redis://localhost:6379/1", None), new("relay"));
         assert_eq!(choose("redis://eu:6379", None), present("eu"));
         let wrong = choose("redis://us", Some("eu")).unwrap_err();
-        assert!(wrong.contains("the store \"eu\" leads to redis://eu, and the relay's Redis is redis://us:6379"), "{wrong}");
+        assert!(
+            wrong.contains("the store \"eu\" leads to redis://eu, and the relay's Redis is redis://us:6379"),
+            "{wrong}"
+        );
     }
 }

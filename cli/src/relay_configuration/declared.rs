@@ -50,7 +50,8 @@ impl RelayConfiguration {
             StoreChoice::New(name) => (name, vec![self.store(name, &mut places)]),
         };
         let environments = self.environments.iter();
-        let environments = environments.map(|environment| self.environment(environment, name, &mut places)).collect();
+        let environments =
+            environments.map(|environment| self.environment(environment, name, &mut places)).collect();
         let Places { secrets, made_up, .. } = places;
         Declared { document: Document { stores, environments }, secrets, made_up }
     }

@@ -26,14 +26,19 @@ fn take(settings: &mut Settings, file: &str, section: gcfg::Section) {
             return settings.wrong(&place, problem);
         }
         (Some(_), None) => {}
-        (Some(_), Some(_)) | (None, _) => return settings.wrong(&place, misspelled(&name, subsection.as_deref(), None)),
+        (Some(_), Some(_)) | (None, _) => {
+            return settings.wrong(&place, misspelled(&name, subsection.as_deref(), None));
+        }
     }
     let of = subsection.unwrap_or_default();
     for gcfg::Entry { line, key, value } in entries {
         let place = Place::Line(file.to_owned(), line);
         match RelayOption::of_key(&name, &key) {
             Some(option) => settings.settings.push(Setting { place, option, of: of.clone(), value }),
-            None => settings.wrong(&place, misspelled(&name, Some(&of).filter(|of| !of.is_empty()).map(|of| of.as_str()), Some(&key))),
+            None => settings.wrong(
+                &place,
+                misspelled(&name, Some(&of).filter(|of| !of.is_empty()).map(|of| of.as_str()), Some(&key)),
+            ),
         }
     }
 }

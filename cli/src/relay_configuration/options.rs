@@ -77,7 +77,9 @@ impl Unsupported {
     /// What it is, and the way out.
     pub(super) fn way_out(self) -> &'static str {
         match self {
-            Self::DynamoDb => "DynamoDB cannot be written to yet; keep the environments in Redis, or with the relay",
+            Self::DynamoDb => {
+                "DynamoDB cannot be written to yet; keep the environments in Redis, or with the relay"
+            }
             Self::Table => {
                 "a table is DynamoDB's, which cannot be written to yet; leave it out where the environment is in Redis"
             }
@@ -96,13 +98,12 @@ impl Unsupported {
     }
 }
 
-const LISTENER: &str =
-    "SDKs read Redis and nothing connects to Flotilla for flags; control and workers have --listen and --http-listen";
+const LISTENER: &str = "SDKs read Redis and nothing connects to Flotilla for flags; control and workers have --listen and --http-listen";
 const CLIENTS: &str = "it is for SDKs that connect to the relay; those go on with a relay that stays for them";
-const STARTING: &str =
-    "each environment is tried until it is there and holds up none; `flotilla status` and `env wait` tell what is current";
+const STARTING: &str = "each environment is tried until it is there and holds up none; `flotilla status` and `env wait` tell what is current";
 const STATUS: &str = "`flotilla status`, and /status of control, tell what is current and since when";
-const BIG_SEGMENTS: &str = "Flotilla does not keep big segments; a relay has to stay for environments that have them";
+const BIG_SEGMENTS: &str =
+    "Flotilla does not keep big segments; a relay has to stay for environments that have them";
 const CLEANUP: &str = "a key that is replaced by `env rotate-key` is dropped once the new one is proved";
 const LOGGING: &str = "--log-level of control and of workers is for all environments";
 const CACHE: &str = "it is the relay's cache for its own readers; a worker keeps its copy as long as it owns the environment, \

@@ -34,7 +34,8 @@ pub(super) fn redis(settings: &Settings) -> Result<Found, RelayError> {
     let is_encrypted = get(Honoured::RedisTls).map_or(Ok(false), is_on)?;
     let url = match (url, host.or(port)) {
         (Some(url), Some(other)) => {
-            let problem = format!("please specify Redis URL or host/port, but not both; {} is the other", other.place);
+            let problem =
+                format!("please specify Redis URL or host/port, but not both; {} is the other", other.place);
             return Err(url.error(&problem));
         }
         (Some(url), None) => of_url(url, is_encrypted)?,
@@ -100,9 +101,12 @@ fn with_login(settings: &Settings, url: StoreUrl) -> Result<Found, RelayError> {
         cert: text(Honoured::RedisCertificate),
         key: text(Honoured::RedisKey),
     };
-    let url = url.with_access("url", login, Login::default(), files).map_err(|FieldViolation { description, .. }| {
-        RelayError { place: settings.place(), problem: format!("the Redis of it: {description}") }
-    })?;
+    let url = url.with_access("url", login, Login::default(), files).map_err(
+        |FieldViolation { description, .. }| RelayError {
+            place: settings.place(),
+            problem: format!("the Redis of it: {description}"),
+        },
+    )?;
     let password = (!url.login.password.is_empty()).then(|| Secret {
         text: Hidden(url.login.password.to_string()),
         variable,

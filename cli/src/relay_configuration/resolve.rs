@@ -18,8 +18,12 @@ const BASE_URI: &str = "https://sdk.launchdarkly.com";
 
 /// What it comes to, or what is wrong.
 pub(super) fn resolve(settings: Settings) -> Result<RelayConfiguration, Vec<RelayError>> {
-    let mut resolver =
-        Resolver { errors: settings.errors.clone(), warnings: Vec::new(), not_needed: Vec::new(), settings: &settings };
+    let mut resolver = Resolver {
+        errors: settings.errors.clone(),
+        warnings: Vec::new(),
+        not_needed: Vec::new(),
+        settings: &settings,
+    };
     resolver.sort_out();
     let redis = match redis(&settings) {
         Ok(Found::On(url, password)) => Some((*url, password)),
@@ -60,8 +64,12 @@ pub(super) fn resolve(settings: Settings) -> Result<RelayConfiguration, Vec<Rela
 
 fn no_redis(settings: &Settings) -> RelayError {
     let problem = match settings.kind {
-        SourceKind::File => "it says no Redis, so that the relay keeps nothing for daemon mode; say [Redis] host and port, or url",
-        SourceKind::Variables => "USE_REDIS is not set to 1, so that the relay keeps nothing for daemon mode; set it",
+        SourceKind::File => {
+            "it says no Redis, so that the relay keeps nothing for daemon mode; say [Redis] host and port, or url"
+        }
+        SourceKind::Variables => {
+            "USE_REDIS is not set to 1, so that the relay keeps nothing for daemon mode; set it"
+        }
     };
     RelayError { place: settings.place(), problem: problem.to_owned() }
 }
@@ -110,7 +118,9 @@ impl<'a> Resolver<'a> {
         let more = if others > 0 { format!(" and {others} more") } else { String::new() };
         match &setting.place {
             Place::Variable(name) => format!("{name}{more}: {why}"),
-            place @ (Place::Line(..) | Place::Source(_)) => format!("[{}] {} ({place}{more}): {why}", option.section, option.key),
+            place @ (Place::Line(..) | Place::Source(_)) => {
+                format!("[{}] {} ({place}{more}): {why}", option.section, option.key)
+            }
         }
     }
 
@@ -157,7 +167,8 @@ impl<'a> Resolver<'a> {
         let prefix = self.prefix(prefix_text, said.map_or(place, |setting| &setting.place));
         let (Some(sdk_key), Some(name), Some(prefix)) = (sdk_key, name, prefix) else { return Vec::new() };
         let filter = settings.last(Honoured::FilterKey, original).map(|setting| setting.text().to_owned());
-        let mut all = vec![RelayEnvironment { name, original: original.clone(), prefix, filter, sdk_key: sdk_key.clone() }];
+        let mut all =
+            vec![RelayEnvironment { name, original: original.clone(), prefix, filter, sdk_key: sdk_key.clone() }];
         let project = settings.last(Honoured::ProjectKey, original).map_or("", Setting::text);
         for key in filters.get(project).into_iter().flatten() {
             let original = format!("{original}/{key}");
@@ -172,7 +183,13 @@ impl<'a> Resolver<'a> {
             // As the relay names it.
             let prefix = self.prefix(&format!("{prefix_text}/{key}"), place);
             if let (Some(name), Some(prefix)) = (self.name(&original, place), prefix) {
-                all.push(RelayEnvironment { name, original, prefix, filter: Some(key.clone()), sdk_key: sdk_key.clone() });
+                all.push(RelayEnvironment {
+                    name,
+                    original,
+                    prefix,
+                    filter: Some(key.clone()),
+                    sdk_key: sdk_key.clone(),
+                });
             }
         }
         all
@@ -236,14 +253,18 @@ impl<'a> Resolver<'a> {
             .collect();
         if !settings.projects.is_empty() {
             for (named, _) in projects.iter().filter(|(_, project)| project.is_none()) {
-                let problem = format!("when filters are configured, all environments must specify a 'projKey': {:?}", named.name);
+                let problem = format!(
+                    "when filters are configured, all environments must specify a 'projKey': {:?}",
+                    named.name
+                );
                 self.wrong(&named.place, problem);
             }
         }
         for Named { name, place } in &settings.projects {
             if !projects.iter().any(|(_, project)| *project == Some(name)) {
-                let problem =
-                    format!("filters are configured for project '{name}', but no environment references that project");
+                let problem = format!(
+                    "filters are configured for project '{name}', but no environment references that project"
+                );
                 self.wrong(place, problem);
             }
             let lists = settings.all(Honoured::FilterKeys, name).flat_map(|setting| setting.text().split(','));
@@ -251,8 +272,9 @@ impl<'a> Resolver<'a> {
             if keys.iter().all(String::is_empty) {
                 self.wrong(place, format!("filter key list for project '{name}' cannot be empty"));
             } else if let Some(index) = keys.iter().position(|key| !is_filter_key(key)) {
-                let problem =
-                    format!("filter key [{index}] for project '{name}' is malformed (note: lists are comma-delimited)");
+                let problem = format!(
+                    "filter key [{index}] for project '{name}' is malformed (note: lists are comma-delimited)"
+                );
                 self.wrong(place, problem);
             }
             keys.retain(|key| is_filter_key(key));

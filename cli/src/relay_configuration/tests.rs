@@ -71,10 +71,12 @@ fn secrets_are_named_and_can_be_found() {
         assert_eq!(keys, ["a1", "a1", "a1", "a2", "a2", "a2", "a3"]);
         assert_eq!(request.stores[0].login.as_ref().unwrap().password, "a#b;\"c\\");
         assert_eq!(declared.secrets().count(), 4);
-        let is_file = |source: &SecretSource| matches!(source, SecretSource::File(path) if path.starts_with("keys/"));
+        let is_file =
+            |source: &SecretSource| matches!(source, SecretSource::File(path) if path.starts_with("keys/"));
         assert_eq!(declared.secrets().all(|(source, _)| is_file(source)), declared.made_up.is_empty());
     }
-    let alike = "[Redis]\nport=1\n[Environment \"a.b\"]\nsdkKey=x\nprefix=p\n[Environment \"a-b\"]\nsdkKey=y\nprefix=q\n";
+    let alike =
+        "[Redis]\nport=1\n[Environment \"a.b\"]\nsdkKey=x\nprefix=p\n[Environment \"a-b\"]\nsdkKey=y\nprefix=q\n";
     let made_up = of_file(alike).unwrap().declared(&relay(), &SecretPlace::Variables).made_up;
     assert_eq!(made_up.into_iter().collect::<Vec<_>>(), ["SDK_KEY_A_B", "SDK_KEY_A_B_2"]);
 }
@@ -121,7 +123,9 @@ fn what_is_wrong_in_a_file_is_named_with_its_line() {
         "[Redis]\nport = tcp://h:1\ntls = perhaps\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
         "[Redis]\nport = x\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
         "[Redis]\nurl = redis://:hunter2@h\npassword = hunter3\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
-        format!("{REST}[Environment \"b\"]\nsdkKey = KEY\nprefix = p\n[Environment \"A\"]\nsdkKey = KEY\nprefix = q\n"),
+        format!(
+            "{REST}[Environment \"b\"]\nsdkKey = KEY\nprefix = p\n[Environment \"A\"]\nsdkKey = KEY\nprefix = q\n"
+        ),
         "[AutoConfig]\nkey = rel-1\nenvDatastorePrefix = ld-$CID\n[Redis]\nport = 6379\n".to_owned(),
         "[OfflineMode]\nfileDataSource = /data.tar.gz\n[Redis]\nport = 6379\n".to_owned(),
         format!("[Proxy]\nurl = http://proxy\nuser = u\npassword = hunter2{REST}tableName = t\n"),
@@ -224,4 +228,56 @@ proptest! {
             Err(errors) => prop_assert!(!errors.is_empty()),
         }
     }
+}
+
+/// The table of `docs/import.md`.
+fn table_of_options() -> String {
+    let mut text = "| file | variable | here |\n|---|---|---|\n".to_owned();
+    let mut rows: Vec<(String, String, String)> = Vec::new();
+    for option in OPTIONS {
+        let key = format!("`{}`", option.key);
+        let variable = match option.variable {
+            Variable::Nowhere => String::new(),
+            Variable::Named(name) => format!("`{name}`"),
+            Variable::Each(begin) => format!("`{begin}…`"),
+        };
+        let here = match option.meaning {
+            Meaning::Honoured(_) => "**honoured**".to_owned(),
+            Meaning::NotNeeded(why) => format!("not needed: {why}"),
+            Meaning::Unsupported(what) => format!("**an error**: {}", what.way_out()),
+        };
+        let section = format!("`[{}]`", option.section);
+        let key = if option.key.is_empty() { String::new() } else { format!(" {key}") };
+        match rows.last_mut() {
+            Some((keys, variables, last)) if keys.starts_with(&section) && *last == here => {
+                keys.push_str(&key);
+                if !variable.is_empty() {
+                    variables.push_str(if variables.is_empty() { "" } else { " " });
+                    variables.push_str(&variable);
+                }
+            }
+            Some(_) | None => rows.push((section + &key, variable, here)),
+        }
+    }
+    for (keys, variables, here) in rows {
+        writeln!(text, "| {keys} | {variables} | {here} |").unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_documented_table_is_that_of_the_code() {
+    const BEGIN: &str = "<!-- the table is written by a test of the command line -->\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/import.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, _) = text.split_once(BEGIN).unwrap();
+    let wanted = format!("{before}{BEGIN}{}", table_of_options());
+    if std::env::var_os("FLOTILLA_UPDATE_DOCS").is_some() {
+        std::fs::write(path, wanted).unwrap();
+        return;
+    }
+    assert_eq!(
+        text, wanted,
+        "write it anew: FLOTILLA_UPDATE_DOCS=1 cargo test -p flotilla-cli --lib relay_configuration"
+    );
 }

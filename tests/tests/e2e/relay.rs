@@ -79,7 +79,10 @@ async fn import(fleet: &Fleet, source: &str, variables: &[(&str, &str)]) {
     // Once more it changes nothing, and what was printed says the same.
     let again = run(&format!("import {source} --apply")).await;
     assert_eq!((again.stdout.as_str(), again.status), ("", 0));
-    let made_up = [("SDK_KEY_SPREE_PROJECT_PRODUCTION", ENVIRONMENTS[0].0), ("SDK_KEY_SPREE_PROJECT_TEST", ENVIRONMENTS[1].0)];
+    let made_up = [
+        ("SDK_KEY_SPREE_PROJECT_PRODUCTION", ENVIRONMENTS[0].0),
+        ("SDK_KEY_SPREE_PROJECT_TEST", ENVIRONMENTS[1].0),
+    ];
     let all: Vec<_> = variables.iter().copied().chain(made_up).collect();
     let plan = fleet.cli_with(&["plan", "-f", "-"], &all, &printed.stdout).await.unwrap();
     assert_eq!(plan.status, 0, "{plan:?}");
@@ -140,7 +143,12 @@ async fn a_manifest_is_printed_without_control() {
     std::fs::write(&path, FILE.replace("localTtl", "localTTLs")).unwrap();
     let refused = import(&[]).await;
     assert_eq!(refused.status, Some(2));
-    assert!(refused.stderr.contains("ld-relay.conf:6: unsupported or misspelled section \"Redis\", variable \"localTTLs\""), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("ld-relay.conf:6: unsupported or misspelled section \"Redis\", variable \"localTTLs\""),
+        "{refused:?}"
+    );
 }
 
 /// `flotilla dev` in a directory of its own.
@@ -175,7 +183,8 @@ async fn the_whole_product_runs_on_the_examples() {
         wait_until_stored(&redis, &simulator).await;
         wait_until("both environments are current", BOUND, async || {
             let said = process.log();
-            let is_current = |(.., name): &(&str, &str, &str)| said.contains(&format!("environment/{name}  current"));
+            let is_current =
+                |(.., name): &(&str, &str, &str)| said.contains(&format!("environment/{name}  current"));
             if ENVIRONMENTS.iter().all(is_current) { Ok(()) } else { Err(said) }
         })
         .await;

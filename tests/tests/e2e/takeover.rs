@@ -166,10 +166,9 @@ async fn another_relay_still_writes(fleet: &Fleet, redis: &mut MultiplexedConnec
 async fn give_back(fleet: &Fleet, redis: &mut MultiplexedConnection) {
     let name = Population::name(INDEX);
     cli(fleet, &format!("env pause {name}")).await;
-    wait_until("the pause stands in Redis", BOUND, async || {
+    wait_until("no worker holds it", BOUND, async || {
         let status = fleet.environment_status(&name).await.map_err(|error| format!("{error:#}"))?;
-        let open = fleet.simulator.counters(&Population::key(INDEX)).streams_open;
-        if open == 0 { Ok(()) } else { Err(status.to_string()) }
+        if status["worker"].is_null() { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
     let relay = start_relay(fleet);
