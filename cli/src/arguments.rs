@@ -8,6 +8,8 @@ mod fleet;
 mod store;
 // `flotilla plan`, `apply` and `export`.
 mod manifest;
+// `flotilla import`.
+mod import;
 // Labels and sources.
 mod value;
 
@@ -15,6 +17,7 @@ pub use env::{
     Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
 };
 pub use fleet::{Drain, EventKind, Events, Forget, Member, WorkerCommand};
+pub use import::{Import, RelaySource};
 pub use manifest::{Apply, Export, Files, Plan};
 pub use store::{AccessOptions, AddStore, CheckStore, RemoveStore, SecretOptions, StoreCommand, UpdateStore};
 pub use value::{LabelChange, SourceOption, parse_label, parse_label_change, parse_source};
@@ -157,6 +160,19 @@ Examples:
   flotilla export > environments.yaml
   flotilla export -l team=spree -o json")]
     Export(Export),
+    /// Take the configuration of LaunchDarkly's relay over: print it as a manifest, or apply it
+    ///
+    /// Reads the relay's configuration file or its variables. The environments that it keeps in Redis become environments
+    /// of the same prefixes, so that SDKs in daemon mode go on reading where they read. What has no meaning here is listed
+    /// with the reason; what cannot be honoured is an error. Keys and passwords are never printed.
+    #[command(after_help = "To take over from a relay that runs, see docs/takeover.md.
+
+Examples:
+  flotilla import --from ld-relay.conf
+  flotilla import --from ld-relay.conf --write-keys keys > environments.yaml
+  flotilla import --from ld-relay.conf --dry-run
+  flotilla import --from-env --apply")]
+    Import(Import),
     /// Sum the fleet up; exit status 1 if an environment that is not paused is not current
     #[command(
         after_help = "Exit status: 0 all current, 1 not all current, 2 could not tell, 5 control unreachable, 124 control did not
@@ -185,7 +201,8 @@ Examples:
     /// Run the whole product in this process, on this machine
     ///
     /// Control and workers in one process, for trying and for development. Data is kept in ./.flotilla-dev. Without an
-    /// SDK key, a sample flag file is served: edit it and see the change in Redis within a second.
+    /// SDK key, a sample flag file is served: edit it and see the change in Redis within a second. With the configuration
+    /// of LaunchDarkly's relay, its environments are kept in the Redis that it names.
     Dev(Dev),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
@@ -251,16 +268,17 @@ Examples:
 Examples:
   flotilla dev
   flotilla dev --flags my-flags.json --workers 3
-  flotilla dev --sdk-key-file key.txt --redis-url redis://127.0.0.1:6379")]
+  flotilla dev --sdk-key-file key.txt --redis-url redis://127.0.0.1:6379
+  flotilla dev --from ld-relay.conf")]
 pub struct Dev {
     /// Flag-data file to serve when no SDK key is given; a sample is written if it is absent
-    #[arg(long, value_name = "FILE", default_value = "flotilla-flags.json")]
+    #[arg(long, value_name = "FILE", default_value = "flotilla-flags.json", conflicts_with_all = ["from", "from_env"])]
     pub flags: PathBuf,
     /// How many workers
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub workers: u8,
     /// Redis to write to; without it, a redis-server from PATH is started and stopped again
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["from", "from_env"])]
     pub redis_url: Option<String>,
     /// Base of LaunchDarkly's streaming service
     #[arg(long, value_name = "URL")]
@@ -274,6 +292,9 @@ pub struct Dev {
     /// SDK key of the LaunchDarkly environment to stream; without one, the flag file is served.
     #[command(flatten)]
     pub key: KeyOptions,
+    /// A relay's configuration, whose environments are kept instead.
+    #[command(flatten)]
+    pub relay: RelaySource,
 }
 
 #[cfg(test)]

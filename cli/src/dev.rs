@@ -8,13 +8,15 @@ mod flags;
 mod fleet;
 // The environment that is there from the start.
 mod seed;
+// Those of a relay.
+mod relay;
 // What is said at start: pure.
 mod text;
 // What is said as things happen.
 mod narration;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flotilla_proto::StoreUrl;
 use flotilla_proto::process::{LogFormat, LogOptions, raise_file_limit, shutdown_requested};
@@ -23,11 +25,13 @@ use flotilla_proto::spec::parse_service_uri;
 use crate::arguments::Dev;
 use crate::client::Client;
 use crate::failure::{ExitStatus, Failure};
+use crate::import;
+use crate::relay_configuration::RelayConfiguration;
 use crate::sdk_key;
 use fleet::{Fleet, FleetOptions};
 use redis::OwnRedis;
 use seed::SeedSource;
-use text::{StartUp, Titles, start_up};
+use text::{Served, StartUp, Titles, start_up};
 
 /// The environment that is there from the start.
 const ENVIRONMENT: &str = "dev";
@@ -40,16 +44,17 @@ const DATA_DIRECTORY: &str = ".flotilla-dev";
 pub(crate) async fn run(options: Dev) -> Result<ExitStatus, Failure> {
     LogOptions { log_format: LogFormat::Text, log_level: options.log_level }.start();
     raise_file_limit();
-    let key = sdk_key::read(&options.key, io::stdin(), &mut io::stderr())?;
-    let source = match key {
-        Some(key) => SeedSource::LaunchDarkly(key),
-        None => SeedSource::File(flags::prepare(&options.flags)?),
-    };
+    let contents = contents(&options)?;
     let uri = |option, text: &Option<String>| {
         text.as_deref().map(|text| parse_service_uri(option, text).map_err(Failure::from)).transpose()
     };
     let (stream_uri, base_uri) = (uri("--stream-uri", &options.stream_uri)?, uri("--base-uri", &options.base_uri)?);
-    let given = options.redis_url.as_deref().map(|url| StoreUrl::parse("--redis-url", url)).transpose()?;
+    let given = match &contents {
+        Contents::Seed(_) => {
+            options.redis_url.as_deref().map(|url| StoreUrl::parse("--redis-url", url)).transpose()?
+        }
+        Contents::Relay(configuration) => Some(configuration.redis.clone()),
+    };
 
     // What was started is stopped in order, whether it is interrupted or fails, also half-way through the start.
     let mut own_redis = None;
@@ -66,16 +71,19 @@ pub(crate) async fn run(options: Dev) -> Result<ExitStatus, Failure> {
             stream_uri,
             base_uri,
             workers: options.workers,
-            file_source_dir: source.directory(),
+            file_source_dir: contents.file_source_dir(),
         };
         let running = fleet.insert(Fleet::start_control(fleet_options).await?);
         let client = running.client()?;
-        seed::settle(&client, &source).await?;
+        match &contents {
+            Contents::Seed(source) => seed::settle(&client, source).await?,
+            Contents::Relay(configuration) => relay::settle(&client, configuration).await?,
+        }
         running.start_workers().await?;
         let start_up = StartUp {
             redis_url: redis_url.redacted(),
             redis_version: own_redis.as_ref().map(|redis| redis.version().to_owned()),
-            flags: source.file_shown(),
+            served: contents.served(),
             control: running.control_url(),
             status: running.status_url(),
             workers: running.worker_urls(),
@@ -99,6 +107,55 @@ pub(crate) async fn run(options: Dev) -> Result<ExitStatus, Failure> {
         redis.stop().await;
     }
     result.map(|()| ExitStatus::Done)
+}
+
+/// What is kept.
+#[derive(Debug)]
+enum Contents {
+    /// One environment of our own.
+    Seed(SeedSource),
+    /// Those of a relay.
+    Relay(Box<RelayConfiguration>),
+}
+
+fn contents(options: &Dev) -> Result<Contents, Failure> {
+    let key = sdk_key::read(&options.key, io::stdin(), &mut io::stderr())?;
+    match (key, options.relay.is_given()) {
+        (Some(_), true) => {
+            Err(Failure::usage("an SDK key goes with no relay's configuration, which holds keys itself"))
+        }
+        (Some(key), false) => Ok(Contents::Seed(SeedSource::LaunchDarkly(key))),
+        (None, false) => Ok(Contents::Seed(SeedSource::File(flags::prepare(&options.flags)?))),
+        (None, true) => {
+            let configuration = import::read(&options.relay)?;
+            for note in import::notes(&configuration) {
+                // A closed standard error stops nothing.
+                let _ = writeln!(io::stderr(), "{note}");
+            }
+            Ok(Contents::Relay(Box::new(configuration)))
+        }
+    }
+}
+
+impl Contents {
+    /// Where the workers read flag files.
+    fn file_source_dir(&self) -> Option<PathBuf> {
+        match self {
+            Self::Seed(source) => source.directory(),
+            Self::Relay(_) => None,
+        }
+    }
+
+    fn served(&self) -> Served {
+        match self {
+            Self::Seed(SeedSource::File(file)) => Served::File(file.shown.clone()),
+            Self::Seed(SeedSource::LaunchDarkly(_)) => Served::LaunchDarkly,
+            Self::Relay(configuration) => Served::Relay {
+                source: configuration.source.clone(),
+                prefixes: configuration.environments.iter().map(|one| one.prefix.to_string()).collect(),
+            },
+        }
+    }
 }
 
 /// Prints the start-up text, and then what happens, until a part ends that should not.

@@ -28,6 +28,10 @@ mod worker;
 pub mod store;
 // `flotilla plan`, `apply`, `export`
 pub mod manifest;
+// What LaunchDarkly's relay is configured with.
+mod relay_configuration;
+// `flotilla import`
+pub mod import;
 // `flotilla events`
 mod events;
 // `status`, `version`
@@ -95,6 +99,7 @@ async fn execute(cli: Cli) -> Result<ExitStatus, Failure> {
         }
         Command::Apply(options) => Box::pin(manifest::apply(&mut Session::new(&cli.global)?, &options)).await,
         Command::Export(options) => Box::pin(manifest::export(&mut Session::new(&cli.global)?, &options)).await,
+        Command::Import(options) => Box::pin(import::run(&mut Session::new(&cli.global)?, &options)).await,
         Command::Events(options) => {
             Box::pin(events::run(&mut Session::new(&cli.global)?, &options)).await?;
             Ok(ExitStatus::Done)

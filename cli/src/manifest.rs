@@ -23,7 +23,14 @@ use crate::session::Session;
 
 /// Runs `flotilla plan`.
 pub async fn plan(session: &mut Session, options: &Plan) -> Result<ExitStatus, Failure> {
-    let mut request = files::request(&options.files)?;
+    show_plan(session, files::request(&options.files)?).await
+}
+
+/// Shows what carrying a request out would change; `Failed` if that is something.
+pub(crate) async fn show_plan(
+    session: &mut Session,
+    mut request: BatchApplyEnvironmentsRequest,
+) -> Result<ExitStatus, Failure> {
     request.validate_only = true;
     let applied = match ask(session, &request).await? {
         Asked::Applied(applied) => applied,
@@ -63,15 +70,37 @@ pub async fn apply(session: &mut Session, options: &Apply) -> Result<ExitStatus,
             asked_again(session, &request).await?
         }
     };
+    show_applied(session, &applied, run)
+}
+
+/// Carries out a request that removes nothing.
+pub(crate) async fn carry_out(
+    session: &mut Session,
+    request: &BatchApplyEnvironmentsRequest,
+) -> Result<ExitStatus, Failure> {
+    let applied = asked_again(session, request).await?;
+    show_applied(session, &applied, Run::Real)
+}
+
+/// That some could not be applied: each with its reason.
+pub(crate) fn failure(applied: &BatchApplyEnvironmentsResponse) -> Option<Failure> {
+    view::failure(applied)
+}
+
+fn show_applied(
+    session: &mut Session,
+    applied: &BatchApplyEnvironmentsResponse,
+    run: Run,
+) -> Result<ExitStatus, Failure> {
     session.show(&Shown {
-        document: &AppliedDocument::new(&applied, run),
-        names: view::names(&applied),
-        table: &|_| view::applied(&applied, run),
+        document: &AppliedDocument::new(applied, run),
+        names: view::names(applied),
+        table: &|_| view::applied(applied, run),
     })?;
     if !session.wants_document() && session.format != OutputFormat::Name {
-        session.note(&view::summary(&applied, run));
+        session.note(&view::summary(applied, run));
     }
-    match view::failure(&applied) {
+    match view::failure(applied) {
         Some(failure) => Err(failure),
         None => Ok(ExitStatus::Done),
     }

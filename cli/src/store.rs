@@ -16,6 +16,7 @@ use flotilla_proto::v1::{
 use tonic::Code;
 
 use crate::arguments::{AccessOptions, AddStore, CheckStore, RemoveStore, StoreCommand};
+use crate::client::Client;
 use crate::failure::{ExitStatus, Failure};
 use crate::output::Shown;
 use crate::output::document::{RemovedStoreDocument, StoreCheckDocument, StoreDocument, StoresDocument};
@@ -85,19 +86,23 @@ fn tell(session: &mut Session, store: &Store, done: &str) -> Result<(), Failure>
     session.show(&Shown { document: &StoreDocument::from(store), names: vec![name], table: &|_| line.clone() })
 }
 
-async fn list(session: &mut Session) -> Result<(), Failure> {
+/// All stores, page by page.
+pub(crate) async fn list_all(client: &Client) -> Result<Vec<Store>, Failure> {
     let mut stores = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = session.client.request(ListStoresRequest { page_size: PAGE_SIZE, page_token });
-        let answer = session.client.stores().list_stores(request).await;
-        let page = session.client.answer(answer)?;
+        let request = client.request(ListStoresRequest { page_size: PAGE_SIZE, page_token });
+        let page = client.answer(client.stores().list_stores(request).await)?;
         stores.extend(page.stores);
         if page.next_page_token.is_empty() {
-            break;
+            return Ok(stores);
         }
         page_token = page.next_page_token;
     }
+}
+
+async fn list(session: &mut Session) -> Result<(), Failure> {
+    let stores = list_all(&session.client).await?;
     session.show(&Shown {
         document: &StoresDocument { stores: stores.iter().map(Into::into).collect() },
         names: stores.iter().map(|store| format!("store/{}", store.name)).collect(),

@@ -58,6 +58,17 @@ pub enum Source {
         /// The environment's SDK key.
         sdk_key: String,
     },
+    /// From a LaunchDarkly, and into Redis, as LaunchDarkly's relay does; [`Sdk::Go`] alone, of which that is made.
+    Writer {
+        /// Base URI of streams and polls.
+        uri: String,
+        /// The environment's SDK key.
+        sdk_key: String,
+        /// `redis://HOST:PORT`.
+        redis_url: String,
+        /// The environment's prefix.
+        prefix: String,
+    },
 }
 
 impl Sdk {
@@ -198,6 +209,10 @@ impl SdkReader {
             }
             Source::Direct { uri, sdk_key } => {
                 command.args(["--mode", "direct", "--base", uri, "--stream", uri, "--sdk-key", sdk_key]);
+            }
+            Source::Writer { uri, sdk_key, redis_url, prefix } => {
+                command.args(["--mode", "writer", "--base", uri, "--stream", uri, "--sdk-key", sdk_key]);
+                command.args(["--redis-url", redis_url, "--prefix", prefix]);
             }
         }
         let mut child = command

@@ -131,6 +131,12 @@ mod workers;
 // What files say that environments shall be.
 #[path = "e2e/manifests.rs"]
 mod manifests;
+// The configuration of LaunchDarkly's relay.
+#[path = "e2e/relay.rs"]
+mod relay;
+// From a relay to Flotilla, and back.
+#[path = "e2e/takeover.rs"]
+mod takeover;
 // Waiting and watching.
 #[path = "e2e/watch.rs"]
 mod watch;

@@ -32,14 +32,6 @@ impl SeedSource {
         }
     }
 
-    /// The flag file as the user named it.
-    pub(super) fn file_shown(&self) -> Option<String> {
-        match self {
-            Self::LaunchDarkly(_) => None,
-            Self::File(file) => Some(file.shown.clone()),
-        }
-    }
-
     fn kind(&self) -> Kind {
         match self {
             Self::LaunchDarkly(_) => Kind::Stream(StreamSource::default()),

@@ -35,13 +35,13 @@ pub struct StoreDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// Where the password is.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretSource>,
     /// User of the workers towards the Sentinels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel_username: Option<String>,
     /// Where the password of the Sentinels is.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel_password: Option<SecretSource>,
     /// File on the workers with the certificates to trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,7 @@ pub struct EnvironmentDocument {
     #[cfg_attr(test, schemars(length(min = 1, max = 256)))]
     pub prefix: String,
     /// Where the SDK key is. Without it the key that control has stays.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sdk_key: Option<SecretSource>,
     /// Name of the store, which never changes. Default: default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

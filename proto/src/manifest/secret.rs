@@ -3,16 +3,28 @@
 use std::fmt;
 
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where a secret is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename_all = "lowercase"))]
 pub enum SecretSource {
     /// In this file; a relative path begins at the directory of the manifest.
     File(String),
     /// In this environment variable.
     Env(String),
+}
+
+impl Serialize for SecretSource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        match self {
+            Self::File(path) => map.serialize_entry("file", path)?,
+            Self::Env(variable) => map.serialize_entry("env", variable)?,
+        }
+        map.end()
+    }
 }
 
 /// What is said to anything else. What was found is not repeated: it may be the secret itself.

@@ -57,7 +57,7 @@ type options struct {
 
 func parseOptions() options {
 	var o options
-	flag.StringVar(&o.mode, "mode", "", "daemon or direct")
+	flag.StringVar(&o.mode, "mode", "", "daemon, direct or writer")
 	flag.StringVar(&o.redisURL, "redis-url", "", "")
 	flag.StringVar(&o.prefix, "prefix", "", "")
 	flag.StringVar(&o.tls.ca, "tls-ca", "", "")
@@ -75,9 +75,11 @@ func parseOptions() options {
 
 func makeClient(o options) *ld.LDClient {
 	config := ld.Config{Events: ldcomponents.NoEvents(), DiagnosticOptOut: true}
-	if o.mode == "daemon" {
+	if o.mode != "direct" {
 		store := dataStore(o).Prefix(o.prefix)
 		config.DataStore = ldcomponents.PersistentDataStore(store).NoCaching()
+	}
+	if o.mode == "daemon" {
 		config.DataSource = ldcomponents.ExternalUpdatesOnly()
 	} else {
 		config.ServiceEndpoints = interfaces.ServiceEndpoints{Streaming: o.stream, Polling: o.base, Events: o.base}

@@ -1,0 +1,149 @@
+//! A relay's configuration as a manifest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotilla_proto::StoreName;
+use flotilla_proto::manifest::{Document, EnvironmentDocument, SecretSource, StoreDocument};
+
+use super::{RelayConfiguration, RelayEnvironment, Secret};
+
+/// Which store the environments go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StoreChoice {
+    /// One that is there.
+    Present(StoreName),
+    /// One that is declared.
+    New(StoreName),
+}
+
+/// Where the manifest says that secrets are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretPlace {
+    /// In variables: those of the relay, or made-up ones where it has none.
+    Variables,
+    /// In files of this directory.
+    Files(String),
+}
+
+/// A manifest, and the secrets that it refers to.
+pub(crate) struct Declared {
+    /// What is printed.
+    pub(crate) document: Document,
+    /// Where each secret is said to be, and the secret.
+    secrets: BTreeMap<SecretSource, String>,
+    /// The variables that were made up.
+    pub(crate) made_up: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for Declared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Declared").field("document", &self.document).finish_non_exhaustive()
+    }
+}
+
+impl RelayConfiguration {
+    /// The equivalent manifest.
+    pub(crate) fn declared(&self, store: &StoreChoice, secrets: &SecretPlace) -> Declared {
+        let mut places = Places { chosen: secrets, secrets: BTreeMap::new(), made_up: BTreeSet::new() };
+        let (name, stores) = match store {
+            StoreChoice::Present(name) => (name, Vec::new()),
+            StoreChoice::New(name) => (name, vec![self.store(name, &mut places)]),
+        };
+        let environments = self.environments.iter();
+        let environments =
+            environments.map(|environment| self.environment(environment, name, &mut places)).collect();
+        let Places { secrets, made_up, .. } = places;
+        Declared { document: Document { stores, environments }, secrets, made_up }
+    }
+
+    fn store(&self, name: &StoreName, places: &mut Places<'_>) -> StoreDocument {
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let tls = self.redis.tls.clone().unwrap_or_default();
+        StoreDocument {
+            name: name.to_string(),
+            url: self.redis.redacted(),
+            username: given(&self.redis.login.username),
+            password: self.password.as_ref().map(|password| places.of(password)),
+            sentinel_username: None,
+            sentinel_password: None,
+            tls_ca: tls.ca,
+            tls_cert: tls.cert,
+            tls_key: tls.key,
+        }
+    }
+
+    fn environment(
+        &self,
+        environment: &RelayEnvironment,
+        store: &StoreName,
+        places: &mut Places<'_>,
+    ) -> EnvironmentDocument {
+        let RelayEnvironment { name, original, prefix, filter, sdk_key } = environment;
+        EnvironmentDocument {
+            name: name.to_string(),
+            display_name: (original != name.as_str()).then(|| original.clone()),
+            prefix: prefix.to_string(),
+            sdk_key: Some(places.of(sdk_key)),
+            store: (*store != StoreName::default_store()).then(|| store.to_string()),
+            filter: filter.clone(),
+            stream_uri: self.stream_uri.clone(),
+            base_uri: self.base_uri.clone(),
+            ..EnvironmentDocument::default()
+        }
+    }
+}
+
+impl Declared {
+    /// The secret that is said to be there.
+    pub(crate) fn secret(&self, source: &SecretSource) -> Option<&str> {
+        self.secrets.get(source).map(String::as_str)
+    }
+
+    /// Where each secret is said to be, and the secret.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&SecretSource, &str)> {
+        self.secrets.iter().map(|(source, text)| (source, text.as_str()))
+    }
+}
+
+/// Where secrets are.
+struct Places<'a> {
+    chosen: &'a SecretPlace,
+    secrets: BTreeMap<SecretSource, String>,
+    made_up: BTreeSet<String>,
+}
+
+impl Places<'_> {
+    /// Where this one is; the same for one that was asked for before.
+    fn of(&mut self, secret: &Secret) -> SecretSource {
+        for attempt in 1_u32.. {
+            let source = self.proposed(secret, attempt);
+            match self.secrets.get(&source) {
+                Some(other) if *other != secret.text.0 => {}
+                Some(_) => return source,
+                None => {
+                    if let (SecretSource::Env(name), None) = (&source, &secret.variable) {
+                        self.made_up.insert(name.clone());
+                    }
+                    self.secrets.insert(source.clone(), secret.text.0.clone());
+                    return source;
+                }
+            }
+        }
+        unreachable!("there are more numbers than secrets")
+    }
+
+    fn proposed(&self, secret: &Secret, attempt: u32) -> SecretSource {
+        let Secret { variable, name, made_up, .. } = secret;
+        let number = if attempt == 1 { String::new() } else { format!("-{attempt}") };
+        match (self.chosen, variable) {
+            (SecretPlace::Files(directory), _) => {
+                SecretSource::File(format!("{}/{name}{number}", directory.trim_end_matches('/')))
+            }
+            (SecretPlace::Variables, Some(variable)) => SecretSource::Env(variable.clone()),
+            (SecretPlace::Variables, None) => {
+                let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+                SecretSource::Env(format!("{made_up}{number}").chars().map(allowed).collect())
+            }
+        }
+    }
+}
