@@ -49,18 +49,15 @@ pub async fn run(session: &mut Session, options: &Import) -> Result<ExitStatus, 
 
 /// Reads what the options name.
 pub(crate) fn read(source: &RelaySource) -> Result<RelayConfiguration, Failure> {
-    let read = match &source.from {
-        Some(path) => {
-            let name = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::usage(format!("--from: cannot read {name}: {error}")))?;
-            RelayConfiguration::of_file(&name, &text)
-        }
-        None => {
-            let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-            let variables = std::env::vars_os();
-            RelayConfiguration::of_variables(variables.map(|(name, value)| (text(name), text(value))))
-        }
+    let read = if let Some(path) = &source.from {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("--from: cannot read {name}: {error}")))?;
+        RelayConfiguration::of_file(&name, &text)
+    } else {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let variables = std::env::vars_os();
+        RelayConfiguration::of_variables(variables.map(|(name, value)| (text(name), text(value))))
     };
     read.map_err(|errors| {
         Failure::usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n       "))

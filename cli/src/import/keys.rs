@@ -30,10 +30,10 @@ fn write_one(path: &Path, text: &str) -> io::Result<()> {
     let text = format!("{text}\n");
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(mut file) => file.write_all(text.as_bytes()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read_to_string(path)? == text {
-            true => Ok(()),
-            false => Err(io::Error::other("it is there already, with something else in it")),
-        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_same = fs::read_to_string(path)? == text;
+            is_same.then_some(()).ok_or_else(|| io::Error::other("it is there already, with something else in it"))
+        }
         Err(error) => Err(error),
     }
 }

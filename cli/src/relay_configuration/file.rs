@@ -1,5 +1,7 @@
 //! From the file to settings.
 
+use std::fmt::Write as _;
+
 use super::options::RelayOption;
 use super::settings::{Setting, Settings, SourceKind};
 use super::{Place, gcfg};
@@ -34,11 +36,11 @@ fn take(settings: &mut Settings, file: &str, section: gcfg::Section) {
     for gcfg::Entry { line, key, value } in entries {
         let place = Place::Line(file.to_owned(), line);
         match RelayOption::of_key(&name, &key) {
-            Some(option) => settings.settings.push(Setting { place, option, of: of.clone(), value }),
-            None => settings.wrong(
-                &place,
-                misspelled(&name, Some(&of).filter(|of| !of.is_empty()).map(|of| of.as_str()), Some(&key)),
-            ),
+            Some(option) => settings.all.push(Setting { place, option, of: of.clone(), value }),
+            None => {
+                settings
+                    .wrong(&place, misspelled(&name, Some(of.as_str()).filter(|of| !of.is_empty()), Some(&key)));
+            }
         }
     }
 }
@@ -48,7 +50,7 @@ fn misspelled(section: &str, subsection: Option<&str>, key: Option<&str>) -> Str
     let mut text = format!("unsupported or misspelled section {section:?}");
     for (what, name) in [("subsection", subsection), ("variable", key)] {
         if let Some(name) = name {
-            text.push_str(&format!(", {what} {name:?}"));
+            let _ = write!(text, ", {what} {name:?}");
         }
     }
     text.push_str("; the relay would not start with it either: correct it, or leave it out");

@@ -55,7 +55,7 @@ fn of_url(setting: &Setting, is_encrypted: bool) -> Result<StoreUrl, RelayError>
 fn of_address(host: Option<&Setting>, port: Option<&Setting>, is_encrypted: bool) -> Result<StoreUrl, RelayError> {
     let mut address = Address { host: DEFAULT_HOST.to_owned(), port: DEFAULT_PORT };
     if let Some(setting) = host {
-        address.host = setting.text().to_owned();
+        setting.text().clone_into(&mut address.host);
     }
     if let Some(setting) = port {
         // As links between containers write it.

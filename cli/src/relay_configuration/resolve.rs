@@ -91,7 +91,7 @@ impl<'a> Resolver<'a> {
         let settings = self.settings;
         let mut seen = BTreeSet::new();
         let mut refused = Vec::new();
-        for setting in &settings.settings {
+        for setting in &settings.all {
             match setting.option.meaning {
                 Meaning::Honoured(_) => {}
                 Meaning::NotNeeded(why) => {
@@ -114,7 +114,7 @@ impl<'a> Resolver<'a> {
 
     fn not_needed_line(&self, setting: &Setting, why: &str) -> String {
         let option = setting.option;
-        let others = self.settings.settings.iter().filter(|one| one.option == option).count() - 1;
+        let others = self.settings.all.iter().filter(|one| one.option == option).count() - 1;
         let more = if others > 0 { format!(" and {others} more") } else { String::new() };
         match &setting.place {
             Place::Variable(name) => format!("{name}{more}: {why}"),
@@ -267,7 +267,7 @@ impl<'a> Resolver<'a> {
                 );
                 self.wrong(place, problem);
             }
-            let lists = settings.all(Honoured::FilterKeys, name).flat_map(|setting| setting.text().split(','));
+            let lists = settings.every(Honoured::FilterKeys, name).flat_map(|setting| setting.text().split(','));
             let mut keys: Vec<_> = lists.map(|key| key.trim().to_owned()).collect();
             if keys.iter().all(String::is_empty) {
                 self.wrong(place, format!("filter key list for project '{name}' cannot be empty"));
@@ -304,7 +304,7 @@ fn is_in_use(settings: &Settings, setting: &Setting, what: Unsupported) -> Resul
         ) => None,
     };
     let Some(key) = switch else { return Ok(!setting.text().is_empty()) };
-    let mut switches = settings.settings.iter().filter(|one| {
+    let mut switches = settings.all.iter().filter(|one| {
         one.option.section == setting.option.section && one.option.key == key && one.of == setting.of
     });
     switches.next_back().map_or(Ok(false), |switch| switch.is_on(settings.kind))

@@ -10,7 +10,7 @@ pub(super) struct Settings {
     pub(super) source: String,
     pub(super) kind: SourceKind,
     /// In their order.
-    pub(super) settings: Vec<Setting>,
+    pub(super) all: Vec<Setting>,
     /// Names of environments, in the order in which they are first said.
     pub(super) environments: Vec<Named>,
     /// Keys of projects with filters.
@@ -45,14 +45,7 @@ pub(super) struct Setting {
 
 impl Settings {
     pub(super) fn new(kind: SourceKind, source: String) -> Self {
-        Self {
-            source,
-            kind,
-            settings: Vec::new(),
-            environments: Vec::new(),
-            projects: Vec::new(),
-            errors: Vec::new(),
-        }
+        Self { source, kind, all: Vec::new(), environments: Vec::new(), projects: Vec::new(), errors: Vec::new() }
     }
 
     pub(super) fn wrong(&mut self, place: &Place, problem: impl Into<String>) {
@@ -72,14 +65,14 @@ impl Settings {
     }
 
     /// All that is said of it, in order.
-    pub(super) fn all<'a>(&'a self, what: Honoured, of: &'a str) -> impl DoubleEndedIterator<Item = &'a Setting> {
+    pub(super) fn every<'a>(&'a self, what: Honoured, of: &'a str) -> impl DoubleEndedIterator<Item = &'a Setting> {
         let is_it = move |one: &&Setting| one.option.meaning == Meaning::Honoured(what) && one.of == of;
-        self.settings.iter().filter(is_it)
+        self.all.iter().filter(is_it)
     }
 
     /// What counts of that: the last. What is empty is not said.
     pub(super) fn last<'a>(&'a self, what: Honoured, of: &'a str) -> Option<&'a Setting> {
-        self.all(what, of).next_back().filter(|setting| !setting.text().is_empty() || setting.value.is_none())
+        self.every(what, of).next_back().filter(|setting| !setting.text().is_empty() || setting.value.is_none())
     }
 }
 

@@ -37,7 +37,8 @@ fn shown(configuration: &RelayConfiguration) -> String {
 
 /// All that is wrong, a line each.
 fn errors(result: Result<RelayConfiguration, Vec<RelayError>>) -> String {
-    result.unwrap_err().iter().map(|error| format!("{error}\n")).collect()
+    let lines: Vec<_> = result.unwrap_err().iter().map(ToString::to_string).collect();
+    lines.join("\n") + "\n"
 }
 
 #[test]
@@ -173,42 +174,48 @@ fn other_variables_are_left_alone() {
     assert_eq!(configuration.not_needed.len(), 3, "{:?}", configuration.not_needed);
 }
 
-/// A file with one key that is honoured elsewhere, and nothing else that is.
+/// Each, beside what makes a configuration whole.
 #[test]
 fn every_option_of_the_relay_is_honoured_told_or_refused() {
+    const FILE: &str = "[Redis]\nport = 6379\n[Environment \"e\"]\nsdkKey = KEY\nprefix = p\nprojKey = e\n";
+    const VARIABLES: &str = "USE_REDIS=1\nLD_ENV_e=KEY\nLD_PREFIX_e=p\nLD_PROJ_KEY_e=e\n";
     for option in OPTIONS {
         let valid = match option.meaning {
-            Meaning::Honoured(Honoured::UseRedis | Honoured::RedisTls) => "1",
             Meaning::Honoured(Honoured::RedisPort) => "6379",
             Meaning::Honoured(Honoured::RedisUrl) => "redis://localhost",
             Meaning::Honoured(Honoured::StreamUri | Honoured::BaseUri) => "https://localhost",
+            Meaning::Honoured(Honoured::RedisCa) => "/ca.pem",
+            Meaning::Honoured(Honoured::ProjectKey) => "e",
             Meaning::Honoured(_) | Meaning::NotNeeded(_) | Meaning::Unsupported(_) => "1",
         };
         if !option.key.is_empty() {
-            let text = match option.section {
-                "Environment" | "Filters" => format!("[{} \"e\"]\n{} = {valid}\n", option.section, option.key),
-                section => format!("[{section}]\n{} = {valid}\n", option.key),
-            };
-            check(option.meaning, of_file(&text), &text);
+            let name = if matches!(option.section, "Environment" | "Filters") { " \"e\"" } else { "" };
+            let section = format!("[{}{name}]\n{} = {valid}\n", option.section, option.key);
+            check(option, of_file(&format!("{FILE}{section}")), &section);
         }
-        let text = match option.variable {
+        let variable = match option.variable {
             Variable::Nowhere => continue,
             Variable::Named(name) => format!("{name}={valid}"),
-            Variable::Each(begin) => format!("LD_ENV_e=KEY\n{begin}e={valid}"),
+            Variable::Each(begin) => format!("{begin}e={valid}"),
         };
-        check(option.meaning, of_variables(&text), &text);
+        check(option, of_variables(&format!("{VARIABLES}{variable}")), &variable);
     }
 }
 
-fn check(meaning: Meaning, result: Result<RelayConfiguration, Vec<RelayError>>, text: &str) {
-    let told = match result {
-        Ok(configuration) => configuration.not_needed.join("\n"),
-        Err(errors) => errors.iter().map(|error| format!("{error}\n")).collect(),
+fn check(option: &options::RelayOption, result: Result<RelayConfiguration, Vec<RelayError>>, text: &str) {
+    let (is_refused, told) = match result {
+        Ok(configuration) => (false, configuration.not_needed.join("\n")),
+        Err(errors) => (true, errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
-    assert!(!told.contains("misspelled") && !told.contains("knows no such"), "{text}: {told}");
-    if let Meaning::Unsupported(what) = meaning {
-        let is_switched_on = told.contains(what.way_out()) || !text.contains("enabled") && !text.contains("USE_");
-        assert!(is_switched_on, "{text}: {told}");
+    match option.meaning {
+        // Some go with others only, or not with those that are there.
+        Meaning::Honoured(_) => {
+            assert!(!told.contains("misspelled") && !told.contains("knows no such"), "{text}: {told}");
+        }
+        Meaning::NotNeeded(why) => assert!(!is_refused && told.ends_with(why), "{text}: {told}"),
+        Meaning::Unsupported(what) if is_refused => assert!(told.contains(what.way_out()), "{text}: {told}"),
+        // It is of what has a switch of its own, and that is off.
+        Meaning::Unsupported(_) => assert!(told.ends_with("it is not switched on"), "{text}: {told}"),
     }
 }
 

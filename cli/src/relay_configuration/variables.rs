@@ -63,14 +63,14 @@ fn take(settings: &mut Settings, variable: &str, value: String) {
         Meaning::Honoured(_) | Meaning::NotNeeded(_) | Meaning::Unsupported(_) => {}
     }
     let of = of.to_owned();
-    settings.settings.push(Setting { place, option, of, value: Some(Hidden(value)) });
+    settings.all.push(Setting { place, option, of, value: Some(Hidden(value)) });
 }
 
 /// What is said of an environment without a key, the relay leaves alone: it is a slip of the pen.
 fn check_names(settings: &mut Settings) {
     let is_known = |of: &str| settings.environments.iter().any(|one| one.name == of);
     let strays: Vec<_> = settings
-        .settings
+        .all
         .iter()
         .filter(|one| one.option.section == "Environment" && !is_known(&one.of))
         .map(|one| {

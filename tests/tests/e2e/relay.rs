@@ -49,6 +49,7 @@ async fn wait_until_stored(redis: &RedisServer, simulator: &Simulator) {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "a transcript for whoever reads the test's output")]
 fn show(line: &str, output: &CliOutput) {
     println!("$ flotilla {line}\n{}{}", output.stderr, output.stdout);
     for (key, ..) in ENVIRONMENTS {

@@ -62,6 +62,7 @@ fn items_written(seen: &[Seen]) -> usize {
     written.iter().map(|one| (one.words.len() - 2) / 2).sum()
 }
 
+#[expect(clippy::print_stdout, reason = "a transcript for whoever reads the test's output")]
 async fn cli(fleet: &Fleet, line: &str) -> String {
     let words: Vec<_> = line.split(' ').collect();
     let output = fleet.cli(&words).await.unwrap().expect_success();
@@ -130,6 +131,7 @@ async fn a_relay_is_taken_over_from_and_given_back_to_without_a_gap() {
 }
 
 /// It is seen, mended, and shown, and over when that relay is stopped.
+#[expect(clippy::print_stdout, reason = "a transcript for whoever reads the test's output")]
 async fn another_relay_still_writes(fleet: &Fleet, redis: &mut MultiplexedConnection) {
     let (key, name) = (Population::key(INDEX), Population::name(INDEX));
     let relay = start_relay(fleet);
@@ -163,6 +165,7 @@ async fn another_relay_still_writes(fleet: &Fleet, redis: &mut MultiplexedConnec
 }
 
 /// Paused, the relay started; and once more to Flotilla.
+#[expect(clippy::print_stdout, reason = "a transcript for whoever reads the test's output")]
 async fn give_back(fleet: &Fleet, redis: &mut MultiplexedConnection) {
     let name = Population::name(INDEX);
     cli(fleet, &format!("env pause {name}")).await;
