@@ -5,18 +5,16 @@
 //! name for the end of a removal.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flotilla_proto::manifest::{Manager, Manifest, Text};
-use flotilla_proto::process::{Stamp, read_manifest_file, resolve_secret, secret_path, watch_directory};
+use flotilla_proto::process::{Stamp, open_regular, read_manifest_file, resolve_secret, secret_path, watch_directory};
 use flotilla_proto::{Reason, Refusal, v1};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use v1::ApplyOutcome as Outcome;
 
@@ -24,10 +22,12 @@ use crate::grpc::{Api, apply};
 
 /// The files are looked at this often, whatever the watch says.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A change seldom comes alone; the file is read once the others have passed.
-const SETTLE: Duration = Duration::from_millis(50);
-/// What could not be carried out is tried again after so many looks.
-const LOOKS_PER_RETRY: u32 = 10;
+/// A change seldom comes alone: what was read counts if it is still there after so long.
+const SETTLE: Duration = Duration::from_millis(250);
+/// What could not be carried out is tried again after so many looks, and then after twice as many each time,
+const FIRST_RETRY: u32 = 10;
+/// up to so many.
+const LONGEST_RETRY: u32 = 160;
 
 /// Whether all is as the file says. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +49,7 @@ pub(crate) async fn keep(
 ) -> anyhow::Result<()> {
     let changed = Arc::new(Notify::new());
     let mut watch = None;
-    let mut keeper = Keeper { path, api, health, seen: None, looks_until_retry: None, told: BTreeSet::new() };
+    let mut keeper = Keeper::new(path, api, health);
     loop {
         // The directory may not be there yet: try until it is watched.
         if watch.is_none() {
@@ -58,11 +58,8 @@ pub(crate) async fn keep(
         keeper.look().await;
         tokio::select! {
             () = stopping.cancelled() => return Ok(()),
-            woken = timeout(LOOK_INTERVAL, changed.notified()) => {
-                if woken.is_ok() {
-                    sleep(SETTLE).await;
-                }
-            }
+            // Whether it was woken or the time is over, it looks.
+            _ = timeout(LOOK_INTERVAL, changed.notified()) => {}
         }
     }
 }
@@ -81,27 +78,60 @@ struct Keeper {
     seen: Option<Stamps>,
     /// After how many looks to apply it again, because not all of it was carried out.
     looks_until_retry: Option<u32>,
+    /// How many looks the next retry waits for.
+    retry_after: u32,
+    /// Environments that are as the file says, as far as was told. Their keys are not given again with a retry: one that
+    /// LaunchDarkly has refused would be tried every time.
+    done: BTreeSet<String>,
     /// What was said of it: nothing is said twice of one content.
     told: BTreeSet<String>,
 }
 
 impl Keeper {
+    fn new(path: PathBuf, api: Api, health: FileHealth) -> Self {
+        Self {
+            path,
+            api,
+            health,
+            seen: None,
+            looks_until_retry: None,
+            retry_after: FIRST_RETRY,
+            done: BTreeSet::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
     async fn look(&mut self) {
         self.looks_until_retry = self.looks_until_retry.map(|looks| looks.saturating_sub(1));
         let is_due = self.looks_until_retry == Some(0);
         let (path, seen) = (self.path.clone(), self.seen.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let is_seen = seen.is_some_and(|seen| seen.iter().all(|(path, stamp)| stamp_of(path) == *stamp));
-            (is_due || !is_seen).then(|| (is_seen, read(&path)))
+            if !is_due && is_seen {
+                return None;
+            }
+            let (stamps, asked) = read(&path);
+            std::thread::sleep(SETTLE);
+            let is_whole = stamps.iter().all(|(path, stamp)| stamp_of(path) == *stamp);
+            is_whole.then_some((is_seen, stamps, asked))
         });
-        let Ok(Some((is_seen, (stamps, asked)))) = looked.await else { return };
+        let Ok(Some((is_seen, stamps, asked))) = looked.await else { return };
         self.seen = Some(stamps);
-        self.looks_until_retry = None;
-        if !is_seen {
+        if is_seen {
+            self.retry_after = (self.retry_after * 2).min(LONGEST_RETRY);
+        } else {
+            self.retry_after = FIRST_RETRY;
+            self.done.clear();
             self.told.clear();
         }
+        self.looks_until_retry = Some(self.retry_after);
         let is_done = match asked {
-            Ok(request) => self.apply(request).await,
+            Ok(mut request) => {
+                for entry in request.entries.iter_mut().filter(|entry| self.done.contains(&entry.name)) {
+                    entry.sdk_key.clear();
+                }
+                self.apply(request).await
+            }
             Err(error) => {
                 if self.is_news(&error) {
                     let file = self.file();
@@ -112,8 +142,8 @@ impl Keeper {
             }
         };
         self.health.0.store(is_done, Ordering::Relaxed);
-        if !is_done {
-            self.looks_until_retry = Some(LOOKS_PER_RETRY);
+        if is_done {
+            self.looks_until_retry = None;
         }
     }
 
@@ -166,6 +196,8 @@ impl Keeper {
                 tracing::warn!(file, kind, name, reason, error, "the environments file was not applied here");
             }
         }
+        let carried_out = applied.results.iter().filter(|result| result.error.is_none());
+        self.done = carried_out.map(|result| result.name.clone()).collect();
         let count = |outcome| applied.results.iter().filter(|result| result.outcome() == outcome).count();
         let (created, updated, removed) =
             (count(Outcome::Created), count(Outcome::Updated), count(Outcome::Removed));
@@ -198,11 +230,7 @@ fn read(path: &Path) -> (Stamps, Asked) {
 }
 
 fn read_text(path: &Path) -> Result<Text, String> {
-    let opened = std::fs::metadata(path).and_then(|metadata| {
-        // Opening would wait for ever on a pipe.
-        if metadata.is_file() { File::open(path) } else { Err(io::Error::other("it is not a regular file")) }
-    });
-    let text = opened.and_then(|file| read_manifest_file(path, file));
+    let text = open_regular(path).and_then(|file| read_manifest_file(path, file));
     text.map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 

@@ -68,7 +68,7 @@ func run(control, name, prefix string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := waitUntil(environments, name, isRotated(begun.Environment.Generation)); err != nil {
+	if _, err := waitUntil(environments, name, isRotated(begun.Environment)); err != nil {
 		return err
 	}
 	fmt.Printf("environment/%s key rotated\n", name)
@@ -106,7 +106,7 @@ func add(environments api.EnvironmentServiceClient, name, prefix, sdkKey string)
 
 // label changes only what was read: an etag keeps two writers from undoing each other.
 func label(environments api.EnvironmentServiceClient, name, key, value string) error {
-	for {
+	for attempt := 1; ; attempt++ {
 		read, err := call(environments.GetEnvironment, &api.GetEnvironmentRequest{Name: name})
 		if err != nil {
 			return err
@@ -123,7 +123,7 @@ func label(environments api.EnvironmentServiceClient, name, key, value string) e
 			Etag:       environment.Etag,
 			RequestId:  rand.Text(),
 		})
-		if reason(err) != "ETAG_MISMATCH" {
+		if reason(err) != "ETAG_MISMATCH" || attempt == retries {
 			return err
 		}
 	}
@@ -215,22 +215,31 @@ func isCurrent(environment *api.Environment) (bool, error) {
 }
 
 // isRotated looks at condition KeyRotation: unknown while the new key is tried, then true or false.
-func isRotated(begunAt uint64) func(*api.Environment) (bool, error) {
+func isRotated(begun *api.Environment) func(*api.Environment) (bool, error) {
 	return func(environment *api.Environment) (bool, error) {
 		if environment == nil {
 			return false, errors.New("somebody removed it meanwhile")
 		}
-		for _, condition := range environment.Status.GetConditions() {
-			if condition.Type != "KeyRotation" {
-				continue
-			}
-			if condition.Status == api.ConditionStatus_CONDITION_STATUS_FALSE {
-				return false, fmt.Errorf("the new key was refused (%s): %s", condition.Reason, condition.Message)
-			}
+		condition := rotation(environment)
+		switch {
+		case condition == nil:
+			// It was the key in force already, or the new one has been put in force.
+			return rotation(begun) == nil || environment.Generation > begun.Generation, nil
+		case condition.Status == api.ConditionStatus_CONDITION_STATUS_FALSE:
+			return false, fmt.Errorf("the new key was refused (%s): %s", condition.Reason, condition.Message)
+		default:
 			return condition.Status == api.ConditionStatus_CONDITION_STATUS_TRUE, nil
 		}
-		return environment.Generation > begunAt, nil
 	}
+}
+
+func rotation(environment *api.Environment) *api.Condition {
+	for _, condition := range environment.Status.GetConditions() {
+		if condition.Type == "KeyRotation" {
+			return condition
+		}
+	}
+	return nil
 }
 
 // passes tells whether the same may succeed a little later.

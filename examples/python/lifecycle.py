@@ -33,6 +33,12 @@ def reason(error):
     return None
 
 
+def passes(error):
+    """Whether the same may succeed a little later."""
+    is_lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return is_lost and reason(error) in (None, "SHUTTING_DOWN")
+
+
 def call(method, request):
     """Makes a call, and makes it again when it may have been lost: with the same request_id it is done once."""
     if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
@@ -41,9 +47,7 @@ def call(method, request):
         try:
             return method(request, timeout=REQUEST_SECONDS)
         except grpc.RpcError as error:
-            passes = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            is_refusal = reason(error) not in (None, "SHUTTING_DOWN")
-            if not passes or is_refusal or attempt + 1 == RETRIES:
+            if not passes(error) or attempt + 1 == RETRIES:
                 raise
             time.sleep(0.1 * 2**attempt)
 
@@ -74,7 +78,7 @@ def watch(environments, name, deadline):
             if error.code() == grpc.StatusCode.OUT_OF_RANGE:
                 # Control was started again, or that is too long ago: everything is told anew.
                 revision = ""
-            elif error.code() != grpc.StatusCode.UNAVAILABLE:
+            elif not passes(error) or time.monotonic() >= deadline:
                 raise
         time.sleep(0.1)
 
@@ -94,17 +98,20 @@ def is_current(environment):
 
 def rotation(environment):
     """Condition KeyRotation: unknown while the new key is tried, then true or false. None: none is under way."""
+    if environment is None:
+        raise SystemExit("error: somebody removed it meanwhile")
     for condition in environment.status.conditions:
         if condition.type == "KeyRotation":
             return condition
     return None
 
 
-def is_rotated(begun_at):
+def is_rotated(begun):
     def reached(environment):
         condition = rotation(environment)
         if condition is None:
-            return environment.generation > begun_at
+            # It was the key in force already, or the new one has been put in force.
+            return rotation(begun) is None or environment.generation > begun.generation
         if condition.status == api.CONDITION_STATUS_FALSE:
             raise SystemExit(f"error: the new key was refused ({condition.reason}): {condition.message}")
         return condition.status == api.CONDITION_STATUS_TRUE
@@ -127,7 +134,7 @@ def add(environments, name, prefix, sdk_key):
 
 def label(environments, name, key, value):
     """Changes only what was read: an etag keeps two writers from undoing each other."""
-    while True:
+    for attempt in range(RETRIES):
         environment = call(environments.GetEnvironment, api.GetEnvironmentRequest(name=name)).environment
         environment.spec.labels[key] = value
         request = api.UpdateEnvironmentRequest(name=name, spec=environment.spec, etag=environment.etag)
@@ -136,7 +143,7 @@ def label(environments, name, key, value):
             call(environments.UpdateEnvironment, request)
             return
         except grpc.RpcError as error:
-            if reason(error) != "ETAG_MISMATCH":
+            if reason(error) != "ETAG_MISMATCH" or attempt + 1 == RETRIES:
                 raise
 
 
@@ -156,7 +163,7 @@ def main():
         print(f"environment/{name} updated")
         request = api.RotateSdkKeyRequest(name=name, sdk_key=os.environ["NEW_SDK_KEY"])
         begun = call(environments.RotateSdkKey, request).environment
-        wait_until(environments, name, is_rotated(begun.generation))
+        wait_until(environments, name, is_rotated(begun))
         print(f"environment/{name} key rotated")
         call(environments.DeleteEnvironment, api.DeleteEnvironmentRequest(name=name, purge=True))
         wait_until(environments, name, lambda environment: environment is None)

@@ -117,7 +117,9 @@ impl Client {
     }
 
     /// Makes the call that the request names. Failures that pass are tried again as [`Retry`] says. A request with a
-    /// `request_id` is given one if it has none, so that control does it once, however often it arrives.
+    /// `request_id` is given one if it has none, so that control does it once, however often it arrives. Only a
+    /// `DeleteWorkerRequest` has none and is not the same twice: when the answer to an earlier attempt was lost, the next one
+    /// finds no such worker.
     pub async fn call<C: Call>(&self, mut call: C) -> Result<C::Response, ClientError> {
         call.make_repeatable();
         let mut pauses = self.retry.pauses();

@@ -17,7 +17,7 @@ pub use chance::Chance;
 pub use file_watch::{DirectoryWatch, Stamp, watch_directory};
 pub use layered::{parse_arguments, parse_duration};
 #[cfg(feature = "manifest")]
-pub use manifest_files::{read_manifest_file, resolve_secret, secret_path};
+pub use manifest_files::{open_regular, read_manifest_file, resolve_secret, secret_path};
 pub use metrics::register_process_metrics;
 
 use std::io;

@@ -10,7 +10,7 @@ use flotilla_proto::v1::{
 use tonic::Code;
 
 use super::flags::FlagFile;
-use super::{ENVIRONMENT, PREFIX};
+use super::{ENVIRONMENT, PREFIX, relay};
 use crate::client::Client;
 use crate::failure::Failure;
 
@@ -52,6 +52,7 @@ impl SeedSource {
 
 /// Makes sure that the environment is there, and of this source.
 pub(super) async fn settle(client: &Client, source: &SeedSource) -> Result<(), Failure> {
+    relay::abandon(client, |_| false).await?;
     let name = ENVIRONMENT.to_owned();
     let request = client.request(GetEnvironmentRequest { name: name.clone() });
     match client.environments().get_environment(request).await {

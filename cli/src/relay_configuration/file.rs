@@ -45,9 +45,14 @@ fn take(settings: &mut Settings, file: &str, section: gcfg::Section) {
     }
 }
 
+/// More than the relay's longest option has, in letters.
+const LONGEST_OPTION: usize = 40;
+
 /// In the relay's own words.
 fn misspelled(section: &str, subsection: Option<&str>, key: Option<&str>) -> String {
     let mut text = format!("unsupported or misspelled section {section:?}");
+    // What looks like no option may be a key of somebody who broke the line before it.
+    let key = key.filter(|key| key.len() <= LONGEST_OPTION && key.chars().all(|c| c.is_ascii_alphabetic()));
     for (what, name) in [("subsection", subsection), ("variable", key)] {
         if let Some(name) = name {
             let _ = write!(text, ", {what} {name:?}");

@@ -51,6 +51,9 @@ fn take(settings: &mut Settings, variable: &str, value: String) {
         let way_out = successor.map_or(String::new(), |successor| format!("; use {successor}{name}"));
         return settings.wrong(&place, format!("this variable is no longer supported{way_out}"));
     }
+    if ["HTTP_PROXY", "HTTPS_PROXY"].contains(&variable.to_ascii_uppercase().as_str()) {
+        return settings.wrong(&place, "the relay would go through this proxy, and workers cannot yet; unset it where they reach LaunchDarkly without one");
+    }
     let Some((option, of)) = RelayOption::of_variable(variable) else {
         if variable.starts_with("LD_") && !LINKER.contains(&variable) {
             settings.wrong(&place, "the relay knows no such variable; correct its name, or unset it");

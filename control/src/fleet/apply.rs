@@ -107,7 +107,12 @@ impl Fleet {
         };
         if batch.validate_only || is_replay {
             let mut trial = self.clone();
-            let result = trial.carry_out_batch(batch).map(|applied| trial.show_applied(applied));
+            let result = if is_replay {
+                // What was done once is not done again: what is shown is what there is.
+                trial.carry_out_batch(Batch { prune: None, ..batch }).map(|applied| self.show_applied(applied))
+            } else {
+                trial.carry_out_batch(batch).map(|applied| trial.show_applied(applied))
+            };
             return self.reply(command, result.map(|applied| Reply::Applied(Box::new(applied))));
         }
         if batch.request.is_some() && self.requests.is_full() {

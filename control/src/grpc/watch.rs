@@ -185,13 +185,13 @@ impl Watch for Watcher {
         loop {
             let filter = Arc::clone(&self.filter);
             let looks = self.driver.read(move |view| look(view, &filter, at)).await?.map_err(|Lost| lost())?;
-            let Some(last) = looks.last().map(|look| look.revision) else {
+            if looks.is_empty() {
                 return Ok(at);
-            };
-            for look in looks {
-                self.tell(look).await?;
             }
-            at = last;
+            for look in looks {
+                let before = std::mem::replace(&mut at, look.revision);
+                self.tell(look, before).await?;
+            }
         }
     }
 
@@ -201,7 +201,8 @@ impl Watch for Watcher {
 }
 
 impl Watcher {
-    async fn tell(&mut self, look: Look) -> Result<(), End> {
+    /// Tells what became of an environment since `before`.
+    async fn tell(&mut self, look: Look, before: Revision) -> Result<(), End> {
         if !self.filter.may_match(&look.name) {
             return Ok(());
         }
@@ -212,7 +213,9 @@ impl Watcher {
                 uid: look.uid.map(|uid| uid.to_string()).unwrap_or_default(),
                 gone: look.gone,
             };
-            self.send(Event::Removed(removed), look.revision).await?;
+            // Where another one follows, a caller that resumes from here is told of both again.
+            let revision = if look.matching.is_some() { before } else { look.revision };
+            self.send(Event::Removed(removed), revision).await?;
         }
         // Only of those that exist something is kept: a caller that is told twice that one is no more is not misled.
         if look.matching.is_some() || (self.resumed && look.exists) {

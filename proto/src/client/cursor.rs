@@ -55,6 +55,8 @@ impl Cursor {
         let revision = message.revision;
         let event = match (message.event?, &mut self.snapshot) {
             (Message::Changed(environment), Some(snapshot)) => {
+                // What changes while it is told comes once more.
+                snapshot.retain(|earlier| earlier.name != environment.name);
                 snapshot.push(environment);
                 return None;
             }
@@ -95,7 +97,9 @@ mod tests {
         assert_eq!(cursor.connect(), "");
         assert_eq!(cursor.receive(message(changed("a"), "r1")), None);
         assert_eq!(cursor.connect(), "", "the snapshot was not complete");
-        assert_eq!(cursor.receive(message(changed("a"), "r1")), None);
+        for _ in 0..2 {
+            assert_eq!(cursor.receive(message(changed("a"), "r1")), None);
+        }
         let event = cursor.receive(message(Message::Synced(WatchSynced {}), "r1"));
         assert!(matches!(event, Some(Event::Snapshot(all)) if all.len() == 1));
         assert!(matches!(cursor.receive(message(changed("b"), "r2")), Some(Event::Changed(_))));

@@ -20,7 +20,8 @@ pub struct Retry {
 }
 
 impl Default for Retry {
-    /// 5 attempts over at most 1.5 s, more than a restart of control takes.
+    /// 5 attempts with pauses of at most 1.5 s in all, more than a restart of control takes. Attempts that run out of time
+    /// take their [`super::Client::with_request_timeout`] each.
     fn default() -> Self {
         Self { attempts: 5, first_pause: Duration::from_millis(100), longest_pause: Duration::from_secs(2) }
     }

@@ -120,6 +120,11 @@ pub struct EnvironmentWatch {
 }
 
 impl EnvironmentWatch {
+    /// Prepares a watch of what matches `filter`; its beginning, too, is waited for until control is there.
+    pub(super) fn patient(client: &Client, filter: EnvironmentFilter) -> Self {
+        Self { messages: Messages::after_an_answer(client), ..Self::new(client, filter) }
+    }
+
     /// Prepares a watch of what matches `filter`.
     pub fn new(client: &Client, filter: EnvironmentFilter) -> Self {
         Self { filter, cursor: Cursor::default(), messages: Messages::new(client) }

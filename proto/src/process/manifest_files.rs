@@ -22,7 +22,7 @@ pub fn resolve_secret(place: &Place, source: &SecretSource) -> Result<String, St
     match source {
         SecretSource::File(_) => {
             let path = secret_path(place, source).unwrap_or_default();
-            let text = File::open(&path).and_then(|file| read_bounded(file, LONGEST_SECRET));
+            let text = open_regular(&path).and_then(|file| read_bounded(file, LONGEST_SECRET));
             text.map_err(|error| format!("cannot read {}: {error}", path.display()))
         }
         SecretSource::Env(variable) => match std::env::var_os(variable) {
@@ -37,6 +37,15 @@ pub fn secret_path(place: &Place, source: &SecretSource) -> Option<PathBuf> {
     match source {
         SecretSource::File(path) => Some(Path::new(&place.file).parent().unwrap_or(Path::new("")).join(path)),
         SecretSource::Env(_) => None,
+    }
+}
+
+/// Opens a file; opening a pipe would wait for ever.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
     }
 }
 

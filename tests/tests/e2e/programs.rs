@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use flotilla_proto::Reason;
-use flotilla_proto::client::{Client, ClientError, EnvironmentWatch, Event, WaitError};
+use flotilla_proto::client::{Client, ClientError, EnvironmentWatch, Event, Retry, WaitError};
 use flotilla_proto::v1::{
     CreateEnvironmentRequest, DeleteEnvironmentRequest, EnvironmentFilter, EnvironmentSpec, GetEnvironmentRequest,
     PauseEnvironmentRequest,
@@ -62,14 +62,15 @@ async fn a_watch_goes_on_and_calls_are_repeated_while_control_is_restarted() {
     client.call(creation("spree")).await.unwrap();
     assert!(matches!(next().await, Event::Changed(environment) if environment.name == "spree"));
 
-    let repeated = async {
-        // Again and again, so that one of them meets a control that is not there.
-        for _ in 0..50 {
-            client.call(GetEnvironmentRequest { name: "spree".to_owned() }).await.unwrap();
-        }
-    };
-    let (restarted, ()) = tokio::join!(fleet.restart_control(), repeated);
+    fleet.control().kill9();
+    let request = GetEnvironmentRequest { name: "spree".to_owned() };
+    let once = client.clone().with_retry(Retry::NEVER).call(request.clone()).await;
+    assert!(matches!(once, Err(ClientError::Unreachable { .. })), "{once:?}");
+    let waiting = client.wait_until_current("spree", BOUND);
+    let (restarted, repeated, waited) = tokio::join!(fleet.restart_control(), client.call(request), waiting);
     restarted.unwrap();
+    repeated.unwrap();
+    waited.unwrap();
     client.call(DeleteEnvironmentRequest { name: "spree".to_owned(), ..Default::default() }).await.unwrap();
     // Control is another one: it tells of everything anew, and then of what changes.
     loop {
