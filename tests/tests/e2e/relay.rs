@@ -21,6 +21,8 @@ const ENVIRONMENTS: [(&str, &str, &str); 2] = [
     ("SPREE_TEST_SDK_KEY", "ld:spree:test", "spree-project-test"),
 ];
 
+const PASSWORD: &str = "hunter2-of-redis";
+
 fn add_to_simulator(simulator: &Simulator) {
     for (seed, (key, ..)) in (1..).zip(ENVIRONMENTS) {
         simulator.add_environment(key, Some(&format!("relay-{seed}")), generated_flags(5, 500, seed));
@@ -52,13 +54,13 @@ async fn wait_until_stored(redis: &RedisServer, simulator: &Simulator) {
 #[expect(clippy::print_stdout, reason = "a transcript for whoever reads the test's output")]
 fn show(line: &str, output: &CliOutput) {
     println!("$ flotilla {line}\n{}{}", output.stderr, output.stdout);
-    for (key, ..) in ENVIRONMENTS {
+    for key in ENVIRONMENTS.map(|(key, ..)| key).into_iter().chain([PASSWORD]) {
         assert!(!output.stdout.contains(key) && !output.stderr.contains(key), "{output:?}");
     }
 }
 
 /// Imports, and waits until both environments are current.
-async fn import(fleet: &Fleet, source: &str, variables: &[(&str, &str)]) {
+async fn import(fleet: &Fleet, redis: &RedisServer, source: &str, variables: &[(&str, &str)]) {
     let run = async |line: &str| {
         let words: Vec<_> = line.split(' ').collect();
         let output = fleet.cli_with(&words, variables, "").await.unwrap().expect_success();
@@ -72,7 +74,7 @@ async fn import(fleet: &Fleet, source: &str, variables: &[(&str, &str)]) {
     run(&format!("import {source} --apply")).await;
     run("env wait --all --for current").await;
     run("env list").await;
-    wait_until_stored(&fleet.redis, &fleet.simulator).await;
+    wait_until_stored(redis, &fleet.simulator).await;
     for (_, prefix, name) in ENVIRONMENTS {
         let status = fleet.environment_status(name).await.unwrap();
         assert_eq!((&status["prefix"], &status["initialization"]), (&prefix.into(), &"current".into()), "{status}");
@@ -97,7 +99,7 @@ async fn the_file_of_the_relays_documentation_ends_current() {
     let fleet = Fleet::builder().start().await.unwrap();
     add_to_simulator(&fleet.simulator);
     std::fs::write(fleet.directory().join("ld-relay.conf"), file_for(&fleet.redis, &fleet.simulator)).unwrap();
-    import(&fleet, "--from ld-relay.conf", &[]).await;
+    import(&fleet, &fleet.redis, "--from ld-relay.conf", &[]).await;
 
     // Keys in files of their own.
     let words = ["import", "--from", "ld-relay.conf", "--write-keys", "keys", "--store", "mine"];
@@ -121,9 +123,18 @@ async fn the_variables_of_the_relays_documentation_end_current() {
     }
     let fleet = Fleet::builder().start().await.unwrap();
     add_to_simulator(&fleet.simulator);
-    let variables = variables_for(&fleet.redis, &fleet.simulator);
-    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    import(&fleet, "--from-env", &variables).await;
+    // It is no store of this control yet, and has a login.
+    let redis = RedisServer::start().await.unwrap();
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("flotilla").arg("on").arg(format!(">{PASSWORD}")).arg("~*").arg("&*").arg("+@all");
+    user.exec_async(&mut redis.connection().await.unwrap()).await.unwrap();
+    let variables = variables_for(&redis, &fleet.simulator);
+    let login = [("REDIS_USERNAME", "flotilla"), ("REDIS_PASSWORD", PASSWORD)];
+    let variables: Vec<_> =
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(login).collect();
+    import(&fleet, &redis, "--from-env", &variables).await;
+    let store = fleet.cli(&["store", "get", "relay", "-o", "json"]).await.unwrap().expect_success().json().unwrap();
+    assert_eq!((&store["username"], &store["hasPassword"]), (&"flotilla".into(), &true.into()), "{store}");
 }
 
 #[tokio::test]
