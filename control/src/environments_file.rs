@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flotilla_proto::manifest::{Manager, Manifest, Text};
-use flotilla_proto::process::{Stamp, open_regular, read_manifest_file, resolve_secret, secret_path, watch_directory};
+use flotilla_proto::process::{
+    Stamp, open_regular, read_manifest_file, resolve_secret, secret_path, watch_directory,
+};
 use flotilla_proto::{Reason, Refusal, v1};
 use tokio::sync::Notify;
 use tokio::time::timeout;

@@ -29,8 +29,10 @@ pub enum WaitError {
 impl Client {
     /// Waits until what LaunchDarkly has stands in the store, over a watch; returns the environment as it is then.
     pub async fn wait_until_current(&self, name: &str, timeout: Duration) -> Result<Environment, WaitError> {
-        let mut watch =
-            EnvironmentWatch::patient(self, EnvironmentFilter { names: vec![name.to_owned()], ..Default::default() });
+        let mut watch = EnvironmentWatch::patient(
+            self,
+            EnvironmentFilter { names: vec![name.to_owned()], ..Default::default() },
+        );
         let mut seen = None;
         let waiting = async {
             loop {
