@@ -6,14 +6,11 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// What is not as expected, and where.
+/// What is not as expected, and where. Lines and columns begin at 1.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Malformed {
-    /// serde_json counts from where the value begins.
-    #[error("{error} of what begins at byte {begin}")]
-    Value { begin: usize, error: serde_json::Error },
-    #[error("{expected} is expected at byte {at}")]
-    Token { expected: &'static str, at: usize },
+    #[error("{reason} at line {line} column {column}")]
+    Text { reason: String, line: usize, column: usize },
     #[error("{0}")]
     Shape(&'static str),
 }
@@ -45,8 +42,8 @@ impl<'a> Walker<'a> {
                 self.at = begin + values.byte_offset();
                 Ok((value, begin..self.at))
             }
-            Some(Err(error)) => Err(Malformed::Value { begin, error }),
-            None => Err(Malformed::Token { expected: "a value", at: begin }),
+            Some(Err(error)) => Err(self.not_a_value(&error)),
+            None => Err(self.not_here("a value")),
         }
     }
 
@@ -83,11 +80,32 @@ impl<'a> Walker<'a> {
     /// Nothing but blanks may follow.
     pub(super) fn end(mut self) -> Result<(), Malformed> {
         let at = self.skip_blanks();
-        if at == self.text.len() { Ok(()) } else { Err(Malformed::Token { expected: "the end", at }) }
+        if at == self.text.len() { Ok(()) } else { Err(self.not_here("the end")) }
     }
 
     fn token(&mut self, token: u8, expected: &'static str) -> Result<(), Malformed> {
-        if self.take(token) { Ok(()) } else { Err(Malformed::Token { expected, at: self.at }) }
+        if self.take(token) { Ok(()) } else { Err(self.not_here(expected)) }
+    }
+
+    fn not_here(&self, expected: &str) -> Malformed {
+        let (line, before) = self.place();
+        Malformed::Text { reason: format!("expected {expected}"), line, column: before + 1 }
+    }
+
+    /// serde_json counts from where the value begins, which is here.
+    fn not_a_value(&self, error: &serde_json::Error) -> Malformed {
+        let (line, before) = self.place();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let reason = error.to_string().trim_end_matches(&place).to_owned();
+        let column = if error.line() > 1 { error.column() } else { before + error.column() };
+        Malformed::Text { reason, line: line + error.line().saturating_sub(1), column }
+    }
+
+    /// The line of this place, and how many bytes stand before it there.
+    fn place(&self) -> (usize, usize) {
+        let before = &self.text.as_bytes()[..self.at];
+        let line_begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        (1 + before.iter().filter(|byte| **byte == b'\n').count(), before.len() - line_begin)
     }
 
     fn take(&mut self, token: u8) -> bool {
