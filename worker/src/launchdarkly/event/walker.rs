@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use memchr::{memchr_iter, memrchr};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -104,8 +105,8 @@ impl<'a> Walker<'a> {
     /// The line of this place, and how many bytes stand before it there.
     fn place(&self) -> (usize, usize) {
         let before = &self.text.as_bytes()[..self.at];
-        let line_begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        (1 + before.iter().filter(|byte| **byte == b'\n').count(), before.len() - line_begin)
+        let line_begin = memrchr(b'\n', before).map_or(0, |end| end + 1);
+        (1 + memchr_iter(b'\n', before).count(), before.len() - line_begin)
     }
 
     fn take(&mut self, token: u8) -> bool {
