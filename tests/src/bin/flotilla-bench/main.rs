@@ -105,5 +105,6 @@ fn find_relay(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
 /// What a program says of its version.
 pub(crate) fn version(program: &Path) -> anyhow::Result<String> {
     let output = Command::new(program).arg("--version").output().with_context(|| program.display().to_string())?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    // It may say when it was asked, too.
+    Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().next_back().unwrap_or("unknown").to_owned())
 }
