@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flotilla_proto::manifest::MANAGED_BY;
 use flotilla_proto::spec::FieldDifference;
 use flotilla_proto::{EnvironmentName, EnvironmentSpec, Reason, Refusal, SdkKey, StoreName, StoreUrl, Uid, v1};
 use v1::ApplyOutcome as Outcome;
@@ -16,8 +17,6 @@ use super::mutation::{Decision, check_not_removing, moves_upstream};
 use super::stores::some_of;
 use super::{Answer, Fleet, refuse, request};
 
-/// The label that tells who looks after an environment.
-const MANAGED_BY: &str = "managed-by";
 /// As many may be removed without more ado, however few there are.
 const FEW: usize = 5;
 /// Of every so many one may.
