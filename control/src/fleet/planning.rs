@@ -15,8 +15,12 @@ use super::placement::{Candidate, Place, Seeker, bound, excess, place};
 use super::worker::{Leaving, Link, Worker};
 use flotilla_proto::session::ControlMessage;
 
-/// From so many orphans on, a worker that joins does not get them at once: others may be about to join too.
+/// From so many orphans on, a worker that joins does not get all of them at once: others may be about to join too.
 const MANY_ORPHANS: usize = 50;
+/// What it does get at once, so that it has something to load meanwhile: one in so many, and at most so many. For each
+/// that is loaded it gets another.
+const HEAD_START_ONE_IN: usize = 4;
+const LONGEST_HEAD_START: usize = 100;
 /// How long after the last one has joined they wait, and how long at most.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_JOIN_PAUSE: Duration = Duration::from_secs(5);
@@ -39,6 +43,8 @@ enum Standing {
 pub(super) struct Gathering {
     began: Timestamp,
     until: Timestamp,
+    /// How many need not wait.
+    head_start: usize,
 }
 
 impl Fleet {
@@ -57,8 +63,9 @@ impl Fleet {
             self.gathered.handovers_due = true;
         }
         // Room that came free is offered to those that wait, unless they wait for more of it.
-        if std::mem::take(&mut self.gathered.retry_unplaced) && self.gathering.is_none() && self.may_place() {
-            for name in self.unplaced.clone() {
+        let at_once = self.gathering.map_or(usize::MAX, |gathering| gathering.head_start);
+        if std::mem::take(&mut self.gathered.retry_unplaced) && self.may_place() {
+            for name in self.unplaced.iter().take(at_once).cloned().collect::<Vec<_>>() {
                 if self.reconsider(&name) {
                     orphans.insert(name);
                 }
@@ -84,7 +91,27 @@ impl Fleet {
         }
         let began = self.gathering.map_or(self.now, |gathering| gathering.began);
         let until = self.now.after(JOIN_PAUSE).min(began.after(LONGEST_JOIN_PAUSE));
-        self.gathering = Some(Gathering { began, until });
+        let head_start = (self.unplaced.len() / HEAD_START_ONE_IN).min(LONGEST_HEAD_START);
+        self.gathering = Some(Gathering { began, until, head_start });
+    }
+
+    /// Whoever has loaded one, while many wait for more workers, can load another.
+    pub(super) fn one_is_loaded(&mut self) {
+        if let Some(gathering) = &mut self.gathering {
+            gathering.head_start += 1;
+            self.gathered.retry_unplaced = true;
+        }
+    }
+
+    /// Those of the orphans that need not wait for more workers; the others do.
+    fn take_head_start(&mut self, mut orphans: BTreeSet<EnvironmentName>) -> BTreeSet<EnvironmentName> {
+        let Some(gathering) = &mut self.gathering else { return orphans };
+        let last = orphans.iter().nth(gathering.head_start).cloned();
+        let waiting = last.map(|name| orphans.split_off(&name)).unwrap_or_default();
+        gathering.head_start -= orphans.len();
+        self.gathered.touched.extend(waiting.iter().cloned());
+        self.unplaced.extend(waiting);
+        orphans
     }
 
     /// Sees to one environment; true if a worker is to be found for it now.
@@ -172,12 +199,8 @@ impl Fleet {
     }
 
     fn place_orphans(&mut self, names: BTreeSet<EnvironmentName>) {
+        let names = self.take_head_start(names);
         if names.is_empty() {
-            return;
-        }
-        if self.gathering.is_some() {
-            self.gathered.touched.extend(names.iter().cloned());
-            self.unplaced.extend(names);
             return;
         }
         for (name, worker) in self.find_places(names.iter()) {

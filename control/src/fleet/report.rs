@@ -78,7 +78,13 @@ impl Fleet {
             environment.record.accepted_resync = None;
             self.gathered.unsaved.insert(name.clone());
         }
+        let is_loaded = |report: &EnvironmentReport| report.grant_state == GrantState::Synchronized;
+        let was_loaded = environment.observed.as_ref().is_some_and(|before| is_loaded(&before.report));
+        let is_news = is_loaded(&report) && !was_loaded;
         environment.observe(worker.clone(), report);
+        if is_news {
+            self.one_is_loaded();
+        }
         if is_spent {
             self.tell_all(name);
         }

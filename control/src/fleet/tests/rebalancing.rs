@@ -108,6 +108,24 @@ fn many_that_nobody_may_have_do_not_keep_a_new_worker_empty() {
 }
 
 #[test]
+fn of_many_that_wait_the_first_to_join_gets_a_quarter_until_others_may_have_come() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.create(&format!("e{number}"));
+    }
+    let loads = |world: &World| world.fleet.workers().map(|worker| worker.environments).collect::<Vec<_>>();
+    world.connect("w1");
+    assert_eq!(loads(&world), [25]);
+    world.report_everything();
+    assert_eq!(loads(&world), [50], "another for each that is loaded");
+    world.connect("w2");
+    assert_eq!(loads(&world).iter().sum::<u32>(), 50 + 50 / 4);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(loads(&world), [50, 50]);
+    assert_eq!(world.moves(), 0);
+}
+
+#[test]
 fn nothing_is_rebalanced_while_somebody_may_come_back() {
     let mut world = two_with_eight();
     world.restart();

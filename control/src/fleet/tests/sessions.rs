@@ -268,10 +268,17 @@ fn a_large_initial_state_comes_in_parts() {
         world.create(&format!("e{number}"));
     }
     world.connect("w1");
-    assert!(world.players[&w("w1")].held.is_empty(), "with so many waiting, others may be about to join");
+    assert_eq!(world.players[&w("w1")].held.len(), 100, "with so many waiting, others may be about to join");
     world.advance(Duration::from_secs(1));
     assert_eq!(world.players[&w("w1")].held.len(), 1201);
-    assert_eq!(world.players[&w("w1")].initial_complete, 1);
+    // One that has forgotten them is given all of them again, and told once that this is all.
+    world.restart();
+    let player = world.players.get_mut(&w("w1")).unwrap();
+    player.held.clear();
+    player.initial_complete = 0;
+    world.connect("w1");
+    let player = &world.players[&w("w1")];
+    assert_eq!((player.held.len(), player.initial_complete), (1201, 1));
 }
 
 #[test]
