@@ -63,8 +63,13 @@ pub async fn apply(session: &mut Session, options: &Apply) -> Result<ExitStatus,
         Asked::Applied(applied) => applied,
         Asked::TooMuch(refusal) => {
             let question = format!("{}. Apply, and remove them?", view::without_outcome(&refusal));
-            if options.dry_run || !Session::can_ask() || !session.confirm(&question)? {
-                return Err(Failure::from_status(session.client.url(), &refusal.into()));
+            let refused = Failure::from_status(session.client.url(), &refusal.into());
+            if options.dry_run || !Session::can_ask() {
+                // As wherever a yes is wanting: the command line is to be another.
+                return Err(refused.where_failed_means_no());
+            }
+            if !session.confirm(&question)? {
+                return Err(refused);
             }
             request.prune.get_or_insert_default().accept_blast_radius = true;
             asked_again(session, &request).await?

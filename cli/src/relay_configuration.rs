@@ -27,6 +27,7 @@ mod tests;
 use std::fmt;
 
 use flotilla_proto::{EnvironmentName, Prefix, StoreUrl};
+use zeroize::Zeroizing;
 
 pub(crate) use declared::{Declared, SecretPlace, StoreChoice};
 
@@ -80,9 +81,19 @@ impl RelayConfiguration {
     }
 }
 
-/// A text that is never shown.
+/// A text that is never shown, and wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]
-struct Hidden(String);
+struct Hidden(Zeroizing<String>);
+
+impl Hidden {
+    fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    fn text(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flotilla_proto::StoreName;
 use flotilla_proto::manifest::{Document, EnvironmentDocument, SecretSource, StoreDocument};
 
-use super::{RelayConfiguration, RelayEnvironment, Secret};
+use super::{Hidden, RelayConfiguration, RelayEnvironment, Secret};
 
 /// Which store the environments go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,19 +26,14 @@ pub(crate) enum SecretPlace {
 }
 
 /// A manifest, and the secrets that it refers to.
+#[derive(Debug)]
 pub(crate) struct Declared {
     /// What is printed.
     pub(crate) document: Document,
     /// Where each secret is said to be, and the secret.
-    secrets: BTreeMap<SecretSource, String>,
+    secrets: BTreeMap<SecretSource, Hidden>,
     /// The variables that were made up.
     pub(crate) made_up: BTreeSet<String>,
-}
-
-impl std::fmt::Debug for Declared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Declared").field("document", &self.document).finish_non_exhaustive()
-    }
 }
 
 impl RelayConfiguration {
@@ -96,54 +91,50 @@ impl RelayConfiguration {
 impl Declared {
     /// The secret that is said to be there.
     pub(crate) fn secret(&self, source: &SecretSource) -> Option<&str> {
-        self.secrets.get(source).map(String::as_str)
+        self.secrets.get(source).map(Hidden::text)
     }
 
     /// Where each secret is said to be, and the secret.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = (&SecretSource, &str)> {
-        self.secrets.iter().map(|(source, text)| (source, text.as_str()))
+        self.secrets.iter().map(|(source, text)| (source, text.text()))
     }
 }
 
 /// Where secrets are.
 struct Places<'a> {
     chosen: &'a SecretPlace,
-    secrets: BTreeMap<SecretSource, String>,
+    secrets: BTreeMap<SecretSource, Hidden>,
     made_up: BTreeSet<String>,
 }
 
 impl Places<'_> {
     /// Where this one is; the same for one that was asked for before.
     fn of(&mut self, secret: &Secret) -> SecretSource {
-        for attempt in 1_u32.. {
-            let source = self.proposed(secret, attempt);
-            match self.secrets.get(&source) {
-                Some(other) if *other != secret.text.0 => {}
-                Some(_) => return source,
-                None => {
-                    if let (SecretSource::Env(name), None) = (&source, &secret.variable) {
-                        self.made_up.insert(name.clone());
-                    }
-                    self.secrets.insert(source.clone(), secret.text.0.clone());
-                    return source;
-                }
-            }
+        let source = match (self.chosen, &secret.variable) {
+            (SecretPlace::Variables, Some(variable)) => SecretSource::Env(variable.clone()),
+            (SecretPlace::Variables | SecretPlace::Files(_), _) => self.free(secret),
+        };
+        if let (SecretSource::Env(name), None) = (&source, &secret.variable) {
+            self.made_up.insert(name.clone());
         }
-        unreachable!("there are more numbers than secrets")
+        self.secrets.insert(source.clone(), secret.text.clone());
+        source
     }
 
-    fn proposed(&self, secret: &Secret, attempt: u32) -> SecretSource {
-        let Secret { variable, name, made_up, .. } = secret;
-        let number = if attempt == 1 { String::new() } else { format!("-{attempt}") };
-        match (self.chosen, variable) {
-            (SecretPlace::Files(directory), _) => {
+    /// A place where nothing else is said to be.
+    fn free(&self, Secret { name, made_up, text, .. }: &Secret) -> SecretSource {
+        let proposed = |number: &str| match self.chosen {
+            SecretPlace::Files(directory) => {
                 SecretSource::File(format!("{}/{name}{number}", directory.trim_end_matches('/')))
             }
-            (SecretPlace::Variables, Some(variable)) => SecretSource::Env(variable.clone()),
-            (SecretPlace::Variables, None) => {
+            SecretPlace::Variables => {
                 let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
                 SecretSource::Env(format!("{made_up}{number}").chars().map(allowed).collect())
             }
-        }
+        };
+        let numbers = std::iter::once(String::new()).chain((2_u32..).map(|number| format!("-{number}")));
+        let mut places = numbers.map(|number| proposed(&number));
+        let is_free = |place: &SecretSource| self.secrets.get(place).is_none_or(|other| other == text);
+        places.find(is_free).expect("there are more numbers than secrets")
     }
 }

@@ -135,7 +135,7 @@ impl Scanner<'_> {
         let line = self.line;
         self.skip_blanks();
         let value = match self.rest.next_if_eq(&'=') {
-            Some(_) => Some(Hidden(self.value()?)),
+            Some(_) => Some(Hidden::new(self.value()?)),
             None => None,
         };
         Ok(Entry { line, key, value })
@@ -198,7 +198,7 @@ mod tests {
     /// The first value of a file that has one.
     fn value(text: &str) -> Result<Option<String>, &'static str> {
         let sections = parse(&format!("[s]\nk {text}\n")).map_err(|error| error.problem)?;
-        Ok(sections[0].entries[0].value.clone().map(|value| value.0))
+        Ok(sections[0].entries[0].value.as_ref().map(|value| value.text().to_owned()))
     }
 
     #[test]

@@ -19,29 +19,43 @@ pub(super) enum Found {
     On(Box<StoreUrl>, Option<Secret>),
 }
 
-/// Where it is, and how one gets in.
-pub(super) fn redis(settings: &Settings) -> Result<Found, RelayError> {
+/// Where it is, and how one gets in, or all that is wrong with what is said of it.
+pub(super) fn redis(settings: &Settings) -> Result<Found, Vec<RelayError>> {
     let get = |what| settings.last(what, "");
     let (host, port, url) = (get(Honoured::RedisHost), get(Honoured::RedisPort), get(Honoured::RedisUrl));
-    let is_on = |setting: &Setting| setting.is_on(settings.kind);
     let is_used = match settings.kind {
-        SourceKind::File => host.or(port).or(url).is_some(),
-        SourceKind::Variables => get(Honoured::UseRedis).map_or(Ok(false), is_on)?,
+        SourceKind::File => Ok(host.or(port).or(url).is_some()),
+        SourceKind::Variables => is_on(settings, Honoured::UseRedis),
     };
-    if !is_used {
+    if !is_used.map_err(|error| vec![error])? {
         return Ok(Found::Off);
     }
-    let is_encrypted = get(Honoured::RedisTls).map_or(Ok(false), is_on)?;
-    let url = match (url, host.or(port)) {
+    let (is_encrypted, mut errors) = match is_on(settings, Honoured::RedisTls) {
+        Ok(is_encrypted) => (is_encrypted, Vec::new()),
+        Err(error) => (false, vec![error]),
+    };
+    let address = match (url, host.or(port)) {
         (Some(url), Some(other)) => {
             let problem =
                 format!("please specify Redis URL or host/port, but not both; {} is the other", other.place);
-            return Err(url.error(&problem));
+            Err(url.error(&problem))
         }
-        (Some(url), None) => of_url(url, is_encrypted)?,
-        (None, _) => of_address(host, port, is_encrypted)?,
+        (Some(url), None) => of_url(url, is_encrypted),
+        (None, _) => of_address(host, port, is_encrypted),
     };
-    with_login(settings, url)
+    match address.and_then(|url| with_login(settings, url)) {
+        Ok(found) if errors.is_empty() => Ok(found),
+        Ok(_) => Err(errors),
+        Err(error) => {
+            errors.push(error);
+            Err(errors)
+        }
+    }
+}
+
+/// Whether a switch is on; an empty one is a mistake, as for the relay.
+fn is_on(settings: &Settings, switch: Honoured) -> Result<bool, RelayError> {
+    settings.every(switch, "").next_back().map_or(Ok(false), |setting| setting.is_on(settings.kind))
 }
 
 fn of_url(setting: &Setting, is_encrypted: bool) -> Result<StoreUrl, RelayError> {
@@ -108,7 +122,7 @@ fn with_login(settings: &Settings, url: StoreUrl) -> Result<Found, RelayError> {
         },
     )?;
     let password = (!url.login.password.is_empty()).then(|| Secret {
-        text: Hidden(url.login.password.to_string()),
+        text: Hidden::new(url.login.password.to_string()),
         variable,
         name: "redis-password".to_owned(),
         made_up: "REDIS_PASSWORD".to_owned(),

@@ -20,7 +20,7 @@ const BASE_URI: &str = "https://sdk.launchdarkly.com";
 pub(super) fn resolve(settings: Settings) -> Result<RelayConfiguration, Vec<RelayError>> {
     let mut resolver = Resolver {
         errors: settings.errors.clone(),
-        warnings: Vec::new(),
+        warnings: settings.warnings.clone(),
         not_needed: Vec::new(),
         settings: &settings,
     };
@@ -34,8 +34,8 @@ pub(super) fn resolve(settings: Settings) -> Result<RelayConfiguration, Vec<Rela
             }
             None
         }
-        Err(error) => {
-            resolver.errors.push(error);
+        Err(errors) => {
+            resolver.errors.extend(errors);
             None
         }
     };
@@ -112,15 +112,14 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// One line for all places where it is said.
     fn not_needed_line(&self, setting: &Setting, why: &str) -> String {
         let option = setting.option;
-        let others = self.settings.all.iter().filter(|one| one.option == option).count() - 1;
-        let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let places = self.settings.all.iter().filter(|one| one.option == option).map(|one| &one.place);
+        let all = places.map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match &setting.place {
-            Place::Variable(name) => format!("{name}{more}: {why}"),
-            place @ (Place::Line(..) | Place::Source(_)) => {
-                format!("[{}] {} ({place}{more}): {why}", option.section, option.key)
-            }
+            Place::Variable(_) => format!("{all}: {why}"),
+            Place::Line(..) | Place::Source(_) => format!("[{}] {} ({all}): {why}", option.section, option.key),
         }
     }
 
@@ -208,7 +207,7 @@ impl<'a> Resolver<'a> {
                 };
                 let name = valid_name(name, self.settings.kind)?.to_string();
                 let made_up = format!("SDK_KEY_{name}");
-                Some(Secret { text: Hidden(key.expose().to_owned()), variable, name, made_up })
+                Some(Secret { text: Hidden::new(key.expose().to_owned()), variable, name, made_up })
             }
             Err(violation) => {
                 self.errors.push(setting.error(&violation.description));

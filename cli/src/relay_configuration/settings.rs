@@ -16,6 +16,8 @@ pub(super) struct Settings {
     /// Keys of projects with filters.
     pub(super) projects: Vec<Named>,
     pub(super) errors: Vec<RelayError>,
+    /// What is left out, though it may be meant.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What was read: some rules are of one only.
@@ -45,7 +47,15 @@ pub(super) struct Setting {
 
 impl Settings {
     pub(super) fn new(kind: SourceKind, source: String) -> Self {
-        Self { source, kind, all: Vec::new(), environments: Vec::new(), projects: Vec::new(), errors: Vec::new() }
+        Self {
+            source,
+            kind,
+            all: Vec::new(),
+            environments: Vec::new(),
+            projects: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     pub(super) fn wrong(&mut self, place: &Place, problem: impl Into<String>) {
@@ -79,13 +89,13 @@ impl Settings {
 impl Setting {
     /// The value; empty where there is none.
     pub(super) fn text(&self) -> &str {
-        self.value.as_ref().map_or("", |value| &value.0)
+        self.value.as_ref().map_or("", Hidden::text)
     }
 
     /// Whether it switches something on.
     pub(super) fn is_on(&self, kind: SourceKind) -> Result<bool, RelayError> {
         let Some(value) = &self.value else { return Ok(true) };
-        match (value.0.to_ascii_lowercase().as_str(), kind) {
+        match (value.text().to_ascii_lowercase().as_str(), kind) {
             ("true" | "yes" | "1", _) | ("on", SourceKind::File) => Ok(true),
             ("false" | "no" | "0", _) | ("off", SourceKind::File) => Ok(false),
             _ => Err(self.error("not a valid boolean value (must be true/false, yes/no, or 0/1)")),

@@ -6,6 +6,11 @@ use super::options::{Honoured, Meaning, OBSOLETE, RelayOption};
 use super::settings::{Setting, Settings, SourceKind};
 use super::{Hidden, Place};
 
+/// Variables of every program, in capitals or not.
+pub(super) const PROXIES: [&str; 2] = ["HTTP_PROXY", "HTTPS_PROXY"];
+pub(super) const PROXY_PROBLEM: &str = "the relay would go through this proxy, and workers cannot yet; unset it where they reach \
+                                        LaunchDarkly without one";
+
 /// Variables that begin as the relay's do, and are the dynamic linker's.
 const LINKER: [&str; 23] = [
     "LD_ASSUME_KERNEL",
@@ -51,12 +56,13 @@ fn take(settings: &mut Settings, variable: &str, value: String) {
         let way_out = successor.map_or(String::new(), |successor| format!("; use {successor}{name}"));
         return settings.wrong(&place, format!("this variable is no longer supported{way_out}"));
     }
-    if ["HTTP_PROXY", "HTTPS_PROXY"].contains(&variable.to_ascii_uppercase().as_str()) {
-        return settings.wrong(&place, "the relay would go through this proxy, and workers cannot yet; unset it where they reach LaunchDarkly without one");
+    if PROXIES.contains(&variable.to_ascii_uppercase().as_str()) {
+        return settings.wrong(&place, PROXY_PROBLEM);
     }
     let Some((option, of)) = RelayOption::of_variable(variable) else {
         if variable.starts_with("LD_") && !LINKER.contains(&variable) {
-            settings.wrong(&place, "the relay knows no such variable; correct its name, or unset it");
+            let warning = format!("{place}: the relay knows no such variable, and leaves it alone, as is done here");
+            settings.warnings.push(warning);
         }
         return;
     };
@@ -66,7 +72,7 @@ fn take(settings: &mut Settings, variable: &str, value: String) {
         Meaning::Honoured(_) | Meaning::NotNeeded(_) | Meaning::Unsupported(_) => {}
     }
     let of = of.to_owned();
-    settings.all.push(Setting { place, option, of, value: Some(Hidden(value)) });
+    settings.all.push(Setting { place, option, of, value: Some(Hidden::new(value)) });
 }
 
 /// What is said of an environment without a key, the relay leaves alone: it is a slip of the pen.

@@ -10,6 +10,7 @@ use crate::population::{BOUND, PROBE, Population};
 use crate::reader::Reader;
 use crate::stored::{Stored, condition};
 
+const PAGE: &str = include_str!("../../../docs/takeover.md");
 /// The environment.
 const INDEX: usize = 0;
 const POPULATION: Population = Population { count: 1 };
@@ -62,8 +63,11 @@ fn items_written(seen: &[Seen]) -> usize {
     written.iter().map(|one| (one.words.len() - 2) / 2).sum()
 }
 
+/// Runs a command of the page, whose NAME is the environment's.
 #[expect(clippy::print_stdout, reason = "a transcript for whoever reads the test's output")]
 async fn cli(fleet: &Fleet, line: &str) -> String {
+    assert!(PAGE.contains(&format!("flotilla {line}")), "the page does not say `flotilla {line}`");
+    let line = line.replace("NAME", &Population::name(INDEX));
     let words: Vec<_> = line.split(' ').collect();
     let output = fleet.cli(&words).await.unwrap().expect_success();
     println!("$ flotilla {line}\n{}{}", output.stderr, output.stdout);
@@ -98,7 +102,7 @@ async fn a_relay_is_taken_over_from_and_given_back_to_without_a_gap() {
     stop_relay(&fleet, relay, 0).await;
     let mut monitor = Monitor::start(&fleet.redis).await;
     cli(&fleet, "import --from ld-relay.conf --apply").await;
-    cli(&fleet, "env wait env-000 --for current").await;
+    cli(&fleet, "env wait --all --for current").await;
     POPULATION.wait_until_stored(&fleet, BOUND).await;
     let wanted = Stored::of(&fleet.simulator.data(&key));
     let items: Vec<_> = wanted.flags.iter().chain(&wanted.segments).collect();
@@ -168,7 +172,7 @@ async fn another_relay_still_writes(fleet: &Fleet, redis: &mut MultiplexedConnec
 #[expect(clippy::print_stdout, reason = "a transcript for whoever reads the test's output")]
 async fn give_back(fleet: &Fleet, redis: &mut MultiplexedConnection) {
     let name = Population::name(INDEX);
-    cli(fleet, &format!("env pause {name}")).await;
+    cli(fleet, "env pause NAME").await;
     wait_until("no worker holds it", BOUND, async || {
         let status = fleet.environment_status(&name).await.map_err(|error| format!("{error:#}"))?;
         if status["worker"].is_null() { Ok(()) } else { Err(status.to_string()) }
@@ -180,7 +184,7 @@ async fn give_back(fleet: &Fleet, redis: &mut MultiplexedConnection) {
     wait_for_relays_data(fleet, redis, 3).await;
     println!("the relay writes again, and nobody else");
     stop_relay(fleet, relay, 0).await;
-    cli(fleet, &format!("env resume {name}")).await;
+    cli(fleet, "env resume NAME").await;
     fleet.wait_for_initialization(&name, "current", BOUND).await;
     POPULATION.wait_until_stored(fleet, BOUND).await;
 }
