@@ -5,39 +5,40 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
 use redis::aio::{MultiplexedConnection, PubSub};
-use tokio::task::JoinSet;
 
 use super::started;
 use crate::harness::RedisServer;
 
-/// Asks Redis for nothing all the time, until it is dropped, and notes the longest answer.
+/// Asks Redis for nothing all the time, until it is dropped, and notes the longest answer. It has a thread of its own, so
+/// that it waits for Redis alone and not for what else this process does.
 #[derive(Debug)]
 pub struct Probe {
     longest_micros: Arc<AtomicU64>,
-    _task: JoinSet<anyhow::Result<()>>,
 }
 
 impl Probe {
     /// Begins, over a connection of its own.
-    pub async fn start(redis: &RedisServer) -> anyhow::Result<Self> {
-        let mut connection = redis.connection().await?;
+    pub fn start(redis: &RedisServer) -> anyhow::Result<Self> {
+        let mut connection = redis::Client::open(redis.url())?.get_connection()?;
         let longest_micros = Arc::new(AtomicU64::new(0));
-        let noted = Arc::clone(&longest_micros);
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            loop {
+        let noted = Arc::downgrade(&longest_micros);
+        thread::spawn(move || {
+            while let Some(noted) = noted.upgrade() {
                 let begin = started();
-                redis::cmd("PING").exec_async(&mut connection).await?;
+                if redis::cmd("PING").exec(&mut connection).is_err() {
+                    return;
+                }
                 noted.fetch_max(begin.elapsed().as_micros() as u64, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_micros(300)).await;
+                thread::sleep(Duration::from_micros(300));
             }
         });
-        Ok(Self { longest_micros, _task: task })
+        Ok(Self { longest_micros })
     }
 
     /// The longest since it was asked last.

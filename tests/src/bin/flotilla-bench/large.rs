@@ -16,13 +16,13 @@ use crate::results::{Figure, Results};
 /// Flags, and bytes of each.
 const SIZE: (usize, usize) = (5_000, 4_000);
 /// In which what was begun comes to an end.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Measures one contender.
 pub(crate) async fn run(contender: Contender, options: &Options, results: &mut Results) -> anyhow::Result<()> {
     let data = Arc::new(generated_flags(SIZE.0, SIZE.1, 1));
     let mut running = Running::prepare(contender, 1, &data, options).await?;
-    let probe = Probe::start(running.redis()).await?;
+    let probe = Probe::start(running.redis())?;
     let begin = started();
     running.begin().await?;
     if !running.wait_until_filled(1, SIZE.0, BOUND).await {

@@ -1,13 +1,11 @@
 //! Measures what is shipped. Every measure starts its own Redis, simulator, control and workers. Figures are of the machine
-//! it runs on; take ratios.
+//! it runs on; take ratios. What a relay can be measured beside is `flotilla-bench`'s.
 
 #![expect(clippy::print_stdout, reason = "the figures are its output")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the figures are small")]
 
 // Workers that only speak to control.
 mod sessions;
-// One worker with many environments.
-mod worker;
 // A worker is killed.
 mod failover;
 // A worker is drained.
@@ -21,7 +19,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// Measures what is shipped.
+/// Measures what is shipped; `flotilla-bench` has what a relay can be measured beside
 #[derive(Debug, Parser)]
 struct Options {
     /// Where flotilla, flotilla-control and flotilla-worker are; a release build is meant
@@ -34,8 +32,6 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Measure {
-    /// One worker with many environments: cold start, memory, CPU, reconnect, the way of a patch into Redis
-    Worker(worker::Options),
     /// From kill -9 of a worker to the first fenced write of the new owners
     Failover(failover::Options),
     /// A drain while patches keep coming: how long the longest took to be written
@@ -50,7 +46,6 @@ enum Measure {
 async fn main() -> anyhow::Result<()> {
     let Options { binaries, measure } = Options::parse();
     match measure {
-        Measure::Worker(options) => worker::run(&binaries, options).await,
         Measure::Failover(options) => failover::run(&binaries, &options).await,
         Measure::Handover(options) => handover::run(&binaries, &options).await,
         Measure::Fleet(options) => fleet::run(&binaries, &options).await,

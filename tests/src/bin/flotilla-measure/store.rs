@@ -65,7 +65,7 @@ async fn large(fleet: &Fleet, redis: &mut MultiplexedConnection, options: &Optio
     let all_new = with(&first, 0..options.flags, 2);
     let one_percent = with(&all_new, 0..options.flags / 100, 3);
     fleet.simulator.add_environment(LARGE_KEY, None, first.clone());
-    let probe = Probe::start(&fleet.redis).await?;
+    let probe = Probe::start(&fleet.redis)?;
     let begin = started();
     fleet.add_environment("large", "large", LARGE_KEY, &[]).await?.expect_success();
     stored(redis, "large", &first).await;
