@@ -70,6 +70,7 @@ impl App {
     pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         install_tls_provider();
         warn_of_exposure(&settings);
+        tell_of_secrets(&settings);
         let (grpc_listener, grpc) = listen("--listen", settings.listen).await?;
         let (http_listener, http) = listen("--http-listen", settings.http_listen).await?;
         let (settings, store, loaded) = tokio::task::spawn_blocking(move || {
@@ -184,6 +185,15 @@ fn warn_of_exposure(settings: &Settings) {
     }
 }
 
+fn tell_of_secrets(settings: &Settings) {
+    let path = settings.data_dir.display();
+    if settings.sealing.is_on() {
+        tracing::info!(%path, "SDK keys and store passwords are sealed");
+    } else {
+        tracing::info!(%path, "SDK keys and store passwords are not sealed, only in files that their owner alone can read; --encryption-key-file seals them");
+    }
+}
+
 async fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await;
     let bound = listener.and_then(|listener| {
@@ -199,7 +209,7 @@ async fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListene
 }
 
 fn open_store(settings: &Settings) -> anyhow::Result<(SqliteStore, Loaded)> {
-    let mut store = SqliteStore::open(&settings.data_dir)?;
+    let mut store = SqliteStore::open(&settings.data_dir, settings.sealing.clone())?;
     let mut loaded = store.load()?;
     settle_default_store(settings, &mut store, &mut loaded)?;
     Ok((store, loaded))

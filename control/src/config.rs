@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use flotilla_proto::StoreUrl;
-use flotilla_proto::process::{LogOptions, parse_duration};
+use flotilla_proto::process::{LogOptions, Sealing, parse_duration};
 use flotilla_proto::spec::parse_service_uri;
 use url::Url;
 
@@ -84,6 +84,13 @@ pub struct Options {
     #[arg(long, env = "FLOTILLA_REPLACE_DEFAULT_STORE")]
     pub replace_default_store: bool,
 
+    /// Seal SDK keys and store passwords in the database with the first key of this file
+    ///
+    /// A key is 64 hexadecimal digits on a line (`openssl rand -hex 32`). What was not sealed, or with one of the other
+    /// keys of the file, is sealed with the first at start: so a key is changed by putting the new one before the old one.
+    #[arg(long, env = "FLOTILLA_ENCRYPTION_KEY_FILE", value_name = "FILE")]
+    pub encryption_key_file: Option<PathBuf>,
+
     /// LaunchDarkly's streaming service, for environments that name none
     #[arg(long, env = "FLOTILLA_STREAM_URI", value_name = "URL", default_value = DEFAULT_STREAM_URI,
           value_parser = parse_uri)]
@@ -150,6 +157,8 @@ pub struct Settings {
     pub environments: Option<PathBuf>,
     /// Whether `redis_url` may lead elsewhere than before while environments use it.
     pub replace_default_store: bool,
+    /// How secrets lie in the database.
+    pub sealing: Sealing,
     /// Streaming service of environments that name none.
     pub stream_uri: Url,
     /// Polling service of environments that name none.
@@ -180,6 +189,7 @@ impl Settings {
             redis_url,
             environments: None,
             replace_default_store: false,
+            sealing: Sealing::default(),
             stream_uri: uri(DEFAULT_STREAM_URI),
             base_uri: uri(DEFAULT_BASE_URI),
             heartbeat_interval: Duration::from_secs(3),
@@ -206,6 +216,10 @@ impl Options {
                 )));
             }
         }
+        let sealing = match &self.encryption_key_file {
+            Some(path) => Sealing::from_file(path).map_err(|error| wrong(error.to_string()))?,
+            None => Sealing::default(),
+        };
         let ranges = [
             ("--heartbeat-interval", self.heartbeat_interval, 100, "100ms to 1h"),
             ("--lease-duration", self.lease_duration, 200, "200ms to 1h"),
@@ -231,6 +245,7 @@ impl Options {
             redis_url,
             environments: self.environments,
             replace_default_store: self.replace_default_store,
+            sealing,
             stream_uri: self.stream_uri,
             base_uri: self.base_uri,
             heartbeat_interval: self.heartbeat_interval,
@@ -319,6 +334,7 @@ mod tests {
             (vec!["--stream-uri", "http://example.com"], vec!["--stream-uri", "https"]),
             (vec!["--application-id", "a b"], vec!["--application-id", "64 characters"]),
             (vec!["--redis-url", "http://x"], vec!["--redis-url", "redis://"]),
+            (vec!["--encryption-key-file", "/nowhere"], vec!["--encryption-key-file", "/nowhere"]),
         ] {
             let error = check(&arguments).unwrap_err();
             assert_eq!(error.exit_code(), 2);

@@ -8,6 +8,7 @@ pub(crate) use sqlite::SqliteStore;
 use std::fmt;
 use std::path::PathBuf;
 
+use flotilla_proto::process::SealingError;
 use flotilla_proto::{FleetId, Term};
 
 use crate::fleet::{Change, Remembered};
@@ -68,6 +69,9 @@ pub(crate) enum StoreError {
         /// Which value; never a secret.
         what: String,
     },
+    /// Secrets cannot be opened: give the key that they were sealed with.
+    #[error(transparent)]
+    Sealed(#[from] SealingError),
     /// The database failed: a full or broken disk.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),

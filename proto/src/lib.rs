@@ -26,6 +26,8 @@ pub mod status;
 pub mod session;
 // Reasons for refusals, and their way through gRPC.
 pub mod error;
+// How messages are encoded and decoded.
+pub mod codec;
 // `Debug` of messages that hold secrets.
 mod redact;
 // Files that say what environments and stores shall be.
@@ -40,7 +42,7 @@ pub mod process;
 
 pub use error::{Reason, Refusal};
 pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};
-pub use names::{EnvironmentName, FleetId, Generation, InvalidName, Prefix, StoreName, Term, Uid, WorkerName};
+pub use names::{EnvironmentName, FleetId, Generation, InvalidName, ManagerName, Prefix, StoreName, Term, Uid, WorkerName};
 pub use secret::SdkKey;
 pub use spec::{EnvironmentSpec, FieldViolation, Guard, Labels, Source};
 pub use status::{
@@ -54,6 +56,11 @@ pub use time::Timestamp;
 pub mod v1 {
     tonic::include_proto!("flotilla.v1");
 }
+
+/// The examples of `docs/embed.md` compile.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../../docs/embed.md")]
+mod embed {}
 
 /// The compiled descriptors of `flotilla.v1`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flotilla.v1.bin"));

@@ -94,6 +94,13 @@ fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
+const LABEL_VALUE_RULE: &str = "1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-'";
+
+/// Whether a label may have this value; it may be empty.
+pub(crate) fn is_label_value(text: &str) -> bool {
+    text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
 text_id!(
     /// Name of an environment: `[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?`, given by the user, immutable.
     EnvironmentName, "environment name", NAME_RULE, is_name
@@ -122,6 +129,12 @@ text_id!(
         && text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
         && !text.contains(":$flotilla")
         && !text.contains(":big_segment")
+);
+
+text_id!(
+    /// A value of the label `managed-by`: who looks after an environment.
+    ManagerName, "value of the label managed-by", LABEL_VALUE_RULE,
+    |text| !text.is_empty() && is_label_value(text)
 );
 
 impl StoreName {

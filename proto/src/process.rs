@@ -7,6 +7,8 @@ mod layered;
 mod metrics;
 // Random numbers.
 mod chance;
+// Secrets on disk.
+mod sealing;
 // Noticing that a file has changed.
 mod file_watch;
 // Manifests, and what they refer to.
@@ -19,12 +21,13 @@ pub use layered::{parse_arguments, parse_duration};
 #[cfg(feature = "manifest")]
 pub use manifest_files::{open_regular, read_manifest_file, resolve_secret, secret_path};
 pub use metrics::register_process_metrics;
+pub use sealing::{Opened, SealCondition, Sealing, SealingError, Secret};
 
 use std::io;
 use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
@@ -101,6 +104,13 @@ pub fn raise_file_limit() -> Option<u64> {
     // A refusal leaves the limit as it was, which the result tells.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current
+}
+
+/// Keeps the memory of this process, which holds secrets, out of core dumps and from other processes of the same user.
+pub fn keep_memory_private() {
+    // A refusal leaves it as it was, which is no reason not to start.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Resolves when the process is asked to end (SIGTERM or SIGINT).

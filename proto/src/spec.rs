@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 pub use difference::FieldDifference;
 
-use crate::names::{Prefix, StoreName};
+use crate::names::{Prefix, StoreName, is_label_value};
 use crate::time::{duration_from_proto, duration_to_proto};
 use crate::v1;
 
@@ -333,17 +333,13 @@ impl Check<'_> {
     }
 
     fn labels(&mut self, field: &str, labels: &Labels) {
-        let valid = |text: &str, more: &[u8]| {
-            text.len() <= 63
-                && text
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte) || more.contains(&byte))
-        };
+        // A key is as a value, but that it may hold slashes and not be empty.
+        let is_key = |text: &str| !text.is_empty() && is_label_value(&text.replace('/', "-"));
         if labels.len() > 64 {
             self.wrong(field, "at most 64 labels");
         }
         for (key, value) in labels {
-            if key.is_empty() || !valid(key, b"/") || !valid(value, b"") {
+            if !is_key(key) || !is_label_value(value) {
                 let shown: String = format!("{key}={value}").chars().take(130).collect();
                 let allowed = "keys are 1 to 63 characters of A-Z, a-z, 0-9, '.', '_', '/' and '-', values up to 63 of the same without '/'";
                 self.wrong(field, format_args!("{shown:?} is not a valid label: {allowed}"));

@@ -17,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::assignment_cache;
+use crate::assignment_cache::{self, AssignmentCache};
 use crate::config::Settings;
 use crate::environment::{EnvironmentContext, EnvironmentHandle};
 use crate::http;
@@ -85,9 +85,19 @@ impl App {
         let directory = StateDirectory::open(&settings.state_dir)?;
         let (listener, http_addr) = listen(settings.http_listen).await?;
         let incarnation = directory.begin_incarnation()?;
-        let cache_file = directory.file(assignment_cache::FILE);
+        if !settings.sealing.is_on() {
+            tracing::info!(
+                path = %settings.state_dir.display(),
+                "the last assignments, with SDK keys and store passwords, are not sealed, only in a file that its owner alone can \
+                 read; --encryption-key-file seals them"
+            );
+        }
+        let cache = AssignmentCache {
+            path: directory.file(assignment_cache::FILE),
+            sealing: settings.sealing.clone(),
+        };
         let profile = profile(&settings, incarnation.clone());
-        let memory = assignment_cache::read(&cache_file, profile.file_sources).unwrap_or_else(|error| {
+        let memory = cache.read(profile.file_sources).unwrap_or_else(|error| {
             tracing::warn!(%error, "the assignments of the last run are lost; control will give them again");
             None
         });
@@ -122,7 +132,7 @@ impl App {
         supervisor.spawn(Supervisor::new(clock, session, environments, channels, drain_timeout).run());
         let mut others = JoinSet::new();
         others.spawn(link::run(control, link::tcp(), chance, link_events));
-        others.spawn(assignment_cache::keep(cache_file, memories));
+        others.spawn(cache.keep(memories));
         let mut http = JoinSet::new();
         let sources = http::Sources { metrics, progress: progress_seen };
         http.spawn(serve_http(listener, sources, http_end.clone()));

@@ -1,19 +1,21 @@
 //! The last assignments on disk, so that a worker that is started while control is away can go on.
 //!
-//! The file holds SDK keys and store passwords: mode 0600, in a directory of mode 0700.
+//! The file holds SDK keys and store passwords: mode 0600, in a directory of mode 0700, and with a key it is sealed.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_proto::process::{Sealing, SealingError};
 use flotilla_proto::session::Assignment;
 use flotilla_proto::time::{duration_from_proto, duration_to_proto};
 use flotilla_proto::{Term, Timestamp, v1};
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use crate::session::{FileSources, Memory, check};
 use crate::state_file;
@@ -22,6 +24,8 @@ use crate::state_file;
 pub(crate) const FILE: &str = "assignments.pb";
 /// The shortest time between two writes of the file.
 const WRITE_INTERVAL: Duration = Duration::from_millis(500);
+/// What the file is bound to where it is sealed.
+const PLACE: &str = "the last assignments";
 /// What this version writes and reads.
 const FORMAT: u32 = 1;
 
@@ -34,6 +38,16 @@ pub(crate) enum CacheError {
     /// It is not what this version writes.
     #[error("{} is damaged or of another version: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    /// The key that it was sealed with is not there.
+    #[error(transparent)]
+    Sealed(#[from] SealingError),
+}
+
+/// The file, and how it is sealed.
+#[derive(Debug, Clone)]
+pub(crate) struct AssignmentCache {
+    pub(crate) path: PathBuf,
+    pub(crate) sealing: Sealing,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -53,18 +67,56 @@ struct CacheFile {
     assignments: Vec<v1::Assignment>,
 }
 
-/// Reads what an earlier process left; `None`: nothing. An assignment that cannot be carried out here is set aside, and
-/// stays in the file until control has spoken: an older or otherwise started process may know what to do with it.
-pub(crate) fn read(path: &Path, files: FileSources) -> Result<Option<Memory>, CacheError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(CacheError::Unreadable { path: path.to_owned(), source }),
-    };
-    let damaged = |reason: String| CacheError::Damaged { path: path.to_owned(), reason };
-    let file = CacheFile::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
+impl AssignmentCache {
+    /// Reads what an earlier process left; `None`: nothing. An assignment that cannot be carried out here is set aside,
+    /// and stays in the file until control has spoken: an older or otherwise started process may know what to do with it.
+    pub(crate) fn read(&self, files: FileSources) -> Result<Option<Memory>, CacheError> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CacheError::Unreadable { path: self.path.clone(), source }),
+        };
+        let content = self.sealing.open(PLACE, &bytes)?.content;
+        let damaged = |reason| CacheError::Damaged { path: self.path.clone(), reason };
+        memory_of(&content.0, files).map(Some).map_err(damaged)
+    }
+
+    /// Replaces what is there.
+    pub(crate) fn write(&self, memory: &Memory) -> io::Result<()> {
+        state_file::replace(&self.path, &self.sealing.seal(PLACE, &bytes_of(memory)))
+    }
+
+    /// Writes the newest memory to the file until the sender is gone; the last one is always written, for a receiver is
+    /// told of a value that it has not seen before it is told of the end.
+    pub(crate) async fn keep(self, mut memories: watch::Receiver<Option<Memory>>) {
+        while memories.changed().await.is_ok() {
+            self.save(&mut memories).await;
+            tokio::select! {
+                () = sleep(WRITE_INTERVAL) => {}
+                // Nobody changes it any more: what is unwritten is written without the wait.
+                () = gone(memories.clone()) => {}
+            }
+        }
+    }
+
+    async fn save(&self, memories: &mut watch::Receiver<Option<Memory>>) {
+        let Some(memory) = memories.borrow_and_update().clone() else { return };
+        let cache = self.clone();
+        let written = tokio::task::spawn_blocking(move || cache.write(&memory)).await;
+        if let Err(error) = written.unwrap_or_else(|failure| Err(io::Error::other(failure))) {
+            tracing::warn!(
+                path = %self.path.display(),
+                %error,
+                "assignments cannot be written: a restart without control would not find them"
+            );
+        }
+    }
+}
+
+fn memory_of(bytes: &[u8], files: FileSources) -> Result<Memory, String> {
+    let file = CacheFile::decode(bytes).map_err(|error| error.to_string())?;
     if file.format != FORMAT {
-        return Err(damaged(format!("its format is {}, expected {FORMAT}", file.format)));
+        return Err(format!("its format is {}, expected {FORMAT}", file.format));
     }
     let (mut assignments, mut unusable) = (Vec::new(), Vec::new());
     for message in file.assignments {
@@ -84,21 +136,17 @@ pub(crate) fn read(path: &Path, files: FileSources) -> Result<Option<Memory>, Ca
             }
         }
     }
-    Ok(Some(Memory {
-        fleet: file.fleet_id.parse().map_err(|_| damaged("it names no fleet".to_owned()))?,
+    Ok(Memory {
+        fleet: file.fleet_id.parse().map_err(|_| "it names no fleet")?,
         highest_term: Term(file.highest_term),
-        lease: file
-            .lease
-            .as_ref()
-            .and_then(duration_from_proto)
-            .ok_or_else(|| damaged("it names no lease".to_owned()))?,
+        lease: file.lease.as_ref().and_then(duration_from_proto).ok_or("it names no lease")?,
         last_confirmed: Timestamp(file.last_confirmed),
         assignments,
         unusable,
-    }))
+    })
 }
 
-pub(crate) fn write(path: &Path, memory: &Memory) -> io::Result<()> {
+fn bytes_of(memory: &Memory) -> Zeroizing<Vec<u8>> {
     let file = CacheFile {
         format: FORMAT,
         fleet_id: memory.fleet.to_string(),
@@ -116,37 +164,11 @@ pub(crate) fn write(path: &Path, memory: &Memory) -> io::Result<()> {
             .chain(memory.unusable.iter().cloned())
             .collect(),
     };
-    state_file::replace(path, &file.encode_to_vec())
-}
-
-/// Writes the newest memory to the file until the sender is gone; the last one is always written, for a receiver is
-/// told of a value that it has not seen before it is told of the end.
-pub(crate) async fn keep(path: PathBuf, mut memories: watch::Receiver<Option<Memory>>) {
-    while memories.changed().await.is_ok() {
-        save(&path, &mut memories).await;
-        tokio::select! {
-            () = sleep(WRITE_INTERVAL) => {}
-            // Nobody changes it any more: what is unwritten is written without the wait.
-            () = gone(memories.clone()) => {}
-        }
-    }
+    Zeroizing::new(file.encode_to_vec())
 }
 
 async fn gone(mut memories: watch::Receiver<Option<Memory>>) {
     while memories.changed().await.is_ok() {}
-}
-
-async fn save(path: &Path, memories: &mut watch::Receiver<Option<Memory>>) {
-    let Some(memory) = memories.borrow_and_update().clone() else { return };
-    let target = path.to_owned();
-    let written = tokio::task::spawn_blocking(move || write(&target, &memory)).await;
-    if let Err(error) = written.unwrap_or_else(|failure| Err(io::Error::other(failure))) {
-        tracing::warn!(
-            path = %path.display(),
-            %error,
-            "assignments cannot be written: a restart without control would not find them"
-        );
-    }
 }
 
 #[cfg(test)]
@@ -156,31 +178,52 @@ mod tests {
     use super::*;
     use crate::session::testing::{assignment, memory};
 
+    fn cache(directory: &tempfile::TempDir) -> AssignmentCache {
+        AssignmentCache { path: directory.path().join(FILE), sealing: Sealing::default() }
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
-        assert!(read(&path, FileSources::Unavailable).unwrap().is_none());
+        let cache = cache(&directory);
+        assert!(cache.read(FileSources::Unavailable).unwrap().is_none());
         let memory = memory(vec![assignment("a", "u1", 3), assignment("b", "u2", 9)]);
-        write(&path, &memory).unwrap();
-        assert_eq!(read(&path, FileSources::Unavailable).unwrap(), Some(memory));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        cache.write(&memory).unwrap();
+        assert_eq!(cache.read(FileSources::Unavailable).unwrap(), Some(memory));
+        assert_eq!(fs::metadata(&cache.path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn with_a_key_it_is_sealed_and_lost_without_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plain, keys) = (cache(&directory), directory.path().join("keys"));
+        fs::write(&keys, "5".repeat(64)).unwrap();
+        let sealed = AssignmentCache { sealing: Sealing::from_file(&keys).unwrap(), ..plain.clone() };
+        let memory = memory(vec![assignment("a", "u1", 3)]);
+        plain.write(&memory).unwrap();
+        assert_eq!(sealed.read(FileSources::Unavailable).unwrap(), Some(memory.clone()), "sealing is begun");
+        sealed.write(&memory).unwrap();
+        let key = memory.assignments[0].sdk_key.as_ref().unwrap().expose().as_bytes();
+        assert!(!fs::read(&sealed.path).unwrap().windows(key.len()).any(|part| part == key));
+        assert_eq!(sealed.read(FileSources::Unavailable).unwrap(), Some(memory));
+        let error = plain.read(FileSources::Unavailable).unwrap_err().to_string();
+        assert!(error.contains("--encryption-key-file"), "{error}");
     }
 
     #[test]
     fn what_cannot_be_carried_out_is_set_aside_and_written_back() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
+        let cache = cache(&directory);
         let mut file = assignment("f", "u2", 1);
         file.spec.source = flotilla_proto::Source::File { path: "flags.json".to_owned() };
         let unreadable = v1::Assignment { environment: "x".to_owned(), ..v1::Assignment::default() };
         let usable = assignment("a", "u1", 3);
         let left = Memory { unusable: vec![(&file).into(), unreadable.clone()], ..memory(vec![usable.clone()]) };
-        write(&path, &left).unwrap();
-        let found = read(&path, FileSources::Unavailable).unwrap().unwrap();
+        cache.write(&left).unwrap();
+        let found = cache.read(FileSources::Unavailable).unwrap().unwrap();
         assert_eq!(found, left);
-        write(&path, &found).unwrap();
-        let found = read(&path, FileSources::Available).unwrap().unwrap();
+        cache.write(&found).unwrap();
+        let found = cache.read(FileSources::Available).unwrap().unwrap();
         assert_eq!(found.assignments, [Arc::new(usable), Arc::new(file)], "now it can be");
         assert_eq!(found.unusable, [unreadable]);
     }
@@ -188,10 +231,10 @@ mod tests {
     #[test]
     fn a_damaged_file_is_an_error_that_names_it_and_shows_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
+        let cache = cache(&directory);
         for content in [b"sdk-secret".as_slice(), b"", b"\x08\x02"] {
-            fs::write(&path, content).unwrap();
-            let error = read(&path, FileSources::Unavailable).unwrap_err().to_string();
+            fs::write(&cache.path, content).unwrap();
+            let error = cache.read(FileSources::Unavailable).unwrap_err().to_string();
             assert!(error.contains(FILE) && !error.contains("secret"), "{error}");
         }
     }
@@ -199,10 +242,10 @@ mod tests {
     #[tokio::test]
     async fn the_last_memory_is_written_when_the_sender_goes() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
+        let cache = cache(&directory);
         let (sender, receiver) = watch::channel(None);
         let last = memory(vec![assignment("a", "u1", 7)]);
-        let writer = keep(path.clone(), receiver);
+        let writer = cache.clone().keep(receiver);
         let changes = async {
             sender.send_replace(Some(memory(vec![assignment("a", "u1", 6)])));
             tokio::task::yield_now().await;
@@ -210,6 +253,6 @@ mod tests {
             drop(sender);
         };
         tokio::join!(writer, changes);
-        assert_eq!(read(&path, FileSources::Unavailable).unwrap(), Some(last));
+        assert_eq!(cache.read(FileSources::Unavailable).unwrap(), Some(last));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Error, Parser};
-use flotilla_proto::process::{LogOptions, parse_arguments, parse_duration};
+use flotilla_proto::process::{LogOptions, Sealing, parse_arguments, parse_duration};
 use flotilla_proto::{Labels, WorkerName};
 use url::Url;
 
@@ -64,6 +64,11 @@ pub struct Options {
     /// Directory of this worker alone, for its identity and its last assignments
     #[arg(long, env = "FLOTILLA_STATE_DIR", value_name = "DIR", default_value = "./flotilla-worker-data")]
     state_dir: PathBuf,
+    /// Seal the last assignments, which hold SDK keys and store passwords, with the first key of this file
+    ///
+    /// A key is 64 hexadecimal digits on a line (`openssl rand -hex 32`); the others of the file open what was sealed before.
+    #[arg(long, env = "FLOTILLA_ENCRYPTION_KEY_FILE", value_name = "FILE")]
+    encryption_key_file: Option<PathBuf>,
     /// How many connections to LaunchDarkly may be under way at once
     #[arg(long, env = "FLOTILLA_MAX_CONNECTING", value_name = "NUMBER", value_parser = parse_count::<NonZeroUsize>, default_value = "32")]
     max_connecting: NonZeroUsize,
@@ -99,6 +104,8 @@ pub struct Settings {
     pub http_listen: SocketAddr,
     /// The state directory; made if it is missing.
     pub state_dir: PathBuf,
+    /// How the last assignments lie in the state directory.
+    pub sealing: Sealing,
     /// How many upstream connects may be under way at once.
     pub max_connecting: NonZeroUsize,
     /// Where flag-data files are; `None`: file sources are rejected.
@@ -148,6 +155,10 @@ impl Options {
                 directory.display()
             )));
         }
+        let sealing = match &self.encryption_key_file {
+            Some(path) => Sealing::from_file(path).map_err(|error| refuse(error.to_string()))?,
+            None => Sealing::default(),
+        };
         Ok(Settings {
             control: self.control.clone(),
             name,
@@ -155,6 +166,7 @@ impl Options {
             labels,
             http_listen: self.http_listen,
             state_dir: self.state_dir.clone(),
+            sealing,
             max_connecting: self.max_connecting,
             file_source_dir: self.file_source_dir.clone(),
             drain_timeout: self.drain_timeout,
@@ -262,6 +274,7 @@ mod tests {
             (["--max-connecting", "x"], ["--max-connecting", "from 1"]),
             (["--drain-timeout", "25"], ["--drain-timeout", "1m30s"]),
             (["--drain-timeout", "2h"], ["--drain-timeout", "0s to 1h"]),
+            (["--encryption-key-file", "/nowhere"], ["--encryption-key-file", "/nowhere"]),
             (["--file-source-dir", "/nowhere/at/all"], ["--file-source-dir", "not a directory"]),
         ] {
             let error = parse(&arguments).unwrap_err();

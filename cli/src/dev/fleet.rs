@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flotilla_control as control;
+use flotilla_proto::process::Sealing;
 use flotilla_proto::{Labels, StoreUrl};
 use flotilla_worker as worker;
 use tokio::task::JoinSet;
@@ -98,6 +99,7 @@ impl<'a> Fleet<'a> {
                 labels: Labels::new(),
                 http_listen: if number == 1 { prefer(WORKER_PORT) } else { prefer(0) },
                 state_dir: self.options.directory.join(format!("worker-{number}")),
+                sealing: Sealing::default(),
                 max_connecting: MAX_CONNECTING,
                 file_source_dir: self.options.file_source_dir.clone(),
                 // All workers end together: there is nobody to hand anything over to.

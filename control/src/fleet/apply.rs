@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::manifest::MANAGED_BY;
 use flotilla_proto::spec::FieldDifference;
-use flotilla_proto::{EnvironmentName, EnvironmentSpec, Reason, Refusal, SdkKey, StoreName, StoreUrl, Uid, v1};
+use flotilla_proto::{EnvironmentName, EnvironmentSpec, ManagerName, Reason, Refusal, SdkKey, StoreName, StoreUrl, Uid, v1};
 use v1::ApplyOutcome as Outcome;
 
 use super::boundary::{Change, Claim, CommandId, EnvironmentRecord, Proof, RemovalRequest, Reply, RequestId};
@@ -17,10 +17,10 @@ use super::mutation::{Decision, check_not_removing, moves_upstream};
 use super::stores::some_of;
 use super::{Answer, Fleet, refuse, request};
 
-/// As many may be removed without more ado, however few there are.
-const FEW: usize = 5;
-/// Of every so many one may.
-const ONE_IN: usize = 5;
+/// A prune may remove so many environments without more ado, unless that is all of them,
+const PRUNED_AT_WILL: usize = 5;
+/// and more of them up to one in so many.
+const PRUNED_ONE_IN: usize = 5;
 
 /// What many environments shall be. Entries that were wrong from the start come with their refusal.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(crate) struct BatchStore {
 #[derive(Debug)]
 pub(crate) struct Prune {
     /// Those that carry this value of the label `managed-by` and are not named.
-    pub(crate) managed_by: String,
+    pub(crate) managed_by: ManagerName,
     /// How many of them.
     pub(crate) radius: BlastRadius,
 }
@@ -231,20 +231,20 @@ impl Fleet {
     /// The environments that a prune removes, if they are not too many.
     fn doomed(&self, prune: &Prune, entries: &[BatchEntry]) -> Result<Vec<EnvironmentName>, Refusal> {
         let kept: BTreeSet<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        let manager = prune.managed_by.as_str();
         let has_label = |environment: &&Environment| {
             let record = &environment.record;
-            record.removal.is_none() && record.spec.labels.get(MANAGED_BY) == Some(&prune.managed_by)
+            record.removal.is_none() && record.spec.labels.get(MANAGED_BY).map(String::as_str) == Some(manager)
         };
         let carriers: Vec<_> = self.environments.values().filter(has_label).map(|one| &one.record.name).collect();
         let doomed: Vec<_> = carriers.iter().copied().filter(|name| !kept.contains(name.as_str())).collect();
         let (going, all) = (doomed.len(), carriers.len());
-        let is_much = going > 0 && (going == all || (going > FEW && going * ONE_IN > all));
+        let is_much = going > 0 && (going == all || (going > PRUNED_AT_WILL && going * PRUNED_ONE_IN > all));
         if is_much && prune.radius == BlastRadius::Limited {
             return refuse(
                 Reason::BlastRadius,
                 format!(
-                    "prune would remove {going} of the {all} environments that carry {MANAGED_BY}={}: {}; nothing was applied",
-                    prune.managed_by,
+                    "prune would remove {going} of the {all} environments that carry {MANAGED_BY}={manager}: {}; nothing was applied",
                     some_of(&doomed)
                 ),
             );

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::{FieldViolation, Refusal, v1};
+use flotilla_proto::{FieldViolation, InvalidName, Refusal, v1};
 
 use super::environments::{claim, request_id, wanted};
 use super::stores::full_url;
@@ -87,12 +87,9 @@ fn wanted_of(api: &Api, entry: &v1::EnvironmentEntry) -> Result<Box<Wanted>, Ref
 
 fn prune_of(prune: v1::Prune) -> Result<Prune, Refusal> {
     let v1::Prune { managed_by, accept_blast_radius } = prune;
-    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if !(1..=63).contains(&managed_by.len()) || !managed_by.bytes().all(is_valid) {
-        let why =
-            "required: the value of the label managed-by, 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-'";
-        return Err(FieldViolation::new("prune.managed_by", why).into());
-    }
+    let managed_by = managed_by
+        .parse()
+        .map_err(|error: InvalidName| FieldViolation::new("prune.managed_by", &error.to_string()))?;
     let radius = if accept_blast_radius { BlastRadius::Accepted } else { BlastRadius::Limited };
     Ok(Prune { managed_by, radius })
 }

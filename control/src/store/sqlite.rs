@@ -1,7 +1,7 @@
 //! The store as one SQLite file, `flotilla.db`, in the data directory.
 //!
 //! The file is created with mode 0600, and SQLite gives its write-ahead log the mode of the file, so SDK keys and store
-//! passwords are at no moment readable by others. A second control is kept out by a lock on `flotilla.lock`, which the
+//! passwords are at no moment readable by others; with a key they are sealed besides. A second control is kept out by a lock on `flotilla.lock`, which the
 //! kernel lets go when the process ends, however it ends. With `synchronous=FULL` a commit that returned survives
 //! kill -9 and a power cut.
 
@@ -9,6 +9,8 @@
 mod schema;
 // Rows to types and back.
 mod rows;
+// Secrets in rows.
+mod secrets;
 // The last events.
 mod events;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::Path;
 use std::time::Duration;
 
+use flotilla_proto::process::{SealCondition, Sealing};
 use flotilla_proto::{FleetId, Term};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
@@ -33,13 +36,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct SqliteStore {
     connection: Connection,
+    sealing: Sealing,
     // Held as long as the store: the lock goes with the file. None has a store that is in no file.
     _lock: Option<File>,
 }
 
 impl SqliteStore {
     /// Opens or creates the store in `directory`, which is created (mode 0700) if it is not there.
-    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: &Path, sealing: Sealing) -> Result<Self, StoreError> {
         let unusable = |path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| StoreError::Unusable { path, source }
@@ -51,7 +55,7 @@ impl SqliteStore {
         // The entries of new files are part of what a power cut must not take.
         File::open(directory).and_then(|entry| entry.sync_all()).map_err(unusable(directory))?;
         let connection = connect(&path)?;
-        Ok(Self { connection, _lock: Some(lock) })
+        Ok(Self { connection, sealing, _lock: Some(lock) })
     }
 }
 
@@ -62,7 +66,7 @@ impl SqliteStore {
         let mut connection = Connection::open_in_memory()?;
         schema::migrate(&mut connection, Path::new(":memory:"))?;
         connection.execute("INSERT INTO fleet (only, id, term) VALUES (1, ?1, 0)", params![fleet])?;
-        Ok(Self { connection, _lock: None })
+        Ok(Self { connection, sealing: Sealing::default(), _lock: None })
     }
 }
 
@@ -116,8 +120,15 @@ impl Store for SqliteStore {
             "INSERT INTO fleet (only, id, term) VALUES (1, ?1, ?2) ON CONFLICT (only) DO UPDATE SET term = ?2",
             params![fleet.as_str(), term.0.cast_signed()],
         )?;
-        let remembered = rows::remembered(&transaction)?;
+        let (remembered, seals) = rows::remembered(&transaction, &self.sealing)?;
+        if seals == SealCondition::Outdated {
+            rows::seal_again(&transaction, &remembered, &self.sealing)?;
+        }
         transaction.commit()?;
+        if seals == SealCondition::Outdated {
+            // The log would still hold what was not sealed, or with an earlier key.
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        }
         Ok(Loaded { fleet, term, remembered })
     }
 
@@ -127,7 +138,7 @@ impl Store for SqliteStore {
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for change in changes {
-            rows::apply(&transaction, change)?;
+            rows::apply(&transaction, change, &self.sealing)?;
         }
         transaction.commit()?;
         Ok(())

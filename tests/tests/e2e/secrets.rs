@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use flotilla_tests::harness::{Fleet, wait_until};
+use flotilla_tests::harness::{Fleet, FleetBuilder, wait_until};
 use flotilla_tests::simulator::{Fault, Kind, generated_flag, generated_flags};
 
 use crate::stored::{BOUND, SOON};
@@ -106,7 +106,26 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_key_is_left_anywhere() {
-    let mut fleet = Fleet::builder()
+    let holders = files_with_a_key_after(Fleet::builder()).await;
+    assert!(holders.len() >= 2, "control and the worker have to keep keys, so the search finds what there is");
+    for path in holders {
+        let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{} holds a key and has mode {mode:o}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sealed_is_not_even_in_the_files_that_keep_it() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "0123456789abcdef".repeat(4)).unwrap();
+    let path = keys.path().to_str().unwrap();
+    let holders = files_with_a_key_after(Fleet::builder().variable("FLOTILLA_ENCRYPTION_KEY_FILE", path)).await;
+    assert!(holders.is_empty(), "{holders:?}");
+}
+
+/// Does everything with keys, sees that nothing shows one, and returns the files of control and the worker that hold one.
+async fn files_with_a_key_after(builder: FleetBuilder) -> Vec<PathBuf> {
+    let mut fleet = builder
         .control_arguments(&["--log-level", "trace"])
         .worker_arguments(&["--log-level", "trace"])
         .variable("RUST_BACKTRACE", "1")
@@ -155,15 +174,9 @@ async fn no_key_is_left_anywhere() {
         assert_no_key(&place, &text);
     }
     let directory = fleet.directory();
-    let mut keepers = 0;
-    for path in files_below(&directory.join("control")).into_iter().chain(files_below(&directory.join("w1"))) {
-        if String::from_utf8_lossy(&std::fs::read(&path).unwrap()).contains(TRACE) {
-            let mode = path.metadata().unwrap().permissions().mode() & 0o777;
-            assert_eq!(mode, 0o600, "{} holds a key and has mode {mode:o}", path.display());
-            keepers += 1;
-        }
-    }
-    assert!(keepers >= 2, "control and the worker have to keep keys, so the search finds what there is");
+    let mut files: Vec<_> = ["control", "w1"].iter().flat_map(|name| files_below(&directory.join(name))).collect();
+    files.retain(|path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).contains(TRACE));
+    files
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

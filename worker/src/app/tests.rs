@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use flotilla_proto::process::Sealing;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -21,6 +22,7 @@ fn settings(state_dir: &Path) -> Settings {
         labels: flotilla_proto::Labels::new(),
         http_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         state_dir: state_dir.to_owned(),
+        sealing: Sealing::default(),
         max_connecting: std::num::NonZeroUsize::MIN,
         file_source_dir: None,
         drain_timeout: Duration::from_secs(25),
@@ -64,12 +66,13 @@ async fn an_address_in_use_is_named() {
 #[tokio::test]
 async fn without_control_it_goes_on_with_what_it_had() {
     let directory = tempfile::tempdir().unwrap();
-    let cache = directory.path().join(assignment_cache::FILE);
+    let path = directory.path().join(assignment_cache::FILE);
+    let cache = AssignmentCache { path, sealing: Sealing::default() };
     let mut held = assignment("spree", "u1", 4);
     for uri in [&mut held.spec.stream_uri, &mut held.spec.base_uri] {
         *uri = Some("http://127.0.0.1:1".parse().unwrap());
     }
-    assignment_cache::write(&cache, &memory(vec![held])).unwrap();
+    cache.write(&memory(vec![held])).unwrap();
     let worker = App::start(settings(directory.path())).await.unwrap();
     let ready = get(worker.http_addr, "/readyz?verbose").await;
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("1 environments of the last run"), "{ready}");
@@ -82,6 +85,6 @@ async fn without_control_it_goes_on_with_what_it_had() {
     };
     timeout(BOUND, started).await.expect("the environment was not started");
     timeout(Duration::from_secs(5), worker.stop()).await.unwrap().unwrap();
-    let kept = assignment_cache::read(&cache, FileSources::Unavailable).unwrap().unwrap();
+    let kept = cache.read(FileSources::Unavailable).unwrap().unwrap();
     assert_eq!(kept.assignments.len(), 1);
 }

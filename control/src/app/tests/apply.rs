@@ -1,6 +1,7 @@
 //! Many environments in one request.
 
 use flotilla_proto::Reason;
+use tonic::Code;
 use v1::ApplyOutcome as Outcome;
 
 use super::*;
@@ -51,12 +52,16 @@ async fn what_is_wrong_with_the_whole_request_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let control = start(settings(&directory)).await;
     let apply = async |request| control.environments().batch_apply_environments(request).await;
-    let many = v1::BatchApplyEnvironmentsRequest {
-        entries: vec![v1::EnvironmentEntry::default(); 10_001],
+    let many = |count| v1::BatchApplyEnvironmentsRequest {
+        entries: vec![v1::EnvironmentEntry::default(); count],
         ..Default::default()
     };
-    let refused = refusal(apply(many).await);
+    let refused = refusal(apply(many(10_001)).await);
     assert_eq!((refused.violations[0].field.as_str(), refused.message.contains("10000")), ("entries", true));
+    // So many are not even decoded.
+    let refused = apply(many(100_001)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("more than 100000 parts"), "{refused}");
     let prune = |managed_by: &str| v1::BatchApplyEnvironmentsRequest {
         prune: Some(v1::Prune { managed_by: managed_by.to_owned(), accept_blast_radius: false }),
         ..Default::default()

@@ -27,7 +27,7 @@ fn batch(entries: Vec<BatchEntry>) -> Batch {
 }
 
 fn pruning(entries: Vec<BatchEntry>, radius: BlastRadius) -> Batch {
-    Batch { prune: Some(Prune { managed_by: "git".to_owned(), radius }), ..batch(entries) }
+    Batch { prune: Some(Prune { managed_by: "git".parse().unwrap(), radius }), ..batch(entries) }
 }
 
 type Applied = Result<v1::BatchApplyEnvironmentsResponse, Refusal>;

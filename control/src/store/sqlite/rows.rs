@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use flotilla_proto::process::{SealCondition, Sealing};
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::store_url::StoreEndpoint;
 use flotilla_proto::{
     EnvironmentName, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, InvalidName, Prefix, SdkKey,
-    StoreUrl, Timestamp, v1,
+    StoreName, StoreUrl, Timestamp, Uid, v1,
 };
 use prost::Message as _;
 use rusqlite::{Connection, Row, params};
@@ -17,6 +18,7 @@ use crate::fleet::{
 };
 use crate::store::StoreError;
 use crate::store::sqlite::events;
+use crate::store::sqlite::secrets::{Opener, place_of_digest, place_of_key, place_of_store, seal};
 
 /// What stands before the name of a store where a request was about one; no environment's name holds a '/'.
 const STORE_SUBJECT: &str = "store/";
@@ -29,9 +31,9 @@ pub(super) fn corrupt(what: &str, why: &dyn fmt::Display) -> StoreError {
 }
 
 /// Applies one change within a transaction.
-pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), StoreError> {
+pub(super) fn apply(transaction: &Connection, change: &Change, sealing: &Sealing) -> Result<(), StoreError> {
     match change {
-        Change::PutEnvironment(record) => put_environment(transaction, record)?,
+        Change::PutEnvironment(record) => put_environment(transaction, record, sealing)?,
         Change::DeleteEnvironment { environment } => {
             transaction.prepare("DELETE FROM environments WHERE name = ?1")?.execute([environment.as_str()])?;
         }
@@ -40,11 +42,7 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
                 .prepare("INSERT OR REPLACE INTO epochs (store, prefix, epoch) VALUES (?1, ?2, ?3)")?
                 .execute(params![store.as_str(), prefix.as_str(), epoch.0.cast_signed()])?;
         }
-        Change::PutStore { store, url } => {
-            transaction
-                .prepare("INSERT OR REPLACE INTO stores (name, url) VALUES (?1, ?2)")?
-                .execute([store.as_str(), url.expose()])?;
-        }
+        Change::PutStore { store, url } => put_store(transaction, store, url, sealing)?,
         Change::DeleteStore { store, endpoint } => {
             transaction.prepare("DELETE FROM stores WHERE name = ?1")?.execute([store.as_str()])?;
             // An endpoint holds a '/', which no name does.
@@ -58,16 +56,7 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
                 .execute(names)?;
             transaction.prepare("DELETE FROM epochs WHERE store = ?1")?.execute([store.as_str()])?;
         }
-        Change::PutRequest { request, subject, at } => {
-            let subject = match subject {
-                Subject::Environment(name) => name.to_string(),
-                Subject::Store(name) => format!("{STORE_SUBJECT}{name}"),
-                Subject::Batch => BATCH_SUBJECT.to_owned(),
-            };
-            transaction
-                .prepare("INSERT OR REPLACE INTO requests (id, digest, environment, at) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![request.id, request.digest, subject, at.0.cast_signed()])?;
-        }
+        Change::PutRequest { request, subject, at } => put_request(transaction, request, subject, *at, sealing)?,
         Change::ForgetRequests { before } => {
             transaction.prepare("DELETE FROM requests WHERE at < ?1")?.execute([before.0.cast_signed()])?;
         }
@@ -81,7 +70,9 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
         }
         Change::PutWorker { worker, scheduling } => {
             let scheduling = match scheduling {
-                Scheduling::Active => return apply(transaction, &Change::DeleteWorker { worker: worker.clone() }),
+                Scheduling::Active => {
+                    return apply(transaction, &Change::DeleteWorker { worker: worker.clone() }, sealing);
+                }
                 Scheduling::Cordoned => "cordoned",
                 Scheduling::Draining => "draining",
             };
@@ -100,8 +91,46 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<(), Sto
     Ok(())
 }
 
-fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Result<(), StoreError> {
+fn put_request(
+    transaction: &Connection,
+    request: &RequestId,
+    subject: &Subject,
+    at: Timestamp,
+    sealing: &Sealing,
+) -> Result<(), StoreError> {
+    let subject = match subject {
+        Subject::Environment(name) => name.to_string(),
+        Subject::Store(name) => format!("{STORE_SUBJECT}{name}"),
+        Subject::Batch => BATCH_SUBJECT.to_owned(),
+    };
+    // A short password could be guessed from the digest of the request that gave it.
+    let digest = seal(sealing, &place_of_digest(&request.id), &request.digest);
+    transaction
+        .prepare("INSERT OR REPLACE INTO requests (id, digest, environment, at) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![request.id, digest, subject, at.0.cast_signed()])?;
+    Ok(())
+}
+
+fn put_store(
+    transaction: &Connection,
+    store: &StoreName,
+    url: &StoreUrl,
+    sealing: &Sealing,
+) -> Result<(), StoreError> {
+    let url = seal(sealing, &place_of_store(store), url.expose());
+    transaction
+        .prepare("INSERT OR REPLACE INTO stores (name, url) VALUES (?1, ?2)")?
+        .execute(params![store.as_str(), url])?;
+    Ok(())
+}
+
+fn put_environment(
+    transaction: &Connection,
+    record: &EnvironmentRecord,
+    sealing: &Sealing,
+) -> Result<(), StoreError> {
     let grant = record.grant.as_ref();
+    let key = |key: Option<&SdkKey>| key.map(|key| seal(sealing, &place_of_key(&record.uid), key.expose()));
     transaction
         .prepare(
             "INSERT OR REPLACE INTO environments (name, uid, spec, sdk_key, pending_key, paused, removal, generation,
@@ -115,8 +144,8 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
             record.name.as_str(),
             record.uid.as_str(),
             v1::EnvironmentSpec::from(&record.spec).encode_to_vec(),
-            record.sdk_key.as_ref().map(SdkKey::expose),
-            record.pending_key.as_ref().map(SdkKey::expose),
+            key(record.sdk_key.as_ref()),
+            key(record.pending_key.as_ref()),
             record.paused,
             record.removal.map(|kind| match kind {
                 RemovalKind::Release => "release",
@@ -150,13 +179,35 @@ fn put_environment(transaction: &Connection, record: &EnvironmentRecord) -> Resu
     Ok(())
 }
 
-/// Reads everything.
-pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreError> {
+/// Writes all secrets anew.
+pub(super) fn seal_again(
+    transaction: &Connection,
+    remembered: &Remembered,
+    sealing: &Sealing,
+) -> Result<(), StoreError> {
+    for record in &remembered.environments {
+        put_environment(transaction, record, sealing)?;
+    }
+    for (store, url) in &remembered.stores {
+        put_store(transaction, store, url, sealing)?;
+    }
+    for (request, subject, at) in &remembered.requests {
+        put_request(transaction, request, subject, *at, sealing)?;
+    }
+    Ok(())
+}
+
+/// Reads everything, and whether its secrets are sealed as they would be now.
+pub(super) fn remembered(
+    connection: &Connection,
+    sealing: &Sealing,
+) -> Result<(Remembered, SealCondition), StoreError> {
+    let mut opener = Opener::new(sealing);
     let mut remembered = Remembered::default();
     let mut statement = connection.prepare("SELECT * FROM environments ORDER BY name")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        remembered.environments.push(environment(row)?);
+        remembered.environments.push(environment(row, &mut opener)?);
     }
     let mut statement = connection.prepare("SELECT store, prefix, epoch FROM epochs ORDER BY store, prefix")?;
     let mut rows = statement.query([])?;
@@ -172,14 +223,17 @@ pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreErr
     let mut statement = connection.prepare("SELECT name, url FROM stores ORDER BY name")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let url: String = row.get("url")?;
+        let (name, url): (StoreName, String) = (parse(row, "name")?, row.get("url")?);
+        let url = opener.open(&place_of_store(&name), &url)?;
         let url = StoreUrl::parse("url", &url).map_err(|error| corrupt("a store", &error))?;
-        remembered.stores.push((parse(row, "name")?, url));
+        remembered.stores.push((name, url));
     }
     let mut statement = connection.prepare("SELECT id, digest, environment, at FROM requests ORDER BY at, id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let request = RequestId { id: row.get("id")?, digest: row.get("digest")? };
+        let (id, digest): (String, String) = (row.get("id")?, row.get("digest")?);
+        let digest = opener.open(&place_of_digest(&id), &digest)?.as_str().to_owned();
+        let request = RequestId { id, digest };
         let subject: String = row.get("environment")?;
         let subject = match subject.strip_prefix(STORE_SUBJECT) {
             None if subject == BATCH_SUBJECT => Subject::Batch,
@@ -205,11 +259,12 @@ pub(super) fn remembered(connection: &Connection) -> Result<Remembered, StoreErr
         remembered.workers.push((parse(row, "name")?, scheduling));
     }
     remembered.events = events::read(connection)?;
-    Ok(remembered)
+    Ok((remembered, opener.condition()))
 }
 
-fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
+fn environment(row: &Row<'_>, opener: &mut Opener<'_>) -> Result<EnvironmentRecord, StoreError> {
     let name: EnvironmentName = parse(row, "name")?;
+    let uid: Uid = parse(row, "uid")?;
     let within = |what: &str| format!("{what} of environment {name}");
     let spec: Vec<u8> = row.get("spec")?;
     let spec = v1::EnvironmentSpec::decode(spec.as_slice()).map_err(|error| corrupt(&within("spec"), &error))?;
@@ -217,10 +272,12 @@ fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
         let fields: Vec<_> = violations.iter().map(ToString::to_string).collect();
         corrupt(&within("spec"), &fields.join("; "))
     })?;
-    let key = |column: &'static str| -> Result<Option<SdkKey>, StoreError> {
-        let text: Option<String> = row.get(column)?;
-        text.map(|text| SdkKey::parse(column, &text)).transpose().map_err(|error| corrupt(&within(column), &error))
+    let mut key = |column: &'static str| -> Result<Option<SdkKey>, StoreError> {
+        let Some(stored) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
+        let text = opener.open(&place_of_key(&uid), &stored)?;
+        SdkKey::parse(column, &text).map(Some).map_err(|error| corrupt(&within(column), &error))
     };
+    let (sdk_key, pending_key) = (key("sdk_key")?, key("pending_key")?);
     let removal: Option<String> = row.get("removal")?;
     let removal = match removal.as_deref() {
         None => None,
@@ -238,10 +295,10 @@ fn environment(row: &Row<'_>) -> Result<EnvironmentRecord, StoreError> {
         }
     };
     Ok(EnvironmentRecord {
-        uid: parse(row, "uid")?,
+        uid,
         spec,
-        sdk_key: key("sdk_key")?,
-        pending_key: key("pending_key")?,
+        sdk_key,
+        pending_key,
         failed_rotation: failed_rotation(row, &name)?,
         paused: row.get("paused")?,
         removal,

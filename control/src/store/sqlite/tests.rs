@@ -1,8 +1,9 @@
 //! What is promised of the file: nothing lost, nothing shared, nothing readable by others.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use flotilla_proto::process::Sealing;
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::{
     EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKey, StoreName, StoreUrl, Term, Timestamp, v1,
@@ -56,7 +57,7 @@ fn record(name: &str) -> EnvironmentRecord {
 }
 
 fn load(directory: &Path) -> (SqliteStore, Loaded) {
-    let mut store = SqliteStore::open(directory).unwrap();
+    let mut store = SqliteStore::open(directory, Sealing::default()).unwrap();
     let loaded = store.load().unwrap();
     (store, loaded)
 }
@@ -129,7 +130,7 @@ fn a_term_that_workers_have_seen_is_not_used_again() {
 fn a_second_control_is_refused_and_told_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     let _first = load(directory.path());
-    let error = SqliteStore::open(directory.path()).unwrap_err();
+    let error = SqliteStore::open(directory.path(), Sealing::default()).unwrap_err();
     assert!(matches!(&error, StoreError::InUse { .. }), "{error}");
     assert!(error.to_string().contains(directory.path().to_str().unwrap()));
 }
@@ -195,7 +196,7 @@ fn a_newer_schema_is_refused() {
     let (store, _) = load(directory.path());
     store.connection.pragma_update(None, "user_version", 99).unwrap();
     drop(store);
-    let error = SqliteStore::open(directory.path()).unwrap_err();
+    let error = SqliteStore::open(directory.path(), Sealing::default()).unwrap_err();
     assert!(matches!(error, StoreError::TooNew { found: 99, .. }), "{error}");
 }
 
@@ -218,11 +219,67 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     assert_eq!(load(directory.path()).1.remembered.ended.len(), 1);
 }
 
+/// The files of the directory that hold one of the secrets of [`record`] and of the store.
+fn files_with_secrets(directory: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let holds = |path: &PathBuf| {
+        let content = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+        ["sdk-one", "sdk-two", "hunter2", "digest-of-it"].iter().any(|secret| content.contains(secret))
+    };
+    files.filter(holds).collect()
+}
+
+#[test]
+fn secrets_are_sealed_from_the_start_with_a_key_on_and_keys_can_be_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    let data = directory.path().join("data");
+    let open = |lines: &[&str]| {
+        let sealing = if lines.is_empty() {
+            Sealing::default()
+        } else {
+            let text: Vec<_> = lines.iter().map(|digit| digit.repeat(64)).collect();
+            std::fs::write(&keys, text.join("\n")).unwrap();
+            Sealing::from_file(&keys).unwrap()
+        };
+        let mut store = SqliteStore::open(&data, sealing).unwrap();
+        let loaded = store.load();
+        loaded.map(|loaded| (store, loaded.remembered))
+    };
+    let (mut plain, _) = open(&[]).unwrap();
+    let request = RequestId { id: "r".to_owned(), digest: "digest-of-it".to_owned() };
+    let url = StoreUrl::parse("url", "redis://u:hunter2@127.0.0.1").unwrap();
+    let changes = [
+        Change::PutEnvironment(Box::new(record("a"))),
+        Change::PutStore { store: StoreName::default_store(), url: url.clone() },
+        Change::PutRequest { request: request.clone(), subject: Subject::Batch, at: Timestamp(1) },
+    ];
+    plain.commit(&changes).unwrap();
+    assert!(!files_with_secrets(&data).is_empty());
+    drop(plain);
+    // Begun, changed, and changed with the old one gone.
+    for lines in [["1"].as_slice(), &["2", "1"], &["2"]] {
+        let (mut store, remembered) = open(lines).unwrap();
+        assert_eq!(format!("{:?}", remembered.environments), format!("{:?}", [record("a")]));
+        assert_eq!(remembered.environments[0].pending_key, record("a").pending_key, "its Debug is a mask");
+        assert_eq!(remembered.stores, [(StoreName::default_store(), url.clone())]);
+        assert_eq!(remembered.requests, [(request.clone(), Subject::Batch, Timestamp(1))]);
+        assert_eq!(files_with_secrets(&data), Vec::<PathBuf>::new());
+        store.commit(&changes).unwrap();
+        assert_eq!(files_with_secrets(&data), Vec::<PathBuf>::new());
+    }
+    for lines in [[].as_slice(), &["1"]] {
+        let error = open(lines).unwrap_err();
+        assert!(matches!(error, StoreError::Sealed(_)), "{error}");
+        assert!(error.to_string().contains("--encryption-key-file"), "{error}");
+    }
+}
+
 #[test]
 fn an_unusable_directory_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "x").unwrap();
-    let error = SqliteStore::open(&file.join("data")).unwrap_err();
+    let error = SqliteStore::open(&file.join("data"), Sealing::default()).unwrap_err();
     assert!(error.to_string().contains("--data-dir"), "{error}");
 }

@@ -1,0 +1,54 @@
+//! Secrets in rows: each is bound to what it is the secret of.
+
+use flotilla_proto::process::{SealCondition, Sealing};
+use flotilla_proto::{StoreName, Uid};
+use zeroize::Zeroizing;
+
+use super::rows::corrupt;
+use crate::store::StoreError;
+
+/// What the keys of an environment are bound to.
+pub(super) fn place_of_key(uid: &Uid) -> String {
+    format!("the SDK key of the environment with uid {uid}")
+}
+
+/// What the URL of a store is bound to.
+pub(super) fn place_of_store(store: &StoreName) -> String {
+    format!("the URL of store {store}")
+}
+
+/// What the digest of a request is bound to.
+pub(super) fn place_of_digest(request: &str) -> String {
+    format!("the digest of request {request}")
+}
+
+/// As it is written.
+pub(super) fn seal(sealing: &Sealing, place: &str, secret: &str) -> String {
+    String::from_utf8(sealing.seal(place, secret.as_bytes())).expect("text is sealed as text")
+}
+
+/// Opens what is sealed, and notes whether all of it was sealed as it would be now.
+pub(super) struct Opener<'a> {
+    sealing: &'a Sealing,
+    condition: SealCondition,
+}
+
+impl<'a> Opener<'a> {
+    pub(super) fn new(sealing: &'a Sealing) -> Self {
+        Self { sealing, condition: SealCondition::Current }
+    }
+
+    /// Outdated as soon as one of them is.
+    pub(super) fn condition(&self) -> SealCondition {
+        self.condition
+    }
+
+    pub(super) fn open(&mut self, place: &str, stored: &str) -> Result<Zeroizing<String>, StoreError> {
+        let opened = self.sealing.open(place, stored.as_bytes())?;
+        if opened.condition == SealCondition::Outdated {
+            self.condition = SealCondition::Outdated;
+        }
+        let text = std::str::from_utf8(&opened.content.0).map_err(|error| corrupt(place, &error))?;
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+}
