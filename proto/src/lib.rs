@@ -26,6 +26,12 @@ pub mod status;
 pub mod session;
 // Reasons for refusals, and their way through gRPC.
 pub mod error;
+// Regular files.
+#[cfg(any(feature = "client", feature = "server"))]
+mod files;
+// The way to control: TLS, and who asks.
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod connect;
 // `Debug` of messages that hold secrets.
 mod redact;
 // Files that say what environments and stores shall be.
@@ -37,6 +43,9 @@ pub mod client;
 // Start-up of the two servers.
 #[cfg(feature = "server")]
 pub mod process;
+// Who may connect to the two servers, and as whom.
+#[cfg(feature = "server")]
+pub mod access;
 
 pub use error::{Reason, Refusal};
 pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};
