@@ -10,14 +10,20 @@ mod store;
 mod manifest;
 // `flotilla import`.
 mod import;
+// `flotilla init`.
+mod init;
+// How control is reached, and who asks.
+mod connection;
 // Labels and sources.
 mod value;
 
+pub use connection::Connection;
 pub use env::{
     Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
 };
 pub use fleet::{Drain, EventKind, Events, Forget, Member, WorkerCommand};
 pub use import::{Import, RelaySource};
+pub use init::{InitCommand, InitTls, InitTokens};
 pub use manifest::{Apply, Export, Files, Plan};
 pub use store::{AccessOptions, AddStore, CheckStore, RemoveStore, SecretOptions, StoreCommand, UpdateStore};
 pub use value::{LabelChange, SourceOption, parse_label, parse_label_change, parse_source};
@@ -80,6 +86,9 @@ pub struct Global {
         global = true
     )]
     pub output: OutputFormat,
+    /// How control is reached, and who asks.
+    #[command(flatten)]
+    pub connection: Connection,
 }
 
 /// How results look.
@@ -198,6 +207,16 @@ Examples:
   flotilla data list spree-production"
     )]
     Data(DataCommand),
+    /// Make certificates and tokens, for a control that listens on a network
+    #[command(
+        subcommand,
+        after_help = "See docs/access.md.
+
+Examples:
+  flotilla init tls /etc/flotilla/tls --host control.example
+  flotilla init tokens /etc/flotilla/tokens --worker w1 --worker w2"
+    )]
+    Init(InitCommand),
     /// Run the whole product in this process, on this machine
     ///
     /// Control and workers in one process, for trying and for development. Data is kept in ./.flotilla-dev. Without an

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use flotilla_proto::client as control;
+use flotilla_proto::client::{self as control, Channel, InvalidAddress};
+use flotilla_proto::connect::ConnectOptions;
 use flotilla_proto::v1::data_service_client::DataServiceClient;
 use flotilla_proto::v1::environment_service_client::EnvironmentServiceClient;
 use flotilla_proto::v1::fleet_service_client::FleetServiceClient;
 use flotilla_proto::v1::store_service_client::StoreServiceClient;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::failure::Failure;
@@ -18,11 +18,14 @@ pub(crate) struct Client(control::Client);
 
 impl Client {
     /// Prepares a connection; it is established with the first call. Fails if the URL is malformed.
-    pub(crate) fn new(url: &str, request_timeout: Duration) -> Result<Self, Failure> {
+    pub(crate) fn new(url: &str, options: ConnectOptions, request_timeout: Duration) -> Result<Self, Failure> {
         if request_timeout.is_zero() {
             return Err(Failure::usage("--request-timeout: must be longer than 0s"));
         }
-        let client = control::Client::new(url).map_err(|error| Failure::usage(format!("--control: {error}")))?;
+        let client = control::Client::with_options(url, options).map_err(|error| match error {
+            InvalidAddress::Address { .. } => Failure::usage(format!("--control: {error}")),
+            InvalidAddress::Connect(error) => Failure::usage(error.to_string()),
+        })?;
         Ok(Self(client.with_request_timeout(request_timeout)))
     }
 
@@ -76,19 +79,24 @@ impl Client {
 mod tests {
     use super::*;
 
+    fn client(url: &str, request_timeout: Duration) -> Result<Client, Failure> {
+        Client::new(url, ConnectOptions::default(), request_timeout)
+    }
+
     #[tokio::test]
     async fn malformed_urls_are_refused_by_name() {
-        for bad in ["", "127.0.0.1:7400", "https://x", "http://", "http://a b", "redis://x"] {
-            let failure = Client::new(bad, Duration::from_secs(1)).unwrap_err();
+        for bad in ["", "127.0.0.1:7400", "http://", "http://a b", "redis://x", "http://:hunter2@x"] {
+            let failure = client(bad, Duration::from_secs(1)).unwrap_err();
             assert_eq!(failure.status().code(), 2, "{bad}");
             assert!(failure.to_string().contains("--control"), "{failure}");
+            assert!(!failure.to_string().contains("hunter2"), "{failure}");
         }
-        assert!(Client::new("http://[::1]:1", Duration::ZERO).is_err());
+        assert!(client("http://[::1]:1", Duration::ZERO).is_err());
     }
 
     #[tokio::test]
     async fn nobody_there_is_unreachable() {
-        let client = Client::new("http://127.0.0.1:1", Duration::from_secs(1)).unwrap();
+        let client = client("http://127.0.0.1:1", Duration::from_secs(1)).unwrap();
         let request = client.request(flotilla_proto::v1::GetFleetStatusRequest {});
         let failure = client.answer(client.fleet().get_fleet_status(request).await).unwrap_err();
         assert_eq!(failure.status().code(), 5);
@@ -99,7 +107,7 @@ mod tests {
     async fn a_silent_server_runs_out_of_time() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let client = Client::new(&url, Duration::from_millis(200)).unwrap();
+        let client = client(&url, Duration::from_millis(200)).unwrap();
         let request = client.request(flotilla_proto::v1::GetFleetStatusRequest {});
         let failure = client.answer(client.fleet().get_fleet_status(request).await).unwrap_err();
         assert_eq!(failure.status().code(), 124, "{failure}");

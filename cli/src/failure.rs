@@ -116,7 +116,13 @@ impl From<ClientError> for Failure {
                 hints(Self::new(exit, refusal_message(&refusal)), &refusal)
             }
             ClientError::Unreachable { control, status } => {
-                Self::new(ExitStatus::Unreachable, format!("cannot reach control at {control}: {}", cause(&status)))
+                let cause = cause(&status);
+                let failure =
+                    Self::new(ExitStatus::Unreachable, format!("cannot reach control at {control}: {cause}"));
+                if let Some(hint) = tls_hint(&control, &cause) {
+                    return failure.hint(hint);
+                }
+                failure
                     .hint(
                         "start one with `flotilla-control`, or say where it is with --control or FLOTILLA_CONTROL",
                     )
@@ -188,6 +194,29 @@ fn cause(status: &Status) -> String {
     deepest.map_or_else(|| status.message().to_owned(), ToString::to_string)
 }
 
+/// What to do about a connection that came to be, and then to nothing.
+fn tls_hint(control: &str, cause: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    if !control.starts_with("https://") {
+        // What TLS answers to one that does not speak it.
+        return says(&["frame", "preface", "connection closed", "broken pipe", "reset"])
+            .then_some("if control speaks TLS there, its URL begins with https://");
+    }
+    if says(&["UnknownIssuer", "BadSignature"]) {
+        Some("--ca FILE says whose certificates are trusted, such as the ca.pem of `flotilla init tls`")
+    } else if says(&["NotValidForName"]) {
+        Some("reach control by a name of its certificate, or make one with `flotilla init tls --host NAME`")
+    } else if says(&["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown", "DecryptError"]) {
+        Some("control wants a client certificate of its --client-ca: --client-cert FILE --client-key FILE")
+    } else if says(&["Expired", "CertificateExpired"]) {
+        Some("a certificate has expired: renew it with `flotilla init tls --renew`, or correct a clock")
+    } else if says(&["InvalidContentType", "corrupt message"]) {
+        Some("control does not speak TLS there: its URL begins with http://")
+    } else {
+        None
+    }
+}
+
 /// Fields are named as the options that set them.
 fn refusal_message(refusal: &Refusal) -> String {
     if refusal.violations.is_empty() {
@@ -241,12 +270,16 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
         Reason::NoWorker => "see the workers with `flotilla worker list`",
         Reason::WorkerConnected => "stop it first, or move what it has away with `flotilla worker drain W`",
         Reason::KeyRejected => "copy the key from the environment's settings in LaunchDarkly",
+        Reason::CredentialMissing => "show a token with --token-file FILE or FLOTILLA_TOKEN_FILE",
+        Reason::CredentialUnknown => "control's --token-file says who is known; see docs/access.md",
+        Reason::RoleTooSmall => "use a token of that role with --token-file FILE or FLOTILLA_TOKEN_FILE",
         Reason::ShuttingDown => "control is stopping: try again when it is back",
         Reason::Internal => "control's log says more",
         Reason::InvalidField
         | Reason::RequestIdReused
         | Reason::InvalidPageToken
         | Reason::WorkerNameTaken
+        | Reason::WorkerNameForbidden
         | Reason::NoSdkKey
         | Reason::NoConflict
         | Reason::StoreUnavailable

@@ -38,6 +38,8 @@ mod events;
 mod fleet;
 // `flotilla data …`
 mod data;
+// `flotilla init …`
+mod init;
 // `flotilla dev`
 mod dev;
 
@@ -76,7 +78,9 @@ fn check_dev(cli: &Cli, matches: &ArgMatches) -> Result<(), Failure> {
         return Ok(());
     };
     let is_given = |id: &&str| dev.value_source(id) == Some(ValueSource::CommandLine);
-    match ["control", "request_timeout", "output"].into_iter().find(is_given) {
+    let options =
+        ["control", "request_timeout", "output", "ca", "client_cert", "client_key", "token_file", "insecure"];
+    match options.into_iter().find(is_given) {
         None => Ok(()),
         Some(id) => Err(Failure::usage(format!(
             "--{} does nothing with `flotilla dev`, which is its own control",
@@ -105,6 +109,7 @@ async fn execute(cli: Cli) -> Result<ExitStatus, Failure> {
             Ok(ExitStatus::Done)
         }
         Command::Data(command) => data::run(&mut Session::new(&cli.global)?, command).await,
+        Command::Init(command) => init::run(&command),
         Command::Version => fleet::version(&mut Session::new(&cli.global)?).await,
         Command::Status => {
             let status = async { fleet::status(&mut Session::new(&cli.global)?).await };

@@ -33,8 +33,9 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// A run on the process's own standard output and error.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        let options = global.connection.options().map_err(Failure::usage)?;
         Ok(Self {
-            client: Client::new(&global.control, global.request_timeout)?,
+            client: Client::new(&global.control, options, global.request_timeout)?,
             format: global.output,
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),

@@ -9,7 +9,9 @@ const KEY: &str = "sdk-01234567-89ab-cdef-0123-456789abcdef";
 fn flotilla(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
     command.args(line.split(' ')).stdin(Stdio::null());
-    for variable in ["CONTROL", "OUTPUT", "REQUEST_TIMEOUT"] {
+    for variable in
+        ["CONTROL", "OUTPUT", "REQUEST_TIMEOUT", "CA", "CLIENT_CERT", "CLIENT_KEY", "TOKEN_FILE", "INSECURE"]
+    {
         command.env_remove(format!("FLOTILLA_{variable}"));
     }
     command

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use flotilla_proto::access::{Listener, Protocol};
 use flotilla_proto::process::{Chance, Clock, install_tls_provider};
 use flotilla_proto::{FleetId, StoreName, Term};
 use tokio::net::TcpListener;
@@ -71,6 +72,7 @@ impl App {
         install_tls_provider();
         warn_of_exposure(&settings);
         tell_of_secrets(&settings);
+        let access = settings.access.open().map_err(|error| anyhow!(error))?;
         let (grpc_listener, grpc) = listen("--listen", settings.listen).await?;
         let (http_listener, http) = listen("--http-listen", settings.http_listen).await?;
         let (settings, store, loaded) = tokio::task::spawn_blocking(move || {
@@ -89,13 +91,24 @@ impl App {
         let health = HealthReporter::new();
         grpc::report_health(&health, ServingStatus::NotServing).await;
         let mut tasks = JoinSet::new();
+        let stopped = stopping.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = access.keeper => {}
+                () = stopped.cancelled() => {}
+            }
+            stopped.cancelled().await;
+            Ok(())
+        });
         tasks.spawn(async move { driver_task.run().await.context("the store failed") });
         let streams = TaskTracker::new();
         let api = grpc::Api::new(driver.clone(), streams.clone(), stopping.clone(), chance);
         let stopped = stopping.clone();
-        tasks.spawn(grpc::serve(grpc_listener, api.clone(), health.clone(), async move {
+        let incoming = Listener::new(grpc_listener, Protocol::Grpc, access.tls.clone()).into_stream();
+        let serving = grpc::serve(incoming, access.keys.clone(), api.clone(), health.clone(), async move {
             stopped.cancelled().await;
-        }));
+        });
+        tasks.spawn(serving);
         let file = settings.environments.map(|path| {
             let health = FileHealth::default();
             tasks.spawn(environments_file::keep(path, api.clone(), health.clone(), stopping.clone()));
@@ -103,7 +116,8 @@ impl App {
         });
         let site = http::Site::new(driver.clone(), stopping.clone(), file);
         let stopped = stopping.clone();
-        tasks.spawn(http::serve(http_listener, site, async move {
+        let listener = Listener::new(http_listener, Protocol::Http, access.tls);
+        tasks.spawn(http::serve(listener, site, access.keys, async move {
             stopped.cancelled().await;
         }));
         // The driver is up when it has answered once.
@@ -175,12 +189,14 @@ fn flatten(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
     ended.unwrap_or_else(|error| Err(anyhow!(error).context("a part of control panicked")))
 }
 
+/// Once, for all that is given up.
 fn warn_of_exposure(settings: &Settings) {
-    let open = |address: SocketAddr| !address.ip().is_loopback();
-    if open(settings.listen) || open(settings.http_listen) {
+    let lack = settings.access.lacks(settings.listen).or_else(|| settings.access.lacks(settings.http_listen));
+    if let Some(lack) = lack {
         tracing::warn!(
-            "serving beyond loopback without TLS and tokens (--insecure): whoever reaches the ports can read and change \
-             everything, and SDK keys travel readably"
+            without = lack.what(),
+            consequence = lack.consequence(),
+            "listening beyond loopback with --insecure"
         );
     }
 }

@@ -1,5 +1,8 @@
 //! The command line of `flotilla-control`, and what it means once checked.
 
+// Who may connect.
+mod access;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,9 +11,12 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use flotilla_proto::StoreUrl;
+use flotilla_proto::access::AccessSettings;
 use flotilla_proto::process::{LogOptions, Sealing, parse_duration};
 use flotilla_proto::spec::parse_service_uri;
 use url::Url;
+
+pub use access::{AccessOptions, ClientCerts};
 
 /// Where LaunchDarkly streams.
 pub(crate) const DEFAULT_STREAM_URI: &str = "https://stream.launchdarkly.com";
@@ -29,6 +35,10 @@ EXAMPLES
 
   Options from a file, one overridden, logs for a machine:
     flotilla-control --config /etc/flotilla/control.toml --lease-duration 30s --log-format json
+
+  For workers on other machines, with the files that `flotilla init tls` and `flotilla init tokens` make:
+    flotilla-control --listen 0.0.0.0:7400 --tls-cert tls/control.pem --tls-key tls/control.key \\
+      --token-file tokens/tokens.toml --worker-token-file tokens/workers.toml
 
   Environments as a mounted file says:
     flotilla-control --environments /etc/flotilla/environments.yaml
@@ -131,11 +141,9 @@ pub struct Options {
     #[arg(long, env = "FLOTILLA_APPLICATION_VERSION", value_name = "VERSION", value_parser = parse_tag)]
     pub application_version: Option<String>,
 
-    /// Serve beyond loopback without TLS and tokens
-    ///
-    /// Whoever reaches the port can then read and change everything, and SDK keys travel readably.
-    #[arg(long, env = "FLOTILLA_INSECURE")]
-    pub insecure: bool,
+    /// Who may connect
+    #[command(flatten)]
+    pub access: AccessOptions,
 
     /// The log
     #[command(flatten)]
@@ -153,6 +161,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The store named `default`.
     pub redis_url: StoreUrl,
+    /// Who may connect, and as whom.
+    pub access: AccessSettings,
     /// The file that environments and stores are kept in line with.
     pub environments: Option<PathBuf>,
     /// Whether `redis_url` may lead elsewhere than before while environments use it.
@@ -187,6 +197,7 @@ impl Settings {
             http_listen: free_port,
             data_dir: data_dir.into(),
             redis_url,
+            access: AccessSettings::default(),
             environments: None,
             replace_default_store: false,
             sealing: Sealing::default(),
@@ -208,14 +219,8 @@ impl Options {
         let wrong = |message: String| Self::command().error(ErrorKind::ValueValidation, message);
         let redis_url =
             StoreUrl::parse("--redis-url", &self.redis_url.0).map_err(|violation| wrong(violation.to_string()))?;
-        for (option, address) in [("--listen", self.listen), ("--http-listen", self.http_listen)] {
-            if !address.ip().is_loopback() && !self.insecure {
-                return Err(wrong(format!(
-                    "{option} {address} is reachable from other machines, without TLS and tokens; \
-                     listen on 127.0.0.1, or give --insecure if the network is trusted"
-                )));
-            }
-        }
+        let listeners = [("--listen", self.listen), ("--http-listen", self.http_listen)];
+        let access = self.access.check(listeners).map_err(wrong)?;
         let sealing = match &self.encryption_key_file {
             Some(path) => Sealing::from_file(path).map_err(|error| wrong(error.to_string()))?,
             None => Sealing::default(),
@@ -243,6 +248,7 @@ impl Options {
             http_listen: self.http_listen,
             data_dir: self.data_dir,
             redis_url,
+            access,
             environments: self.environments,
             replace_default_store: self.replace_default_store,
             sealing,
@@ -326,8 +332,17 @@ mod tests {
     fn wrong_values_are_named_with_a_way_out() {
         for (arguments, words) in [
             (vec!["--listen", "7400"], vec!["--listen", "7400", "127.0.0.1:7400"]),
-            (vec!["--listen", "0.0.0.0:7400"], vec!["0.0.0.0:7400", "--insecure"]),
+            (vec!["--listen", "0.0.0.0:7400"], vec!["0.0.0.0:7400", "TLS and tokens", "--insecure", "init tls"]),
             (vec!["--http-listen", "[::]:0"], vec!["--http-listen", "--insecure"]),
+            (vec!["--listen", "0.0.0.0:0", "--tls-cert", "a", "--tls-key", "b"], vec!["without tokens"]),
+            (vec!["--listen", "0.0.0.0:0", "--token-file", "a", "--worker-token-file", "b"], vec!["without TLS;"]),
+            (vec!["--tls-cert", "a"], vec!["--tls-key"]),
+            (vec!["--token-file", "a"], vec!["--worker-token-file"]),
+            (vec!["--client-ca", "a"], vec!["--tls-cert"]),
+            (
+                vec!["--tls-cert", "a", "--tls-key", "b", "--client-ca", "c", "--client-certs", "optional"],
+                vec!["--client-certs optional", "--token-file"],
+            ),
             (vec!["--lease-duration", "soon"], vec!["--lease-duration", "soon", "3s"]),
             (vec!["--lease-duration", "4s"], vec!["--lease-duration", "4s", "--heartbeat-interval"]),
             (vec!["--heartbeat-interval", "1ms"], vec!["1ms", "100ms"]),
@@ -343,6 +358,10 @@ mod tests {
             }
         }
         assert!(check(&["--listen", "0.0.0.0:7400", "--insecure"]).is_ok());
+        let tls = ["--listen", "0.0.0.0:0", "--tls-cert", "a", "--tls-key", "b"];
+        for more in [&["--client-ca", "c"][..], &["--token-file", "c", "--worker-token-file", "d"]] {
+            assert!(check(&[&tls[..], more].concat()).is_ok(), "{more:?}");
+        }
     }
 
     #[test]

@@ -26,22 +26,26 @@ mod data;
 mod stores;
 // The workers' sessions.
 mod session;
+// Who calls, and whether they may.
+mod guard;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use flotilla_proto::access::Keys;
 use flotilla_proto::process::Chance;
 use flotilla_proto::{
     EnvironmentName, FieldViolation, InvalidName, Reason, Refusal, StoreName, Uid, WorkerName, v1,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::sync::watch::Receiver;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -100,19 +104,11 @@ impl Api {
     }
 }
 
-/// Serves the API on a listener until `shutdown` resolves and the calls under way have ended.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    api: Api,
-    health: HealthReporter,
-    shutdown: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    serve_connections(TcpIncoming::from(listener).with_nodelay(Some(true)), api, health, shutdown).await
-}
-
-/// As [`serve`], on connections from anywhere.
-pub(crate) async fn serve_connections<C: Connection>(
+/// Serves the API on connections from anywhere, to callers that have the keys, until `shutdown` resolves and the calls
+/// under way have ended.
+pub(crate) async fn serve<C: Connection>(
     incoming: impl Stream<Item = std::io::Result<C>>,
+    keys: Receiver<Arc<Keys>>,
     api: Api,
     health: HealthReporter,
     shutdown: impl Future<Output = ()>,
@@ -143,6 +139,7 @@ pub(crate) async fn serve_connections<C: Connection>(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .layer(guard::GuardLayer::new(keys))
         .add_service(reflection)
         .add_service(health)
         .add_service(environments)

@@ -1,4 +1,4 @@
-//! What operators and probes ask over plain HTTP: `/livez`, `/readyz`, `/metrics`, `/status`.
+//! What operators and probes ask over HTTP: `/livez` and `/readyz` of everybody, `/metrics` and `/status` of viewers.
 
 // Numbers for Prometheus.
 mod metrics;
@@ -7,16 +7,19 @@ mod status;
 
 use std::fmt::Write as _;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flotilla_proto::Refusal;
-use tokio::net::TcpListener;
+use flotilla_proto::access::{Keys, Listener, WithPeer, require_viewer};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriverHandle, View};
@@ -55,16 +58,19 @@ impl Site {
 
 /// Serves until `shutdown` resolves.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     site: Site,
+    keys: watch::Receiver<Arc<Keys>>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let router = Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .with_state(site);
+        .route_layer(from_fn_with_state(keys, require_viewer))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(site)
+        .into_make_service_with_connect_info::<WithPeer>();
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await.context("the HTTP server failed")
 }
 

@@ -18,6 +18,8 @@ mod store;
 mod driver;
 // The API, and the workers' sessions.
 mod grpc;
+// Which call is for whom.
+pub mod access;
 // What operators and probes ask.
 mod http;
 // Keeping in line with a file.
@@ -31,4 +33,4 @@ mod app;
 pub mod simulation;
 
 pub use app::{App, Running, run};
-pub use config::{Options, Settings};
+pub use config::{AccessOptions, ClientCerts, Options, Settings};

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use flotilla_proto::access::Keys;
 use flotilla_proto::process::{Chance, Clock};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -79,10 +81,11 @@ pub async fn serve<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'stati
     let (driver_task, driver) = start_driver(&settings, loaded, store, clock, &chance);
     let health = HealthReporter::new();
     grpc::report_health(&health, ServingStatus::Serving).await;
+    let keys = watch::channel(Arc::new(Keys::Open)).1;
     let api = grpc::Api::new(driver, TaskTracker::new(), CancellationToken::new(), chance);
     tokio::select! {
         biased;
         ended = driver_task.run() => Ok(ended?),
-        ended = grpc::serve_connections(incoming, api, health, std::future::pending()) => ended,
+        ended = grpc::serve(incoming, keys, api, health, std::future::pending()) => ended,
     }
 }

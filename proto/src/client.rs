@@ -43,10 +43,16 @@ mod watch;
 // Waiting until SDKs read what LaunchDarkly has.
 mod wait;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 use tonic::{Request, Status};
+use url::Url;
+
+use crate::connect::{Bearer, ConnectError, ConnectOptions};
+use crate::files::Stamp;
 
 use crate::v1::data_service_client::DataServiceClient;
 use crate::v1::environment_service_client::EnvironmentServiceClient;
@@ -70,28 +76,74 @@ const LONGEST_MESSAGE: usize = 64 * 1024 * 1024;
 /// For a call's answer, if nothing else is said.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What carries calls to control.
+pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
+
 /// A connection to control. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
     address: String,
-    channel: Channel,
+    link: Arc<Link>,
     request_timeout: Duration,
     retry: Retry,
 }
 
-impl Client {
-    /// Prepares a connection to `http://HOST:PORT`; it is established with the first call, inside a tokio runtime.
-    pub fn new(address: &str) -> Result<Self, InvalidAddress> {
-        if !address.starts_with("http://") {
-            return Err(InvalidAddress::new(address, "is not a URL of scheme http"));
+/// The connection, and what it was made of.
+#[derive(Debug)]
+struct Link {
+    url: Url,
+    options: ConnectOptions,
+    open: Mutex<(Vec<Option<Stamp>>, Channel)>,
+}
+
+impl Link {
+    fn new(url: Url, options: ConnectOptions) -> Result<Self, ConnectError> {
+        let open = (options.stamps(), open(&url, &options)?);
+        Ok(Self { url, options, open: Mutex::new(open) })
+    }
+
+    /// The connection: another one when a certificate or the token has changed on disk since it was made. As long as
+    /// the new files cannot be used, the former one goes on.
+    fn channel(&self) -> Channel {
+        let stamps = self.options.stamps();
+        let mut held = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0 != stamps
+            && let Ok(channel) = open(&self.url, &self.options)
+        {
+            *held = (stamps, channel);
         }
-        let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|error| InvalidAddress::new(address, format!("is not a valid URL ({error})")))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        let (channel, retry) = (endpoint.connect_lazy(), Retry::default());
-        Ok(Self { address: address.to_owned(), channel, request_timeout: REQUEST_TIMEOUT, retry })
+        held.1.clone()
+    }
+}
+
+fn open(url: &Url, options: &ConnectOptions) -> Result<Channel, ConnectError> {
+    let endpoint = Endpoint::from_shared(url.to_string())
+        .map_err(|error| ConnectError::Options(format!("{url} is not a valid URL ({error})")))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    let (endpoint, bearer) = options.open(url, endpoint)?;
+    Ok(InterceptedService::new(endpoint.connect_lazy(), bearer))
+}
+
+impl Client {
+    /// Prepares a connection to `http://HOST:PORT`, or `https://HOST:PORT` with a certificate of a public authority; it is
+    /// established with the first call, inside a tokio runtime.
+    pub fn new(address: &str) -> Result<Self, InvalidAddress> {
+        Self::with_options(address, ConnectOptions::default())
+    }
+
+    /// As [`Client::new`], with an authority of one's own, a token, or a client certificate. Their files are read now, and
+    /// again when they have changed.
+    pub fn with_options(address: &str, options: ConnectOptions) -> Result<Self, InvalidAddress> {
+        let url = parse_address(address)?;
+        let link = Link::new(url, options).map_err(InvalidAddress::Connect)?;
+        Ok(Self {
+            address: address.to_owned(),
+            link: Arc::new(link),
+            request_timeout: REQUEST_TIMEOUT,
+            retry: Retry::default(),
+        })
     }
 
     /// How long an answer may take, for each attempt. Default 10 s.
@@ -137,22 +189,22 @@ impl Client {
 
     /// The service of environments, for calls without retries.
     pub fn environments(&self) -> EnvironmentServiceClient<Channel> {
-        EnvironmentServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        EnvironmentServiceClient::new(self.link.channel()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// The service of the fleet, for calls without retries.
     pub fn fleet(&self) -> FleetServiceClient<Channel> {
-        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        FleetServiceClient::new(self.link.channel()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// The service of stores, for calls without retries.
     pub fn stores(&self) -> StoreServiceClient<Channel> {
-        StoreServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        StoreServiceClient::new(self.link.channel()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// The service of stored data, for calls without retries.
     pub fn data(&self) -> DataServiceClient<Channel> {
-        DataServiceClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_MESSAGE)
+        DataServiceClient::new(self.link.channel()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// A request with the deadline.
@@ -165,4 +217,20 @@ impl Client {
     fn error(&self, status: Status) -> ClientError {
         ClientError::new(&self.address, status)
     }
+}
+
+fn parse_address(address: &str) -> Result<Url, InvalidAddress> {
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        return Err(InvalidAddress::new(address, "is not a URL of scheme http or https"));
+    }
+    let url = Url::parse(address);
+    let url = url.map_err(|error| InvalidAddress::new(address, format!("is not a valid URL ({error})")))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        // It is not repeated, for it may be a secret.
+        return Err(InvalidAddress::new(
+            "the address",
+            "has a user or a password; a token goes into a file of its own",
+        ));
+    }
+    Ok(url)
 }

@@ -53,6 +53,14 @@ reasons! {
     WorkerNameTaken = "WORKER_NAME_TAKEN" => AlreadyExists,
     /// The environment was changed since it was read.
     EtagMismatch = "ETAG_MISMATCH" => Aborted,
+    /// The caller shows neither a token nor a client certificate.
+    CredentialMissing = "CREDENTIAL_MISSING" => Unauthenticated,
+    /// The caller's token or client certificate is not known, or not any more.
+    CredentialUnknown = "CREDENTIAL_UNKNOWN" => Unauthenticated,
+    /// The caller's role does not include that.
+    RoleTooSmall = "ROLE_TOO_SMALL" => PermissionDenied,
+    /// The caller may not be the worker of that name.
+    WorkerNameForbidden = "WORKER_NAME_FORBIDDEN" => PermissionDenied,
     /// No such environment.
     EnvironmentNotFound = "ENVIRONMENT_NOT_FOUND" => NotFound,
     /// No such worker.

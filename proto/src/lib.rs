@@ -28,6 +28,12 @@ pub mod session;
 pub mod error;
 // How messages are encoded and decoded.
 pub mod codec;
+// Regular files.
+#[cfg(any(feature = "client", feature = "server"))]
+mod files;
+// The way to control: TLS, and who asks.
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod connect;
 // `Debug` of messages that hold secrets.
 mod redact;
 // Files that say what environments and stores shall be.
@@ -39,6 +45,9 @@ pub mod client;
 // Start-up of the two servers.
 #[cfg(feature = "server")]
 pub mod process;
+// Who may connect to the two servers, and as whom.
+#[cfg(feature = "server")]
+pub mod access;
 
 pub use error::{Reason, Refusal};
 pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};

@@ -16,10 +16,10 @@ mod file_watch;
 mod manifest_files;
 
 pub use chance::Chance;
-pub use file_watch::{DirectoryWatch, Stamp, watch_directory};
+pub use file_watch::{DirectoryWatch, watch_directory};
 pub use layered::{parse_arguments, parse_duration};
 #[cfg(feature = "manifest")]
-pub use manifest_files::{open_regular, read_manifest_file, resolve_secret, secret_path};
+pub use manifest_files::{read_manifest_file, resolve_secret, secret_path};
 pub use metrics::register_process_metrics;
 pub use sealing::{Opened, SealCondition, Sealing, SealingError, Secret};
 
@@ -32,6 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
+pub use crate::files::{Stamp, open_regular};
 use crate::time::Timestamp;
 
 /// How log lines look.

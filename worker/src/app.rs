@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_proto::access::{Access, Listener, Protocol};
 use flotilla_proto::process::{Chance, Clock};
 use flotilla_proto::{FleetId, Incarnation};
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::assignment_cache::{self, AssignmentCache};
 use crate::config::Settings;
@@ -46,6 +48,9 @@ pub enum StartError {
         /// Which.
         address: SocketAddr,
     },
+    /// The files that say who may ask over HTTP cannot be used.
+    #[error("HTTP: {0}")]
+    Access(String),
     /// Its address cannot be listened on.
     #[error("cannot listen on --http-listen {address}")]
     Listen {
@@ -83,6 +88,8 @@ impl App {
     /// The state directory or the address cannot be used.
     pub async fn start(settings: Settings) -> Result<Running, StartError> {
         let directory = StateDirectory::open(&settings.state_dir)?;
+        warn_of_exposure(&settings);
+        let access = settings.http_access.open().map_err(StartError::Access)?;
         let (listener, http_addr) = listen(settings.http_listen).await?;
         let incarnation = directory.begin_incarnation()?;
         if !settings.sealing.is_on() {
@@ -131,11 +138,11 @@ impl App {
         let mut supervisor = JoinSet::new();
         supervisor.spawn(Supervisor::new(clock, session, environments, channels, drain_timeout).run());
         let mut others = JoinSet::new();
-        others.spawn(link::run(control, link::tcp(), chance, link_events));
+        others.spawn(link::run(control, settings.connect, link::tcp(), chance, link_events));
         others.spawn(cache.keep(memories));
         let mut http = JoinSet::new();
         let sources = http::Sources { metrics, progress: progress_seen };
-        http.spawn(serve_http(listener, sources, http_end.clone()));
+        http.spawn(serve_http(listener, access, sources, http_end.clone()));
         tracing::info!(http = %http_addr, worker = %name, "listening");
         Ok(Running { http_addr, leave, supervisor, http, http_end, others, _directory: directory })
     }
@@ -176,6 +183,25 @@ impl Running {
     }
 }
 
+/// Once, for all that is given up.
+fn warn_of_exposure(settings: &Settings) {
+    if let Some(lack) = settings.http_access.lacks(settings.http_listen) {
+        tracing::warn!(
+            without = lack.what(),
+            consequence = "whoever reaches the port can read the metrics, names of environments included",
+            "serving HTTP beyond loopback with --insecure"
+        );
+    }
+    let is_plain = |url: &&Url| settings.connect.sends_token_readably(url);
+    if let Some(url) = settings.control.iter().find(is_plain) {
+        tracing::warn!(
+            control = %url,
+            consequence = "whoever listens on the way can be this worker, and SDK keys travel readably",
+            "the token is sent without TLS, with --insecure"
+        );
+    }
+}
+
 fn failed(failure: &JoinError) -> Ended {
     Ended::Failed { message: failure.to_string() }
 }
@@ -204,8 +230,17 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, bound))
 }
 
-async fn serve_http(listener: TcpListener, sources: http::Sources, end: CancellationToken) {
-    if let Err(error) = http::serve(listener, sources, end.cancelled_owned()).await {
+async fn serve_http(listener: TcpListener, access: Access, sources: http::Sources, end: CancellationToken) {
+    let listener = Listener::new(listener, Protocol::Http, access.tls);
+    let serving = http::serve(listener, sources, access.keys, end.clone().cancelled_owned());
+    let keeping = async {
+        tokio::select! {
+            () = access.keeper => {}
+            () = end.cancelled() => {}
+        }
+    };
+    let (served, ()) = tokio::join!(serving, keeping);
+    if let Err(error) = served {
         tracing::error!(%error, "HTTP is served no more");
     }
 }

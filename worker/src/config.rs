@@ -1,5 +1,8 @@
 //! The worker's options, checked.
 
+// The way to control, and who may ask this worker.
+mod access;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -9,9 +12,13 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Error, Parser};
+use flotilla_proto::access::AccessSettings;
+use flotilla_proto::connect::ConnectOptions;
 use flotilla_proto::process::{LogOptions, Sealing, parse_arguments, parse_duration};
 use flotilla_proto::{Labels, WorkerName};
 use url::Url;
+
+pub use access::AccessOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +30,9 @@ Examples:
 
   With labels for environments that select their workers, and a limit:
     flotilla-worker --control http://control:7400 --label zone=eu-1 --capacity 500
+
+  Towards a control that wants to know who it is, with the files that `flotilla init` makes:
+    flotilla-worker --control https://control:7400 --ca ca.pem --name w1 --token-file worker-w1.token
 
   Every option is also a variable (FLOTILLA_STATE_DIR) and a key in the file given by --config (state-dir).";
 
@@ -78,9 +88,9 @@ pub struct Options {
     /// How long environments may be handed over to other workers before this one leaves
     #[arg(long, env = "FLOTILLA_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = parse_drain_timeout, default_value = "25s")]
     drain_timeout: Duration,
-    /// Serve HTTP on an address that others can reach, without encryption
-    #[arg(long, env = "FLOTILLA_INSECURE")]
-    insecure: bool,
+    /// The way to control, and who may ask.
+    #[command(flatten)]
+    access: AccessOptions,
     /// A TOML file with more options
     #[arg(long, env = "FLOTILLA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -92,8 +102,10 @@ pub struct Options {
 /// What a worker needs to know, all of it checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Addresses of control, tried in turn; at least one, `http` with a host.
+    /// Addresses of control, tried in turn; at least one, `http` or `https` with a host.
     pub control: Vec<Url>,
+    /// How they are connected to.
+    pub connect: ConnectOptions,
     /// The worker's name.
     pub name: WorkerName,
     /// How many environments it accepts; `None`: any number.
@@ -102,6 +114,8 @@ pub struct Settings {
     pub labels: Labels,
     /// Where HTTP is served; port 0: any free one.
     pub http_listen: SocketAddr,
+    /// Who may ask there.
+    pub http_access: AccessSettings,
     /// The state directory; made if it is missing.
     pub state_dir: PathBuf,
     /// How the last assignments lie in the state directory.
@@ -124,13 +138,7 @@ impl Options {
 
     fn settings(&self) -> Result<Settings, Error> {
         let refuse = |message: String| Options::command().error(ErrorKind::ValueValidation, message);
-        if !self.insecure && !self.http_listen.ip().is_loopback() {
-            return Err(refuse(format!(
-                "invalid value '{}' for '--http-listen <ADDRESS:PORT>': others could reach it, and it is not encrypted; \
-                 use a loopback address, or add --insecure",
-                self.http_listen
-            )));
-        }
+        let http_access = self.access.http(self.http_listen).map_err(refuse)?;
         // Refused here, for the parser's errors show the value.
         if self.control.iter().any(|url| !url.username().is_empty() || url.password().is_some()) {
             return Err(refuse(
@@ -139,6 +147,7 @@ impl Options {
                     .to_owned(),
             ));
         }
+        let connect = self.access.connect(&self.control).map_err(refuse)?;
         let name = match &self.name {
             Some(name) => name.clone(),
             None => name_of_host(&rustix::system::uname().nodename().to_string_lossy()).map_err(refuse)?,
@@ -161,10 +170,12 @@ impl Options {
         };
         Ok(Settings {
             control: self.control.clone(),
+            connect,
             name,
             capacity: self.capacity,
             labels,
             http_listen: self.http_listen,
+            http_access,
             state_dir: self.state_dir.clone(),
             sealing,
             max_connecting: self.max_connecting,
@@ -175,10 +186,10 @@ impl Options {
 }
 
 fn parse_control(text: &str) -> Result<Url, String> {
-    let expected = "expected http://HOST:PORT";
+    let expected = "expected http://HOST:PORT or https://HOST:PORT";
     let url = Url::parse(text).map_err(|error| format!("{error}; {expected}"))?;
     let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
-    if url.scheme() != "http" || url.host_str().is_none_or(str::is_empty) || !is_bare {
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) || !is_bare {
         return Err(expected.to_owned());
     }
     Ok(url)
@@ -270,6 +281,9 @@ mod tests {
             (["--label", "zone"], ["--label", "KEY=VALUE"]),
             (["--label", "zone=a b"], ["--label", "63"]),
             (["--http-listen", "0.0.0.0:7402"], ["--http-listen", "--insecure"]),
+            (["--client-cert", "a"], ["--client-key", "required"]),
+            (["--http-tls-key", "a"], ["--http-tls-cert", "required"]),
+            (["--ca", "ca.pem"], ["--ca needs TLS", "https://"]),
             (["--http-listen", "here"], ["--http-listen", "127.0.0.1:7402"]),
             (["--max-connecting", "x"], ["--max-connecting", "from 1"]),
             (["--drain-timeout", "25"], ["--drain-timeout", "1m30s"]),
@@ -282,6 +296,16 @@ mod tests {
             let text = error.to_string();
             assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: {text}");
             assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_goes_to_this_machine_or_over_tls() {
+        for (control, fits) in [("http://127.0.0.1:1", true), ("https://control", true), ("http://control", false)]
+        {
+            let arguments = ["--name", "w1", "--token-file", "t", "--control", control];
+            assert_eq!(parse(&arguments).is_ok(), fits, "{control}");
+            assert!(parse(&[&arguments[..], &["--insecure"]].concat()).is_ok());
         }
     }
 

@@ -1,4 +1,4 @@
-//! What operators and their tools ask a worker over HTTP: `/livez`, `/readyz`, `/metrics`.
+//! What operators and their tools ask a worker over HTTP: `/livez` and `/readyz` of everybody, `/metrics` of viewers.
 
 use std::future::Future;
 use std::io;
@@ -7,9 +7,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use flotilla_proto::access::{Keys, Listener, WithPeer, require_viewer};
 use tokio::sync::watch;
 
 use crate::metrics::{CONTENT_TYPE, Metrics};
@@ -26,18 +27,21 @@ pub(crate) struct Sources {
 
 /// Answers until `end` resolves; requests under way are finished.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     sources: Sources,
+    keys: watch::Receiver<Arc<Keys>>,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(sources)).with_graceful_shutdown(end).await
+    let service = router(sources, keys).into_make_service_with_connect_info::<WithPeer>();
+    axum::serve(listener, service).with_graceful_shutdown(end).await
 }
 
-fn router(sources: Sources) -> Router {
+fn router(sources: Sources, keys: watch::Receiver<Arc<Keys>>) -> Router {
     Router::new()
+        .route("/metrics", get(metrics))
+        .route_layer(from_fn_with_state(keys, require_viewer))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
         .with_state(sources)
 }
 

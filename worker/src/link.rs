@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_proto::connect::{Bearer, ConnectError, ConnectOptions};
 use flotilla_proto::process::Chance;
 use flotilla_proto::session::{ControlMessage, WorkerMessage};
 use flotilla_proto::v1::worker_service_client::WorkerServiceClient;
@@ -93,6 +94,8 @@ enum LinkError {
     EndedThere,
     #[error("ended by this worker")]
     EndedHere,
+    #[error(transparent)]
+    Options(#[from] ConnectError),
     #[error("the address {address} cannot be used")]
     Address {
         address: Url,
@@ -113,6 +116,7 @@ pub(crate) fn tcp() -> Connector {
 /// Keeps a stream to one of the addresses, tried in turn, until nobody takes the events.
 pub(crate) async fn run(
     addresses: Vec<Url>,
+    options: ConnectOptions,
     connector: Connector,
     chance: Chance,
     events: mpsc::Sender<LinkEvent>,
@@ -125,7 +129,7 @@ pub(crate) async fn run(
         let mut heard = Heard::Nothing;
         let error = tokio::select! {
             biased;
-            error = follow(address, &connector, &events, &mut heard) => error,
+            error = follow(address, &options, &connector, &events, &mut heard) => error,
             () = events.closed() => return,
         };
         match heard {
@@ -161,12 +165,13 @@ enum Heard {
 /// One connection, from its making to its end.
 async fn follow(
     address: &Url,
+    options: &ConnectOptions,
     connector: &Connector,
     events: &mpsc::Sender<LinkEvent>,
     heard: &mut Heard,
 ) -> LinkError {
-    let channel = match connect(address, connector).await {
-        Ok(channel) => channel,
+    let (channel, bearer) = match connect(address, options, connector).await {
+        Ok(connected) => connected,
         Err(error) => return error,
     };
     let (up, messages) = mpsc::channel(UP_QUEUE);
@@ -178,7 +183,7 @@ async fn follow(
     }
     let error = tokio::select! {
         biased;
-        error = carry(channel, messages, events, heard) => error,
+        error = carry(channel, bearer, messages, events, heard) => error,
         () = abort.cancelled() => LinkError::EndedHere,
     };
     // Control ends its half when the worker has ended the other.
@@ -196,6 +201,7 @@ async fn follow(
         | LinkError::Malformed(_)
         | LinkError::EndedThere
         | LinkError::EndedHere
+        | LinkError::Options(_)
         | LinkError::Address { .. } => Closed::Lost,
     };
     // Nobody listens any more: then the loop around this ends too.
@@ -203,7 +209,11 @@ async fn follow(
     error
 }
 
-async fn connect(address: &Url, connector: &Connector) -> Result<Channel, LinkError> {
+async fn connect(
+    address: &Url,
+    options: &ConnectOptions,
+    connector: &Connector,
+) -> Result<(Channel, Bearer), LinkError> {
     let endpoint = Endpoint::from_shared(address.to_string())
         .map_err(|source| LinkError::Address { address: address.clone(), source })?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -211,17 +221,20 @@ async fn connect(address: &Url, connector: &Connector) -> Result<Channel, LinkEr
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    connector(endpoint).await.map_err(LinkError::Connect)
+    let (endpoint, bearer) = options.open(address, endpoint)?;
+    let channel = connector(endpoint).await.map_err(LinkError::Connect)?;
+    Ok((channel, bearer))
 }
 
 /// Carries messages both ways until the stream ends.
 async fn carry(
     channel: Channel,
+    bearer: Bearer,
     messages: mpsc::Receiver<WorkerMessage>,
     events: &mpsc::Sender<LinkEvent>,
     heard: &mut Heard,
 ) -> LinkError {
-    let mut client = WorkerServiceClient::new(channel)
+    let mut client = WorkerServiceClient::with_interceptor(channel, bearer)
         .max_decoding_message_size(MESSAGE_LIMIT_BYTES)
         .max_encoding_message_size(MESSAGE_LIMIT_BYTES);
     let up = ReceiverStream::new(messages).map(|message| v1::SessionRequest::from(&message));

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use flotilla_control as control;
 use flotilla_proto::process::Sealing;
+use flotilla_proto::access::AccessSettings;
+use flotilla_proto::connect::ConnectOptions;
 use flotilla_proto::{Labels, StoreUrl};
 use flotilla_worker as worker;
 use tokio::task::JoinSet;
@@ -94,10 +96,12 @@ impl<'a> Fleet<'a> {
             let name = format!("dev-{number}");
             let settings = worker::config::Settings {
                 control: vec![Url::parse(&self.control_url()).expect("an address makes a valid URL")],
+                connect: ConnectOptions::default(),
                 name: name.parse().expect("letters, a dash and a number make a valid name"),
                 capacity: None,
                 labels: Labels::new(),
                 http_listen: if number == 1 { prefer(WORKER_PORT) } else { prefer(0) },
+                http_access: AccessSettings::default(),
                 state_dir: self.options.directory.join(format!("worker-{number}")),
                 sealing: Sealing::default(),
                 max_connecting: MAX_CONNECTING,
@@ -129,7 +133,7 @@ impl<'a> Fleet<'a> {
 
     /// A client of this control.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        Client::new(&self.control_url(), REQUEST_TIMEOUT)
+        Client::new(&self.control_url(), ConnectOptions::default(), REQUEST_TIMEOUT)
     }
 
     /// Where control listens.

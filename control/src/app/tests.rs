@@ -12,6 +12,8 @@ mod sessions;
 mod stores;
 // Cordon, drain, forget, and events.
 mod members;
+// Who may call what.
+mod access;
 // What is around the API: probes, metrics, starting and stopping.
 mod operation;
 

@@ -8,8 +8,10 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::guard::Caller;
 use super::page::checked_size;
 use super::{Api, environment_name};
+use crate::access::REPAIR_ROLE;
 use crate::fleet::{Claim, Command, Edit, Mutation, Regression, Reply};
 
 /// How long a worker has for its answer when the caller names no deadline.
@@ -178,6 +180,9 @@ impl v1::data_service_server::DataService for Handler {
         request: Request<v1::VerifyDataRequest>,
     ) -> Result<Response<v1::VerifyDataResponse>, Status> {
         let deadline = Deadline::after(timeout(request.metadata()));
+        if request.get_ref().repair {
+            Caller::of(&request)?.require(REPAIR_ROLE)?;
+        }
         let request = request.into_inner();
         let first = self.verify(&request, deadline).await?;
         if !request.repair || (first.differing == 0 && first.initialized) {

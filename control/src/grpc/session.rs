@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
+use super::guard::Caller;
 use crate::driver::{DriverHandle, SESSION_QUEUE};
 use crate::fleet::SessionId;
 
@@ -28,7 +29,8 @@ impl v1::worker_service_server::WorkerService for Handler {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+        let caller = Caller::of(&request)?;
+        let address = caller.address.map(|address| address.to_string()).unwrap_or_default();
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message());
         let first = first.await.map_err(|_| {
@@ -37,13 +39,14 @@ impl v1::worker_service_server::WorkerService for Handler {
         })?;
         let hello = read_hello(first?)?;
         let worker = hello.worker.clone();
+        caller.may_be(&worker)?;
         let (sink, outgoing) = mpsc::channel(SESSION_QUEUE);
         let ended = CancellationToken::new();
         let driver = self.0.driver.clone();
         let session = driver.open_session(address.clone(), hello, sink, ended.clone()).await?;
         tracing::info!(worker = worker.as_str(), session = session.0, address, "session opened");
         self.0.tasks.spawn(async move {
-            let why = pump(&driver, session, incoming, ended).await;
+            let why = pump(&driver, session, incoming, ended, caller).await;
             // An error means that control is stopping.
             let _ = driver.close_session(session).await;
             tracing::info!(worker = worker.as_str(), session = session.0, why, "session closed");
@@ -77,11 +80,15 @@ async fn pump(
     session: SessionId,
     mut incoming: Streaming<v1::SessionRequest>,
     ended: CancellationToken,
+    caller: Caller,
 ) -> String {
+    let revoked = caller.revoked();
+    tokio::pin!(revoked);
     loop {
         let message = tokio::select! {
             biased;
             () = ended.cancelled() => return "control ended it".to_owned(),
+            refusal = &mut revoked => return refusal.message,
             message = incoming.message() => message,
         };
         let message = match message {

@@ -4,19 +4,28 @@ use std::error::Error as _;
 
 use tonic::{Code, Status, TimeoutExpired};
 
+use crate::connect::ConnectError;
 use crate::error::Refusal;
 
-/// The address is not one of a control.
+/// There is no way to such a control.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{address:?} {reason}; expected http://HOST:PORT, such as http://127.0.0.1:7400")]
-pub struct InvalidAddress {
-    address: String,
-    reason: String,
+pub enum InvalidAddress {
+    /// The address is not one of a control.
+    #[error("{address:?} {reason}; expected http://HOST:PORT or https://HOST:PORT, such as http://127.0.0.1:7400")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Authority, certificate or token cannot be used with it.
+    #[error(transparent)]
+    Connect(ConnectError),
 }
 
 impl InvalidAddress {
     pub(super) fn new(address: &str, reason: impl Into<String>) -> Self {
-        Self { address: address.to_owned(), reason: reason.into() }
+        Self::Address { address: address.to_owned(), reason: reason.into() }
     }
 }
 

@@ -1,11 +1,9 @@
 //! Noticing that a file has changed.
 //!
 //! The directory is watched, not the file, so that editors that write a new file and rename it are seen too, and mounted
-//! volumes where a symbolic link is replaced. A [`Stamp`] tells whether there is anything to read; looking at it now and
+//! volumes where a symbolic link is replaced. A [`Stamp`](super::Stamp) tells whether there is anything to read; looking at it now and
 //! then covers file systems that announce nothing.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,29 +15,6 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct DirectoryWatch {
     _watcher: RecommendedWatcher,
-}
-
-/// What tells one content of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// Of a file.
-    pub fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
 }
 
 /// A watch on the file's directory that wakes `changed`; `None` where the operating system's limits refuse it, or the

@@ -1,9 +1,9 @@
 //! Manifests, and what they refer to, as they stand on disk and in the environment.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::files::{open_regular, read_bounded};
 use crate::manifest::{Place, SecretSource, Text};
 
 /// Longest manifest, in bytes.
@@ -38,24 +38,6 @@ pub fn secret_path(place: &Place, source: &SecretSource) -> Option<PathBuf> {
         SecretSource::File(path) => Some(Path::new(&place.file).parent().unwrap_or(Path::new("")).join(path)),
         SecretSource::Env(_) => None,
     }
-}
-
-/// Opens a file; opening a pipe would wait for ever.
-pub fn open_regular(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path)?.is_file() {
-        File::open(path)
-    } else {
-        Err(io::Error::other("it is not a regular file"))
-    }
-}
-
-fn read_bounded(reader: impl Read, longest: u64) -> io::Result<String> {
-    let mut text = String::new();
-    let length = reader.take(longest + 1).read_to_string(&mut text)?;
-    if u64::try_from(length).unwrap_or(u64::MAX) > longest {
-        return Err(io::Error::other(format!("it is longer than {longest} bytes")));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -17,10 +17,12 @@ const BOUND: Duration = Duration::from_secs(10);
 fn settings(state_dir: &Path) -> Settings {
     Settings {
         control: vec!["http://127.0.0.1:1".parse().unwrap()],
+        connect: flotilla_proto::connect::ConnectOptions::default(),
         name: "w1".parse().unwrap(),
         capacity: None,
         labels: flotilla_proto::Labels::new(),
         http_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        http_access: flotilla_proto::access::AccessSettings::default(),
         state_dir: state_dir.to_owned(),
         sealing: Sealing::default(),
         max_connecting: std::num::NonZeroUsize::MIN,

@@ -209,7 +209,13 @@ impl Bench {
         let session = Session::new(profile(), memory, clock.now());
         let mut rest = JoinSet::new();
         rest.spawn(async move { server.await.unwrap() });
-        rest.spawn(link::run(addresses, link::tcp(), flotilla_proto::process::Chance::system(), events));
+        rest.spawn(link::run(
+            addresses,
+            flotilla_proto::connect::ConnectOptions::default(),
+            link::tcp(),
+            flotilla_proto::process::Chance::system(),
+            events,
+        ));
         let mut worker = JoinSet::new();
         worker.spawn(Supervisor::new(clock, session, notes.clone(), channels, drain_timeout).run());
         Self { notes, streams, leave, memories, worker, _rest: rest }

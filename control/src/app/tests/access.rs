@@ -1,0 +1,243 @@
+//! Who may call what: every call of the table by everybody.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use flotilla_proto::Reason;
+use flotilla_proto::access::{AccessSettings, KeySource, Rights, Role, WorkerPattern};
+use sha2::{Digest as _, Sha256};
+use tonic::Code;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
+use tonic_prost::ProstCodec;
+
+use super::*;
+use crate::access::{CALLS, Needs};
+
+struct KeyFiles {
+    directory: tempfile::TempDir,
+}
+
+fn hash(token: &str) -> String {
+    Sha256::digest(token.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+impl KeyFiles {
+    fn new() -> Self {
+        let files = Self { directory: tempfile::tempdir().unwrap() };
+        files.write(&["viewer", "operator", "admin"], &["w1", "edge-*"]);
+        files
+    }
+
+    /// Each token is its own name.
+    fn write(&self, roles: &[&str], workers: &[&str]) {
+        let api = roles.iter().map(|role| {
+            format!("[[token]]\nname = \"the {role}\"\nrole = \"{role}\"\nsha256 = \"{}\"\n", hash(role))
+        });
+        let text = api.collect::<String>().replace("the ", "the-");
+        std::fs::write(self.path("tokens.toml"), "# callers\n".to_owned() + &text).unwrap();
+        let workers =
+            workers.iter().map(|name| format!("[[token]]\nname = \"{name}\"\nsha256 = \"{}\"\n", hash(name)));
+        std::fs::write(self.path("workers.toml"), "# workers\n".to_owned() + &workers.collect::<String>()).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn settings(&self) -> Settings {
+        let keys = KeySource::Files { api: self.path("tokens.toml"), workers: Some(self.path("workers.toml")) };
+        // The workers of these tests say hello and nothing more.
+        let lease_duration = PATIENCE * 2;
+        Settings { access: AccessSettings { tls: None, keys }, lease_duration, ..settings(&self.directory) }
+    }
+}
+
+fn with_token<T>(message: T, token: Option<&str>) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", MetadataValue::try_from(format!("Bearer {token}")).unwrap());
+    }
+    request
+}
+
+/// Makes any call, with an empty message. Returns how it begins.
+async fn call(control: &Control, path: &'static str, token: Option<&str>) -> Result<(), Status> {
+    let mut grpc = Grpc::new(control.channel.clone());
+    grpc.ready().await.unwrap();
+    let request = with_token(tokio_stream::once(()), token);
+    let answer = grpc.streaming(request, PathAndQuery::from_static(path), ProstCodec::<(), ()>::default());
+    tokio::time::timeout(PATIENCE, answer).await.unwrap().map(drop)
+}
+
+#[tokio::test]
+async fn every_call_by_everybody_is_answered_as_the_table_says() {
+    let files = KeyFiles::new();
+    let control = start(files.settings()).await;
+    let worker = Rights::Worker(vec![WorkerPattern::parse("w1").unwrap()]);
+    let known = [("viewer", Rights::Api(Role::Viewer)), ("operator", Rights::Api(Role::Operator))];
+    let known = known.into_iter().chain([("admin", Rights::Api(Role::Admin)), ("w1", worker)]);
+    let callers: Vec<_> = known.map(|(token, rights)| (Some(token), Some(rights))).collect();
+    let mut tried = 0;
+    for &(path, needs) in CALLS {
+        for (token, rights) in callers.iter().chain(&[(None, None), (Some("unknown"), None)]) {
+            let result = call(&control, path, *token).await;
+            let may = match rights {
+                Some(rights) => needs.allow(rights),
+                None => needs == Needs::Nothing,
+            };
+            let code = result.as_ref().err().map(Status::code);
+            let expected = match (may, token, rights) {
+                (true, ..) => None,
+                (false, _, Some(_)) => Some((Code::PermissionDenied, Reason::RoleTooSmall)),
+                (false, Some(_), None) => Some((Code::Unauthenticated, Reason::CredentialUnknown)),
+                (false, None, None) => Some((Code::Unauthenticated, Reason::CredentialMissing)),
+            };
+            match expected {
+                Some((expected, reason)) => {
+                    assert_eq!(code, Some(expected), "{path} {token:?}: {result:?}");
+                    assert_eq!(refusal(result).reason, reason);
+                }
+                None => assert!(
+                    !matches!(code, Some(Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented)),
+                    "{path} {token:?}: {result:?}"
+                ),
+            }
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, CALLS.len() * 6);
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_call_and_both_roles() {
+    let files = KeyFiles::new();
+    let control = start(files.settings()).await;
+    let message = refusal(call(&control, "/flotilla.v1.EnvironmentService/PauseEnvironment", Some("viewer")).await);
+    assert_eq!(
+        message.message,
+        "EnvironmentService/PauseEnvironment needs role operator; \"the-viewer\" has role viewer"
+    );
+    let message = refusal(call(&control, "/flotilla.v1.FleetService/ListWorkers", Some("w1")).await);
+    assert_eq!(message.message, "FleetService/ListWorkers needs role viewer; \"w1\" has role worker (w1)");
+    let verify = |token| {
+        let request = v1::VerifyDataRequest { environment: "a".to_owned(), repair: true };
+        let mut data = control.data();
+        async move { data.verify_data(with_token(request, Some(token))).await }
+    };
+    let refused = refusal(verify("viewer").await);
+    assert_eq!(refused.reason, Reason::RoleTooSmall);
+    assert_eq!(refused.message, "DataService/VerifyData needs role operator; \"the-viewer\" has role viewer");
+    assert_eq!(refusal(verify("operator").await).reason, Reason::EnvironmentNotFound);
+    let unknown = call(&control, "/flotilla.v1.FleetService/Nothing", Some("admin")).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
+}
+
+async fn session(control: &Control, worker: &str, token: &str) -> Result<Streaming<v1::SessionResponse>, Status> {
+    let outgoing =
+        tokio_stream::StreamExt::chain(tokio_stream::once(up(Up::Hello(hello(worker)))), tokio_stream::pending());
+    let mut client = WorkerServiceClient::new(control.channel.clone());
+    client.session(with_token(outgoing, Some(token))).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_worker_has_only_its_own_name() {
+    let files = KeyFiles::new();
+    let control = start(files.settings()).await;
+    for (worker, token, may) in
+        [("w1", "w1", true), ("w2", "w1", false), ("edge-7", "edge-*", true), ("core", "edge-*", false)]
+    {
+        let result = session(&control, worker, token).await;
+        assert_eq!(result.is_ok(), may, "{worker} {token}");
+        if !may {
+            let refused = refusal(result);
+            assert_eq!(refused.reason, Reason::WorkerNameForbidden);
+            assert!(refused.message.contains(worker) && refused.message.contains(token), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_has_begun_ends_when_the_token_is_withdrawn() {
+    let files = KeyFiles::new();
+    let control = start(files.settings()).await;
+    let watch = async |token| {
+        let request = with_token(v1::WatchWorkersRequest::default(), Some(token));
+        control.fleet().watch_workers(request).await.map(tonic::Response::into_inner)
+    };
+    let mut kept = watch("admin").await.unwrap();
+    let mut withdrawn = watch("viewer").await.unwrap();
+    let mut worker = session(&control, "w1", "w1").await.unwrap();
+    let mut other = session(&control, "edge-1", "edge-*").await.unwrap();
+    files.write(&["admin"], &["edge-*"]);
+    let end = async |stream: &mut Streaming<v1::WatchWorkersResponse>| loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a word"),
+            Err(status) => return status,
+        }
+    };
+    let status = tokio::time::timeout(PATIENCE, end(&mut withdrawn)).await.unwrap();
+    assert_eq!(Refusal::from_status(&status).unwrap().reason, Reason::CredentialUnknown, "{status:?}");
+    let status = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match worker.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended without a word"),
+                Err(status) => return status,
+            }
+        }
+    });
+    assert_eq!(Refusal::from_status(&status.await.unwrap()).unwrap().reason, Reason::CredentialUnknown);
+    assert_eq!(refusal(watch("viewer").await).reason, Reason::CredentialUnknown);
+    // The others have noticed nothing: there is still news for them.
+    control
+        .fleet()
+        .cordon_worker(with_token(
+            v1::CordonWorkerRequest { name: "edge-1".to_owned(), ..Default::default() },
+            Some("admin"),
+        ))
+        .await
+        .unwrap();
+    let news = async {
+        loop {
+            let message = kept.message().await.unwrap().unwrap();
+            if let Some(v1::watch_workers_response::Event::Changed(worker)) = message.event
+                && worker.name == "edge-1"
+                && worker.scheduling() == v1::WorkerScheduling::Cordoned
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, news).await.unwrap();
+    assert!(tokio::time::timeout(PATIENCE, other.message()).await.unwrap().unwrap().is_some());
+}
+
+#[tokio::test]
+async fn numbers_are_for_viewers_and_probes_for_all() {
+    let files = KeyFiles::new();
+    let control = start(files.settings()).await;
+    for (path, token, expected) in [
+        ("/livez", "", 200),
+        ("/readyz", "", 200),
+        ("/metrics", "", 401),
+        ("/status", "", 401),
+        ("/metrics", "unknown", 401),
+        ("/metrics", "viewer", 200),
+        ("/status", "admin", 200),
+        ("/status", "w1", 403),
+    ] {
+        let mut connection = TcpStream::connect(control.running.http_addr()).await.unwrap();
+        let header = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}Connection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{path} {token}: {answer}");
+    }
+}

@@ -1,0 +1,238 @@
+//! Who calls, and whether they may: before every handler, for every service.
+//!
+//! A call that has begun ends when its caller's token or certificate is withdrawn, with the same words as a new one.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use flotilla_proto::access::{Credential, Identity, Keys, Peer, Rights, Role, Unknown};
+use flotilla_proto::{Reason, Refusal, WorkerName};
+use http_body::{Frame, SizeHint};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::codegen::{Bytes, Service, http};
+use tonic::{Code, Request, Status};
+use tower_layer::Layer;
+
+use crate::access::{Needs, row};
+
+/// Who makes a call. Handlers find it in the request's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// The name of the token or certificate.
+    pub(super) name: String,
+    /// What they may.
+    pub(super) rights: Rights,
+    /// Where they are, if that is known.
+    pub(super) address: Option<SocketAddr>,
+    call: &'static str,
+    needs: Needs,
+    credential: Credential,
+    keys: watch::Receiver<Arc<Keys>>,
+}
+
+impl Caller {
+    /// Who made this request.
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
+        request.extensions().get::<Self>().cloned().ok_or_else(|| {
+            tracing::error!("a call came past the guard");
+            Refusal::new(Reason::Internal, "a call came past the guard")
+        })
+    }
+
+    /// Whether they have the role that this request needs.
+    pub(super) fn require(&self, role: Role) -> Result<(), Refusal> {
+        if self.rights.include(role) {
+            Ok(())
+        } else {
+            Err(too_small(self.call, role.as_str(), &self.name, &self.rights))
+        }
+    }
+
+    /// Whether they may be the worker of that name.
+    pub(super) fn may_be(&self, worker: &WorkerName) -> Result<(), Refusal> {
+        if self.rights.include_worker_named(worker) {
+            return Ok(());
+        }
+        let message = format!("{:?} has {} and may not be worker {worker}", self.name, self.rights);
+        Err(Refusal::new(Reason::WorkerNameForbidden, message))
+    }
+
+    /// Resolves when they may no longer make the call.
+    pub(super) fn revoked(&self) -> impl Future<Output = Refusal> + Send + use<> {
+        let Self { name, rights, call, needs, credential, mut keys, .. } = self.clone();
+        async move {
+            loop {
+                let judged = judge(&keys.borrow_and_update(), call, needs, &credential);
+                match judged {
+                    Err(refusal) => return refusal,
+                    // A worker was let in under a name, which other rights may not include.
+                    Ok(identity) if needs == Needs::Worker && identity.rights != rights => {
+                        let message = format!("the rights of {name:?} have changed; connect again");
+                        return Refusal::new(Reason::CredentialUnknown, message);
+                    }
+                    Ok(_) => {}
+                }
+                if keys.changed().await.is_err() {
+                    // Nothing will change any more.
+                    std::future::pending::<Infallible>().await;
+                }
+            }
+        }
+    }
+}
+
+fn judge(keys: &Keys, call: &str, needs: Needs, credential: &Credential) -> Result<Identity, Refusal> {
+    match keys.identify(credential) {
+        Ok(identity) if needs.allow(&identity.rights) => Ok(identity),
+        Ok(identity) => Err(too_small(call, needs.role_name(), &identity.name, &identity.rights)),
+        Err(_) if needs == Needs::Nothing => {
+            Ok(Identity { name: "anyone".to_owned(), rights: Rights::Worker(Vec::new()) })
+        }
+        Err(unknown) => {
+            let reason = match unknown {
+                Unknown::NoCredential => Reason::CredentialMissing,
+                Unknown::Token | Unknown::Certificate { .. } => Reason::CredentialUnknown,
+            };
+            Err(Refusal::new(reason, format!("{} needs role {}: {unknown}", short(call), needs.role_name())))
+        }
+    }
+}
+
+fn too_small(call: &str, needed: &str, name: &str, rights: &Rights) -> Refusal {
+    Refusal::new(Reason::RoleTooSmall, format!("{} needs role {needed}; {name:?} has {rights}", short(call)))
+}
+
+/// Service and method, without the package.
+fn short(call: &str) -> &str {
+    call.rsplit_once('.').map_or(call, |(_, short)| short)
+}
+
+/// Puts the guard before all services.
+#[derive(Debug, Clone)]
+pub(super) struct GuardLayer(watch::Receiver<Arc<Keys>>);
+
+impl GuardLayer {
+    pub(super) fn new(keys: watch::Receiver<Arc<Keys>>) -> Self {
+        Self(keys)
+    }
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner, keys: self.0.clone() }
+    }
+}
+
+/// The guard before a service.
+#[derive(Debug, Clone)]
+pub(super) struct Guard<S> {
+    inner: S,
+    keys: watch::Receiver<Arc<Keys>>,
+}
+
+impl<S> Guard<S> {
+    fn admit<B>(&self, request: &http::Request<B>) -> Result<Caller, Status> {
+        let path = request.uri().path();
+        let Some((call, needs)) = row(path) else {
+            return Err(Status::new(Code::Unimplemented, "there is no such call"));
+        };
+        let peer = request.extensions().get::<Peer>();
+        let token = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        let credential = Peer::credential(peer.and_then(|peer| peer.certificate.as_ref()), token);
+        let identity = judge(&self.keys.borrow(), call, needs, &credential)?;
+        Ok(Caller {
+            name: identity.name,
+            rights: identity.rights,
+            address: peer.map(|peer| peer.address),
+            call,
+            needs,
+            credential,
+            keys: self.keys.clone(),
+        })
+    }
+}
+
+impl<S, B> Service<http::Request<B>> for Guard<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        let caller = match self.admit(&request) {
+            Ok(caller) => caller,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
+        let revoked = self.keys.borrow().tell_apart().then(|| caller.revoked());
+        // Nothing behind the guard has a use for the token.
+        request.headers_mut().remove(http::header::AUTHORIZATION);
+        request.extensions_mut().insert(caller);
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            Ok(match revoked {
+                Some(revoked) => response.map(|inner| Body::new(Revocable::new(inner, revoked))),
+                None => response,
+            })
+        })
+    }
+}
+
+/// An answer that ends when its caller's rights do.
+struct Revocable {
+    inner: Body,
+    revoked: Pin<Box<dyn Future<Output = Refusal> + Send>>,
+    has_ended: bool,
+}
+
+impl Revocable {
+    fn new(inner: Body, revoked: impl Future<Output = Refusal> + Send + 'static) -> Self {
+        Self { inner, revoked: Box::pin(revoked), has_ended: false }
+    }
+}
+
+impl http_body::Body for Revocable {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(refusal) = self.revoked.as_mut().poll(context) {
+            self.has_ended = true;
+            let mut trailers = http::HeaderMap::new();
+            // A refusal's words and reason are always valid in a header.
+            return Poll::Ready(Some(match Status::from(refusal).add_header(&mut trailers) {
+                Ok(()) => Ok(Frame::trailers(trailers)),
+                Err(status) => Err(status),
+            }));
+        }
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,266 @@
+//! Connections to a server, with TLS or without.
+//!
+//! A handshake is another task's, has a time limit, and never holds up the next connection. When too many are under way,
+//! the oldest ends: it has most likely come to do nothing.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::keys::Credential;
+use super::tls::ServerTls;
+
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many may be under way.
+const MOST_HANDSHAKES: usize = 1024;
+/// Before the next attempt when the system gives no connection, as for want of file handles.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2.
+    Grpc,
+    /// HTTP/1.1.
+    Http,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The DNS names of its certificate, if it has shown one.
+    pub certificate: Option<Arc<[String]>>,
+}
+
+impl Peer {
+    /// What somebody came with: a token, else a certificate, else nothing.
+    pub fn credential(certificate: Option<&Arc<[String]>>, authorization: Option<&[u8]>) -> Credential {
+        use super::keys::TokenHash;
+        match (authorization, certificate) {
+            (Some(header), _) => {
+                let text = str::from_utf8(header).unwrap_or_default().trim();
+                let (scheme, token) = text.split_once(' ').unwrap_or_default();
+                let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim_start() } else { "" };
+                Credential::Token(TokenHash::of(token))
+            }
+            (None, Some(names)) => Credential::Certificate(Arc::clone(names)),
+            (None, None) => Credential::None,
+        }
+    }
+}
+
+/// A connection that is ready for use.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Wire,
+    peer: Peer,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Accepts connections.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    protocol: Protocol,
+    tls: Option<watch::Receiver<Arc<ServerTls>>>,
+    handshakes: JoinSet<Option<Connection>>,
+    /// The same, oldest first; some have ended.
+    order: VecDeque<AbortHandle>,
+}
+
+impl Listener {
+    /// Without `tls`, connections are plain.
+    pub fn new(listener: TcpListener, protocol: Protocol, tls: Option<watch::Receiver<Arc<ServerTls>>>) -> Self {
+        Self { listener, protocol, tls, handshakes: JoinSet::new(), order: VecDeque::new() }
+    }
+
+    /// The next connection whose handshake has ended well. Nothing is lost when the future is dropped.
+    pub async fn accept(&mut self) -> Connection {
+        loop {
+            tokio::select! {
+                Some(ended) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {
+                    if let Ok(Some(connection)) = ended {
+                        return connection;
+                    }
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        // Without it answers are only slower.
+                        let _ = stream.set_nodelay(true);
+                        match self.config() {
+                            Some(config) => self.begin(config, stream, address),
+                            None => {
+                                let peer = Peer { address, certificate: None };
+                                return Connection { stream: Wire::Plain(stream), peer };
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "no connection accepted");
+                        if !is_of_one_connection(&error) {
+                            sleep(ACCEPT_PAUSE).await;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// All connections, without end.
+    pub fn into_stream(self) -> impl Stream<Item = io::Result<Connection>> {
+        unfold(self, async |mut listener| {
+            let connection = listener.accept().await;
+            Some((Ok(connection), listener))
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    fn config(&self) -> Option<Arc<ServerConfig>> {
+        let tls = self.tls.as_ref()?.borrow();
+        Some(Arc::clone(match self.protocol {
+            Protocol::Grpc => &tls.grpc,
+            Protocol::Http => &tls.http,
+        }))
+    }
+
+    fn begin(&mut self, config: Arc<ServerConfig>, stream: TcpStream, address: SocketAddr) {
+        while self.handshakes.len() >= MOST_HANDSHAKES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            if !oldest.is_finished() {
+                oldest.abort();
+                break;
+            }
+        }
+        // Those that have ended are dropped now and then, not each time.
+        if self.order.len() >= 2 * MOST_HANDSHAKES {
+            self.order.retain(|handle| !handle.is_finished());
+        }
+        self.order.push_back(self.handshakes.spawn(handshake(config, stream, address)));
+    }
+}
+
+/// Failures that are none of the listener's.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+async fn handshake(config: Arc<ServerConfig>, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+    let why = match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(names_of);
+            return Some(Connection { stream: Wire::Tls(Box::new(stream)), peer: Peer { address, certificate } });
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it took longer than {} s", HANDSHAKE_TIMEOUT.as_secs()),
+    };
+    // Anybody can make as many of these as they like, so it is not told at a level that is on.
+    tracing::debug!(%address, why, "a TLS handshake failed");
+    None
+}
+
+fn names_of(certificate: &rustls::pki_types::CertificateDer<'_>) -> Arc<[String]> {
+    // It was verified, so it can be read; without names it is nobody's.
+    webpki::EndEntityCert::try_from(certificate)
+        .map(|certificate| certificate.valid_dns_names().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Wire::Plain(stream) => stream.is_write_vectored(),
+            Wire::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

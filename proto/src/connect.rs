@@ -1,0 +1,233 @@
+//! The way to control: which authority is trusted, and with what callers show who they are.
+//!
+//! A token goes over TLS, or to this machine: anywhere else whoever listens on the way could use it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Status};
+use url::{Host, Url};
+
+use crate::files::{Stamp, open_regular, read_bounded};
+
+/// Longest file, in bytes.
+const LONGEST_PEM: u64 = 1 << 20;
+const LONGEST_TOKEN: u64 = 4096;
+
+/// How control is reached, and who asks. Files are read whenever a connection is made.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    /// PEM file of the authorities that control's certificate may be of. `None`: the public ones.
+    pub ca: Option<PathBuf>,
+    /// PEM files of a certificate and its key, to show to control.
+    pub identity: Option<ClientIdentity>,
+    /// File that holds a token.
+    pub token_file: Option<PathBuf>,
+    /// Where a token may travel readably.
+    pub plain_token: PlainToken,
+}
+
+/// A certificate to show.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Where a token may travel readably.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PlainToken {
+    /// Within this machine.
+    #[default]
+    Loopback,
+    /// Anywhere.
+    Anywhere,
+}
+
+/// Why control cannot be connected to that way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL and the options do not go together.
+    #[error("{0}")]
+    Options(String),
+    /// A file cannot be used.
+    #[error("{option} {}: {reason}", path.display())]
+    File {
+        /// Which option names it.
+        option: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// What is sent with every call.
+#[derive(Clone, Default)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Bearer(********)" } else { "Bearer(none)" })
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl ConnectOptions {
+    /// Whether they go with the URL, as far as that can be told without the files.
+    pub fn check(&self, url: &Url) -> Result<(), ConnectError> {
+        let wrong = |message: String| Err(ConnectError::Options(message));
+        let shown = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
+        if url.scheme() == "https" {
+            return Ok(());
+        }
+        let tls = [("--ca", self.ca.is_some()), ("--client-cert", self.identity.is_some())];
+        if let Some((option, _)) = tls.into_iter().find(|(_, given)| *given) {
+            return wrong(format!("{option} needs TLS, and {} is without it; write https://", shown(url)));
+        }
+        if self.sends_token_readably(url) && self.plain_token == PlainToken::Loopback {
+            return wrong(format!(
+                "--token-file: the token would travel readably to {}; write https://, or give --insecure if the network \
+                 is trusted",
+                shown(url)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a token would travel readably, between machines.
+    pub fn sends_token_readably(&self, url: &Url) -> bool {
+        self.token_file.is_some() && url.scheme() != "https" && !is_loopback(url)
+    }
+
+    /// Reads the files. `endpoint` is that of the URL.
+    pub fn open(&self, url: &Url, endpoint: Endpoint) -> Result<(Endpoint, Bearer), ConnectError> {
+        self.check(url)?;
+        let bearer = match &self.token_file {
+            Some(path) => read_token(path)?,
+            None => Bearer::default(),
+        };
+        if url.scheme() != "https" {
+            return Ok((endpoint, bearer));
+        }
+        let mut tls = ClientTlsConfig::new();
+        tls = match &self.ca {
+            Some(path) => tls.ca_certificate(Certificate::from_pem(read("--ca", path, LONGEST_PEM)?)),
+            None => tls.with_enabled_roots(),
+        };
+        if let Some(ClientIdentity { certificate, key }) = &self.identity {
+            let certificate = read("--client-cert", certificate, LONGEST_PEM)?;
+            tls = tls.identity(Identity::from_pem(certificate, read("--client-key", key, LONGEST_PEM)?));
+        }
+        // Without the brackets of an IPv6 address.
+        match url.host() {
+            Some(Host::Ipv6(address)) => tls = tls.domain_name(address.to_string()),
+            Some(Host::Ipv4(_) | Host::Domain(_)) | None => {}
+        }
+        let endpoint = endpoint.tls_config(tls).map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            ConnectError::Options(format!("--ca, --client-cert or --client-key cannot be used: {cause}"))
+        })?;
+        Ok((endpoint, bearer))
+    }
+
+    /// Tells whether a file has changed since.
+    pub fn stamps(&self) -> Vec<Option<Stamp>> {
+        let identity = self.identity.iter().flat_map(|identity| [&identity.certificate, &identity.key]);
+        let files = self.ca.iter().chain(identity).chain(&self.token_file);
+        files.map(|path| Stamp::of_file(path)).collect()
+    }
+}
+
+/// Whether the URL leads to this machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn read(option: &'static str, path: &Path, longest: u64) -> Result<String, ConnectError> {
+    open_regular(path).and_then(|file| read_bounded(file, longest)).map_err(|error| ConnectError::File {
+        option,
+        path: path.to_owned(),
+        reason: format!("cannot be read: {error}"),
+    })
+}
+
+fn read_token(path: &Path) -> Result<Bearer, ConnectError> {
+    let text = zeroize::Zeroizing::new(read("--token-file", path, LONGEST_TOKEN)?);
+    let token = text.trim();
+    let wrong = |reason: &str| {
+        Err(ConnectError::File { option: "--token-file", path: path.to_owned(), reason: reason.to_owned() })
+    };
+    if token.is_empty() {
+        return wrong("empty");
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return wrong("not a token: expected one line without spaces");
+    }
+    let header = zeroize::Zeroizing::new(format!("Bearer {token}"));
+    match MetadataValue::try_from(header.as_str()) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            Ok(Bearer(Some(value)))
+        }
+        Err(_) => wrong("not a token: expected one line without spaces"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, options: &ConnectOptions) -> Result<(), String> {
+        options.check(&Url::parse(url).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_token_does_not_travel_readably() {
+        let token = ConnectOptions { token_file: Some("t".into()), ..ConnectOptions::default() };
+        for url in ["https://control.example", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"] {
+            assert_eq!(check(url, &token), Ok(()), "{url}");
+        }
+        for url in ["http://control.example", "http://10.0.0.1:7400", "http://localhost.example"] {
+            assert!(check(url, &token).unwrap_err().contains("--insecure"), "{url}");
+            let trusting = ConnectOptions { plain_token: PlainToken::Anywhere, ..token.clone() };
+            assert_eq!(check(url, &trusting), Ok(()));
+            assert_eq!(check(url, &ConnectOptions::default()), Ok(()));
+        }
+        let ca = ConnectOptions { ca: Some("ca.pem".into()), ..ConnectOptions::default() };
+        assert!(check("http://127.0.0.1:1", &ca).unwrap_err().contains("--ca needs TLS"));
+    }
+
+    #[test]
+    fn a_token_is_one_line_and_never_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        for (text, fits) in
+            [("flotilla_hunter2\n", true), ("\n", false), ("hunter2 hunter2", false), ("a\nhunter2", false)]
+        {
+            std::fs::write(&path, text).unwrap();
+            let shown = format!("{:?}", read_token(&path));
+            assert_eq!(shown.starts_with("Ok"), fits, "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        assert!(read_token(Path::new("/nowhere")).unwrap_err().to_string().starts_with("--token-file /nowhere: "));
+    }
+}

@@ -1,0 +1,53 @@
+//! Regular files: opened, read within a bound, and told apart without reading.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Opens a file; opening a pipe would wait for ever.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
+
+/// Reads all of it, which must not be longer than so many bytes.
+pub(crate) fn read_bounded(reader: impl Read, longest: u64) -> io::Result<String> {
+    let mut text = String::new();
+    let length = reader.take(longest + 1).read_to_string(&mut text)?;
+    if u64::try_from(length).unwrap_or(u64::MAX) > longest {
+        return Err(io::Error::other(format!("it is longer than {longest} bytes")));
+    }
+    Ok(text)
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of a file.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Of the file at a path; `None` where there is none, or it cannot be looked at.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+}

@@ -1,0 +1,82 @@
+//! Options of the way to control, and of who may ask this worker over HTTP.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use flotilla_proto::access::{AccessSettings, ClientCertificates, KeySource, TlsFiles};
+use flotilla_proto::connect::{ClientIdentity, ConnectOptions, PlainToken};
+use url::Url;
+
+/// The way to control, and who may ask.
+#[derive(Debug, Clone, Args)]
+pub struct AccessOptions {
+    /// PEM file of the authorities that control's certificate may be of [default: the public ones]
+    ///
+    /// This and the next three are read again with every connection.
+    #[arg(long, env = "FLOTILLA_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// PEM file of the certificate that this worker shows to control
+    #[arg(long, env = "FLOTILLA_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// PEM file of its private key
+    #[arg(long, env = "FLOTILLA_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+    /// File with the token that this worker shows to control
+    #[arg(long, env = "FLOTILLA_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of a certificate for HTTP, which then speaks TLS
+    #[arg(long, env = "FLOTILLA_HTTP_TLS_CERT", value_name = "FILE", requires = "http_tls_key")]
+    http_tls_cert: Option<PathBuf>,
+    /// PEM file of its private key
+    #[arg(long, env = "FLOTILLA_HTTP_TLS_KEY", value_name = "FILE", requires = "http_tls_cert")]
+    http_tls_key: Option<PathBuf>,
+    /// TOML file of those who may read /metrics, as control's --token-file: viewers and larger roles; probes need none
+    #[arg(long, env = "FLOTILLA_HTTP_TOKEN_FILE", value_name = "FILE")]
+    http_token_file: Option<PathBuf>,
+    /// Listen beyond loopback without TLS and tokens, and send a token to control without TLS
+    #[arg(long, env = "FLOTILLA_INSECURE")]
+    pub(super) insecure: bool,
+}
+
+impl AccessOptions {
+    /// The way to control, which must do for all its addresses.
+    pub(super) fn connect(&self, control: &[Url]) -> Result<ConnectOptions, String> {
+        let identity = self.client_cert.clone().zip(self.client_key.clone());
+        let options = ConnectOptions {
+            ca: self.ca.clone(),
+            identity: identity.map(|(certificate, key)| ClientIdentity { certificate, key }),
+            token_file: self.token_file.clone(),
+            plain_token: if self.insecure { PlainToken::Anywhere } else { PlainToken::Loopback },
+        };
+        for url in control {
+            options.check(url).map_err(|error| error.to_string())?;
+        }
+        Ok(options)
+    }
+
+    /// Who may ask over HTTP.
+    pub(super) fn http(&self, address: SocketAddr) -> Result<AccessSettings, String> {
+        let files = self.http_tls_cert.clone().zip(self.http_tls_key.clone());
+        let settings = AccessSettings {
+            tls: files.map(|(certificate, key)| TlsFiles {
+                certificate,
+                key,
+                clients: ClientCertificates::Ignored,
+            }),
+            keys: match &self.http_token_file {
+                Some(api) => KeySource::Files { api: api.clone(), workers: None },
+                None => KeySource::Open,
+            },
+        };
+        match settings.lacks(address).filter(|_| !self.insecure) {
+            None => Ok(settings),
+            Some(lack) => Err(format!(
+                "--http-listen {address} is reachable from other machines, without {}; listen on 127.0.0.1, or give \
+                 --http-tls-cert, --http-tls-key and --http-token-file (see docs/access.md), or --insecure if the \
+                 network is trusted",
+                lack.what()
+            )),
+        }
+    }
+}
