@@ -27,7 +27,7 @@ pub mod session;
 // Reasons for refusals, and their way through gRPC.
 pub mod error;
 // How messages are encoded and decoded.
-pub mod codec;
+mod codec;
 // Regular files.
 #[cfg(any(feature = "client", feature = "server"))]
 mod files;
