@@ -18,7 +18,7 @@ const MOST_PARTS: usize = 100_000;
 
 /// What the generated clients and servers encode and decode with.
 #[derive(Debug)]
-pub struct BoundedCodec<T, U>(ProstCodec<T, U>);
+pub(crate) struct BoundedCodec<T, U>(ProstCodec<T, U>);
 
 impl<T, U> Default for BoundedCodec<T, U> {
     fn default() -> Self {
@@ -43,7 +43,7 @@ impl<T: Message + 'static, U: Message + Default + 'static> Codec for BoundedCode
 
 /// The decoder of [`BoundedCodec`]. A message of too many parts is refused as `RESOURCE_EXHAUSTED`.
 #[derive(Debug)]
-pub struct BoundedDecoder<U>(ProstDecoder<U>);
+pub(crate) struct BoundedDecoder<U>(ProstDecoder<U>);
 
 impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Item = U;

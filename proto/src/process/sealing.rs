@@ -201,7 +201,7 @@ mod tests {
         let sealing = sealing(&digits("1")).unwrap();
         let sealed = sealing.seal("a", SECRET).into_owned();
         assert!(!sealed.windows(SECRET.len()).any(|part| part == SECRET));
-        assert_ne!(sealed, sealing.seal("a", SECRET), "equal secrets do not look equal");
+        assert_ne!(sealed, *sealing.seal("a", SECRET), "equal secrets do not look equal");
         let opened = sealing.open("a", &sealed).unwrap();
         assert_eq!((opened.content.0.as_slice(), opened.condition), (SECRET, SealCondition::Current));
         let mut changed = sealed.clone();
