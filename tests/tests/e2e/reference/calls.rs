@@ -7,7 +7,8 @@ use flotilla_proto::access::{Rights, Role};
 
 /// The table, in the order of control's.
 pub(super) fn table() -> String {
-    let mut text = "\n| call | no token | viewer | operator | admin | worker |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut text =
+        "\n| call | no token | viewer | operator | admin | worker |\n|---|---|---|---|---|---|\n".to_owned();
     for (path, needs) in CALLS {
         let (service, method) = path.trim_start_matches('/').rsplit_once('/').unwrap();
         let service = service.strip_prefix("flotilla.v1.").unwrap_or(service);
@@ -19,7 +20,8 @@ pub(super) fn table() -> String {
             Needs::Nothing | Needs::Role(_) | Needs::Worker => String::new(),
         };
         let [viewer, operator, admin] = roles;
-        writeln!(text, "| `{service}/{method}`{note} | {nobody} | {viewer} | {operator} | {admin} | {worker} |").unwrap();
+        writeln!(text, "| `{service}/{method}`{note} | {nobody} | {viewer} | {operator} | {admin} | {worker} |")
+            .unwrap();
     }
     text.push('\n');
     text
