@@ -32,7 +32,9 @@ pub fn relay_configuration(input: &[u8]) {
         Ok(configuration) => {
             let store = StoreChoice::New(flotilla_proto::StoreName::default_store());
             let declared = configuration.declared(&store, &SecretPlace::Variables);
-            crate::import::request(&configuration, &declared).map(drop).unwrap_or_else(|failure| panic!("{failure}"));
+            crate::import::request(&configuration, &declared)
+                .map(drop)
+                .unwrap_or_else(|failure| panic!("{failure}"));
         }
         Err(errors) => assert!(!errors.is_empty()),
     }
@@ -82,7 +84,8 @@ mod tests {
         ];
         for (name, door) in doors {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
-            let inputs: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let inputs: Vec<_> =
+                std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
             assert!(!inputs.is_empty(), "{}", directory.display());
             inputs.iter().for_each(|path| door(&std::fs::read(path).unwrap()));
         }

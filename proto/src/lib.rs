@@ -51,7 +51,9 @@ pub mod access;
 
 pub use error::{Reason, Refusal};
 pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};
-pub use names::{EnvironmentName, FleetId, Generation, InvalidName, ManagerName, Prefix, StoreName, Term, Uid, WorkerName};
+pub use names::{
+    EnvironmentName, FleetId, Generation, InvalidName, ManagerName, Prefix, StoreName, Term, Uid, WorkerName,
+};
 pub use secret::SdkKey;
 pub use spec::{EnvironmentSpec, FieldViolation, Guard, Labels, Source};
 pub use status::{

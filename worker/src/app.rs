@@ -102,10 +102,8 @@ impl App {
                  read; --encryption-key-file seals them"
             );
         }
-        let cache = AssignmentCache {
-            path: directory.file(assignment_cache::FILE),
-            sealing: settings.sealing.clone(),
-        };
+        let cache =
+            AssignmentCache { path: directory.file(assignment_cache::FILE), sealing: settings.sealing.clone() };
         let profile = profile(&settings, incarnation.clone());
         let memory = match cache.read(profile.file_sources) {
             Ok(memory) => memory,

@@ -101,7 +101,8 @@ mod tests {
         ];
         for (name, door) in doors {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
-            let inputs: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let inputs: Vec<_> =
+                std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
             assert!(!inputs.is_empty(), "{}", directory.display());
             inputs.iter().for_each(|path| door(&std::fs::read(path).unwrap()));
         }

@@ -25,10 +25,12 @@ pub(super) fn redis(settings: &Settings) -> Result<Found, Vec<RelayError>> {
     let (host, port, url) = (get(Honoured::RedisHost), get(Honoured::RedisPort), get(Honoured::RedisUrl));
     let mut errors = Vec::new();
     // A switch that is neither on nor off stands for one that is on: what is wrong beside it is told too.
-    let mut is_on = |switch| is_on(settings, switch).unwrap_or_else(|error| {
-        errors.push(error);
-        true
-    });
+    let mut is_on = |switch| {
+        is_on(settings, switch).unwrap_or_else(|error| {
+            errors.push(error);
+            true
+        })
+    };
     let is_used = match settings.kind {
         SourceKind::File => host.or(port).or(url).is_some(),
         SourceKind::Variables => is_on(Honoured::UseRedis),

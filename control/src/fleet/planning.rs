@@ -126,7 +126,11 @@ impl Fleet {
         let (mut at_once, mut waiting) = (BTreeSet::new(), BTreeSet::new());
         for name in orphans {
             let goes = at_once.len() < gathering.head_start && self.has_carrier(&name);
-            if goes { at_once.insert(name) } else { waiting.insert(name) };
+            if goes {
+                at_once.insert(name)
+            } else {
+                waiting.insert(name)
+            };
         }
         gathering.head_start -= at_once.len();
         self.gathering = Some(gathering);

@@ -63,8 +63,7 @@ impl SqliteStore {
     /// Takes the write-ahead log into the database: it may hold what was not sealed yet, or with an earlier key, also from
     /// a start that was cut off.
     fn empty_log(&self) -> Result<(), StoreError> {
-        let is_busy: bool =
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        let is_busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         if is_busy {
             tracing::warn!(
                 "another program reads the database: secrets that were not sealed before may stay in its log until the next start"
