@@ -96,7 +96,7 @@ pub struct Listener {
 
 impl Listener {
     /// Without `tls`, connections are plain.
-    pub fn new(listener: TcpListener, protocol: Protocol, tls: Option<watch::Receiver<Arc<ServerTls>>>) -> Self {
+    pub fn new(tcp: TcpListener, protocol: Protocol, tls: Option<watch::Receiver<Arc<ServerTls>>>) -> Self {
         Self { tcp, protocol, tls, handshakes: JoinSet::new(), order: VecDeque::new() }
     }
 
