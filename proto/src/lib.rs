@@ -26,6 +26,8 @@ pub mod status;
 pub mod session;
 // Reasons for refusals, and their way through gRPC.
 pub mod error;
+// Who asked for what, as documents.
+pub mod audit;
 // How messages are encoded and decoded.
 pub mod codec;
 // Regular files.
@@ -51,7 +53,9 @@ pub mod access;
 
 pub use error::{Reason, Refusal};
 pub use grant::{Epoch, Grant, GrantId, HeldGrant, Incarnation, Intent};
-pub use names::{EnvironmentName, FleetId, Generation, InvalidName, ManagerName, Prefix, StoreName, Term, Uid, WorkerName};
+pub use names::{
+    EnvironmentName, FleetId, Generation, InvalidName, ManagerName, Prefix, StoreName, Term, Uid, WorkerName,
+};
 pub use secret::SdkKey;
 pub use spec::{EnvironmentSpec, FieldViolation, Guard, Labels, Source};
 pub use status::{

@@ -99,10 +99,8 @@ impl App {
                  read; --encryption-key-file seals them"
             );
         }
-        let cache = AssignmentCache {
-            path: directory.file(assignment_cache::FILE),
-            sealing: settings.sealing.clone(),
-        };
+        let cache =
+            AssignmentCache { path: directory.file(assignment_cache::FILE), sealing: settings.sealing.clone() };
         let profile = profile(&settings, incarnation.clone());
         let memory = cache.read(profile.file_sources).unwrap_or_else(|error| {
             tracing::warn!(%error, "the assignments of the last run are lost; control will give them again");

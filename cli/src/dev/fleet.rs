@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flotilla_control as control;
-use flotilla_proto::process::Sealing;
 use flotilla_proto::access::AccessSettings;
 use flotilla_proto::connect::ConnectOptions;
+use flotilla_proto::process::Sealing;
 use flotilla_proto::{Labels, StoreUrl};
 use flotilla_worker as worker;
 use tokio::task::JoinSet;

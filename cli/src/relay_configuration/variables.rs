@@ -61,7 +61,8 @@ fn take(settings: &mut Settings, variable: &str, value: String) {
     }
     let Some((option, of)) = RelayOption::of_variable(variable) else {
         if variable.starts_with("LD_") && !LINKER.contains(&variable) {
-            let warning = format!("{place}: the relay knows no such variable, and leaves it alone, as is done here");
+            let warning =
+                format!("{place}: the relay knows no such variable, and leaves it alone, as is done here");
             settings.warnings.push(warning);
         }
         return;

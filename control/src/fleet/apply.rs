@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::manifest::MANAGED_BY;
 use flotilla_proto::spec::FieldDifference;
-use flotilla_proto::{EnvironmentName, EnvironmentSpec, ManagerName, Reason, Refusal, SdkKey, StoreName, StoreUrl, Uid, v1};
+use flotilla_proto::{
+    EnvironmentName, EnvironmentSpec, ManagerName, Reason, Refusal, SdkKey, StoreName, StoreUrl, Uid, v1,
+};
 use v1::ApplyOutcome as Outcome;
 
 use super::boundary::{Change, Claim, CommandId, EnvironmentRecord, Proof, RemovalRequest, Reply, RequestId};

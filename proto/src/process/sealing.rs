@@ -221,12 +221,16 @@ mod tests {
             assert_eq!((opened.content.0.as_slice(), opened.condition), (SECRET, SealCondition::Outdated));
         }
         let again = both.seal("a", SECRET);
-        assert!(sealing(&new).unwrap().open("a", &again).is_ok() && sealing(&old).unwrap().open("a", &again).is_err());
+        assert!(
+            sealing(&new).unwrap().open("a", &again).is_ok() && sealing(&old).unwrap().open("a", &again).is_err()
+        );
     }
 
     #[test]
     fn wrong_files_are_named_and_not_shown() {
-        for text in ["", "# none\n", "secret", &digits("x"), &"11".repeat(31), &format!("{}\n", digits("1")).repeat(17)] {
+        for text in
+            ["", "# none\n", "secret", &digits("x"), &"11".repeat(31), &format!("{}\n", digits("1")).repeat(17)]
+        {
             let error = sealing(text).unwrap_err().to_string();
             assert!(error.contains("64 hexadecimal digits") && !error.contains("secret"), "{error}");
         }
