@@ -166,14 +166,16 @@ async fn who_follows_the_records_misses_none_across_a_restart() {
         ("environment/a", "anyone", "all")
     );
     assert_eq!(record.revision, revision);
-    control.create("b").await;
+    let with_id = v1::CreateEnvironmentRequest { request_id: "r-1".to_owned(), ..new_environment("b") };
+    control.environments().create_environment(with_id).await.unwrap();
     control.running.stop().await.unwrap();
 
     let control = start(settings(&directory)).await;
     control.create("c").await;
     let mut resumed = watch(&control, &revision, "environment/*").await;
-    for name in ["environment/b", "environment/c"] {
-        assert_eq!(next(&mut resumed).await.0.unwrap().subject, name);
+    for (subject, id) in [("environment/b", "r-1"), ("environment/c", "")] {
+        let record = next(&mut resumed).await.0.unwrap();
+        assert_eq!((record.subject.as_str(), record.request_id.as_str()), (subject, id));
     }
     let (synced, newest) = next(&mut resumed).await;
     assert_eq!(synced, None);
