@@ -21,7 +21,7 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # A Go of our own, where the system's is missing or too old, comes before it.
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: help setup demo test soak bench lint format clippy protos released-api licences clean setup-demo setup-test setup-go
+.PHONY: help setup demo test soak bench fuzz lint format clippy protos released-api licences clean setup-demo setup-fuzz setup-test setup-go
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +46,22 @@ BENCH ?=
 bench: setup-demo ## Measure Flotilla beside LaunchDarkly's relay: make bench RELAY=/path/to/ld-relay
 	cargo build --locked --release --workspace --bins
 	target/release/flotilla-bench $(if $(RELAY),--relay $(RELAY)) $(BENCH)
+
+RUNS ?= 1000000
+# Coverage-guided, by libFuzzer, with what a stable compiler offers.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+
+fuzz: setup-fuzz ## Give all that reads what others wrote RUNS inputs each: make fuzz RUNS=1000000
+	cd fuzz
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --locked --release --target-dir ../target/fuzz --target $$(rustc --print host-tuple)
+	for seeds in seeds/*/; do
+		name=$$(basename $$seeds)
+		mkdir -p ../target/fuzz/corpus/$$name
+		echo "== $$name"
+		FLOTILLA_FUZZ=$$name ../target/fuzz/*/release/fuzz -runs=$(RUNS) -max_len=4096 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
+			-artifact_prefix=$$seeds ../target/fuzz/corpus/$$name $$seeds 2>&1 | tail -n 12
+	done
 
 lint: format clippy protos licences ## Check format, lints, protos, licences and sources
 
@@ -108,6 +124,9 @@ setup: setup-test setup-go $(BUF) ## Install what the tests and lints need (Debi
 
 setup-demo:
 	@$(call install_missing,$(DEMO_NEEDS))
+
+setup-fuzz:
+	@$(call install_missing,$(DEMO_NEEDS) c++:g++)
 
 setup-test:
 	@$(call install_missing,$(TEST_NEEDS))

@@ -286,6 +286,7 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
         | Reason::UpstreamUnavailable
         | Reason::RevisionCompacted
         | Reason::TooManyRequestIds
+        | Reason::TooManyParts
         | Reason::WorkerTimeout => return failure,
     };
     failure.hint(hint)

@@ -58,17 +58,23 @@ fn write_all(directory: &Path, files: &[NewFile], existing: Existing) -> Result<
     }
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| failed(directory, error))?;
     for file in files {
-        // Written beside it and renamed: whoever reads it meanwhile finds the one or the other.
-        let beside = file.path.with_extension("new");
-        let written = create_new(&beside, &file.text).and_then(|()| match existing {
-            // Fails where a file has come meanwhile.
-            Existing::Refuse => fs::hard_link(&beside, &file.path),
-            Existing::Replace => fs::rename(&beside, &file.path),
-        });
-        let _ = fs::remove_file(&beside);
+        let written = match existing {
+            Existing::Refuse => create_new(&file.path, &file.text),
+            Existing::Replace => replace(&file.path, &file.text),
+        };
         written.map_err(|error| failed(&file.path, error))?;
     }
     Ok(files.iter().map(|file| file.path.clone()).collect())
+}
+
+/// Written beside it and renamed: whoever reads it meanwhile finds the one or the other.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let _ = fs::remove_file(&beside);
+    create_new(&beside, text)?;
+    fs::rename(&beside, path)
 }
 
 fn create_new(path: &Path, text: &str) -> io::Result<()> {

@@ -44,6 +44,9 @@ mod data;
 mod init;
 // `flotilla dev`
 mod dev;
+// Doors for a fuzzer.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

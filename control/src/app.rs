@@ -72,7 +72,6 @@ impl App {
     pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         install_tls_provider();
         warn_of_exposure(&settings);
-        tell_of_secrets(&settings);
         let access = settings.access.open().map_err(|error| anyhow!(error))?;
         let (grpc_listener, grpc) = listen("--listen", settings.listen).await?;
         let (http_listener, http) = listen("--http-listen", settings.http_listen).await?;
@@ -83,6 +82,7 @@ impl App {
         })
         .await
         .context("opening the store did not end")??;
+        tell_of_secrets(&settings);
         let (fleet_id, term) = (loaded.fleet.clone(), loaded.term);
         let (reader, audit_log) = records;
         let clock = Clock::start();

@@ -72,6 +72,11 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// Calls that one connection may have open, watches included.
+const MOST_CALLS: u32 = 1000;
+/// Largest headers of a call, in bytes.
+const HEADER_LIMIT: u32 = 16 << 10;
+
 /// The names under which health is reported; the empty one is the server as a whole.
 const SERVICES: [&str; 7] = [
     "",
@@ -154,6 +159,8 @@ pub(crate) async fn serve<C: Connection>(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(Some(MOST_CALLS))
+        .http2_max_header_list_size(Some(HEADER_LIMIT))
         .layer(guard::GuardLayer::new(keys, door))
         .add_service(reflection)
         .add_service(health)

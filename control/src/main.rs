@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flotilla_control::{Options, Settings};
 use flotilla_proto::process::{
-    LogOptions, install_tls_provider, keep_memory_private, parse_arguments, raise_file_limit, shutdown_requested,
+    LogOptions, forbid_core_dumps, install_tls_provider, parse_arguments, raise_file_limit, shutdown_requested,
 };
 
 /// How long blocking work that is still under way at the end may take.
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn start(log: &LogOptions, settings: Settings) -> anyhow::Result<()> {
     log.start();
-    keep_memory_private();
+    forbid_core_dumps();
     install_tls_provider();
     raise_file_limit();
     let runtime =

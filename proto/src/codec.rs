@@ -10,12 +10,15 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// The most fields that a message may have at its top, each element of a list counted: ten times what the API allows.
+use crate::{Reason, Refusal};
+
+/// The most fields that a message may have at its top, each element of a list counted: ten times what the API allows. What is
+/// below is not counted: it is that of workers, whom control trusts with more, and of lists of names.
 const MOST_PARTS: usize = 100_000;
 
 /// What the generated clients and servers encode and decode with.
 #[derive(Debug)]
-pub struct BoundedCodec<T, U>(ProstCodec<T, U>);
+pub(crate) struct BoundedCodec<T, U>(ProstCodec<T, U>);
 
 impl<T, U> Default for BoundedCodec<T, U> {
     fn default() -> Self {
@@ -40,7 +43,7 @@ impl<T: Message + 'static, U: Message + Default + 'static> Codec for BoundedCode
 
 /// The decoder of [`BoundedCodec`]. A message of too many parts is refused as `RESOURCE_EXHAUSTED`.
 #[derive(Debug)]
-pub struct BoundedDecoder<U>(ProstDecoder<U>);
+pub(crate) struct BoundedDecoder<U>(ProstDecoder<U>);
 
 impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Item = U;
@@ -48,9 +51,8 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         if has_more_parts_than(MOST_PARTS, buffer.chunk()) {
-            return Err(Status::resource_exhausted(format!(
-                "the message has more than {MOST_PARTS} parts; split it into several"
-            )));
+            let message = format!("the message has more than {MOST_PARTS} parts; split it into several");
+            return Err(Refusal::new(Reason::TooManyParts, message).into());
         }
         self.0.decode(buffer)
     }

@@ -95,6 +95,8 @@ reasons! {
     RevisionCompacted = "REVISION_COMPACTED" => OutOfRange,
     /// Control remembers no more request ids for now.
     TooManyRequestIds = "TOO_MANY_REQUEST_IDS" => ResourceExhausted,
+    /// The message has more parts than are read.
+    TooManyParts = "TOO_MANY_PARTS" => ResourceExhausted,
     /// The worker did not answer in time.
     WorkerTimeout = "WORKER_TIMEOUT" => DeadlineExceeded,
     /// Control is stopping.

@@ -29,7 +29,7 @@ pub mod error;
 // Who asked for what, as documents.
 pub mod audit;
 // How messages are encoded and decoded.
-pub mod codec;
+mod codec;
 // Regular files.
 #[cfg(any(feature = "client", feature = "server"))]
 mod files;

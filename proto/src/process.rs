@@ -27,7 +27,7 @@ use std::io;
 use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
@@ -107,11 +107,12 @@ pub fn raise_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Keeps the memory of this process, which holds secrets, out of core dumps and from other processes of the same user.
-pub fn keep_memory_private() {
+/// Keeps the memory of this process, which holds secrets, out of core dumps: of files by their size, of what is piped to
+/// another program by leaving all memory out.
+pub fn forbid_core_dumps() {
     // A refusal leaves it as it was, which is no reason not to start.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
 }
 
 /// Resolves when the process is asked to end (SIGTERM or SIGINT).

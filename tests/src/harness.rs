@@ -8,6 +8,7 @@ mod http;
 mod links;
 mod process;
 mod redis_server;
+mod secured;
 mod sentinels;
 mod tls;
 mod tools;

@@ -113,6 +113,9 @@ mod untracked;
 // When something was last heard, and how long changes are on their way.
 #[path = "e2e/freshness.rs"]
 mod freshness;
+// Who may connect, and as whom.
+#[path = "e2e/access.rs"]
+mod access;
 // A certificate authority.
 #[path = "e2e/certificates.rs"]
 mod certificates;

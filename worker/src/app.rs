@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::access::{Access, Listener, Protocol};
-use flotilla_proto::process::{Chance, Clock};
+use flotilla_proto::process::{Chance, Clock, SealingError};
 use flotilla_proto::{FleetId, Incarnation};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::assignment_cache::{self, AssignmentCache};
+use crate::assignment_cache::{self, AssignmentCache, CacheError};
 use crate::config::Settings;
 use crate::environment::{EnvironmentContext, EnvironmentHandle};
 use crate::http;
@@ -42,6 +42,9 @@ pub enum StartError {
     /// Its state directory cannot be used.
     #[error(transparent)]
     StateDirectory(#[from] StateDirectoryError),
+    /// The last assignments are sealed with a key that is not there.
+    #[error(transparent)]
+    Sealed(SealingError),
     /// Another program listens on its address.
     #[error("--http-listen {address} is in use by another program; stop it or choose another port")]
     AddressInUse {
@@ -102,10 +105,15 @@ impl App {
         let cache =
             AssignmentCache { path: directory.file(assignment_cache::FILE), sealing: settings.sealing.clone() };
         let profile = profile(&settings, incarnation.clone());
-        let memory = cache.read(profile.file_sources).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the assignments of the last run are lost; control will give them again");
-            None
-        });
+        let memory = match cache.read(profile.file_sources) {
+            Ok(memory) => memory,
+            // As for control: a key that was forgotten is no reason to go on without sealing.
+            Err(CacheError::Sealed(error)) => return Err(StartError::Sealed(error)),
+            Err(error) => {
+                tracing::warn!(%error, "the assignments of the last run are lost; control will give them again");
+                None
+            }
+        };
         let metrics = Arc::new(Metrics::new());
         let (progress, progress_seen) = watch::channel(Progress {
             had_cache: memory.is_some(),

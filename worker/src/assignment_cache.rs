@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::process::{Sealing, SealingError};
+use flotilla_proto::process::{Opened, SealCondition, Sealing, SealingError};
 use flotilla_proto::session::Assignment;
 use flotilla_proto::time::{duration_from_proto, duration_to_proto};
 use flotilla_proto::{Term, Timestamp, v1};
@@ -38,6 +38,9 @@ pub(crate) enum CacheError {
     /// It is not what this version writes.
     #[error("{} is damaged or of another version: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    /// It is to be sealed, and cannot be written.
+    #[error("cannot seal {}: {source}", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
     /// The key that it was sealed with is not there.
     #[error(transparent)]
     Sealed(#[from] SealingError),
@@ -76,7 +79,12 @@ impl AssignmentCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(CacheError::Unreadable { path: self.path.clone(), source }),
         };
-        let content = self.sealing.open(PLACE, &bytes)?.content;
+        let Opened { content, condition } = self.sealing.open(PLACE, &bytes)?;
+        if condition == SealCondition::Outdated {
+            let sealed = self.sealing.seal(PLACE, &content.0);
+            state_file::replace(&self.path, &sealed)
+                .map_err(|source| CacheError::Unwritable { path: self.path.clone(), source })?;
+        }
         let damaged = |reason| CacheError::Damaged { path: self.path.clone(), reason };
         memory_of(&content.0, files).map(Some).map_err(damaged)
     }
@@ -201,10 +209,13 @@ mod tests {
         let sealed = AssignmentCache { sealing: Sealing::from_file(&keys).unwrap(), ..plain.clone() };
         let memory = memory(vec![assignment("a", "u1", 3)]);
         plain.write(&memory).unwrap();
-        assert_eq!(sealed.read(FileSources::Unavailable).unwrap(), Some(memory.clone()), "sealing is begun");
-        sealed.write(&memory).unwrap();
         let key = memory.assignments[0].sdk_key.as_ref().unwrap().expose().as_bytes();
-        assert!(!fs::read(&sealed.path).unwrap().windows(key.len()).any(|part| part == key));
+        let holds_key = || fs::read(&sealed.path).unwrap().windows(key.len()).any(|part| part == key);
+        assert!(holds_key());
+        assert_eq!(sealed.read(FileSources::Unavailable).unwrap(), Some(memory.clone()), "sealing is begun");
+        assert!(!holds_key());
+        sealed.write(&memory).unwrap();
+        assert!(!holds_key());
         assert_eq!(sealed.read(FileSources::Unavailable).unwrap(), Some(memory));
         let error = plain.read(FileSources::Unavailable).unwrap_err().to_string();
         assert!(error.contains("--encryption-key-file"), "{error}");

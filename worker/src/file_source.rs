@@ -165,7 +165,7 @@ fn read_bounded(file: &File, limit: usize) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn parse(path: &Path, text: &[u8]) -> Result<FullPayload, SourceFailure> {
+pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<FullPayload, SourceFailure> {
     let completed = std::str::from_utf8(text)
         .map_err(|error| error.to_string())
         .and_then(|text| complete(text, Format::of(path, text)))

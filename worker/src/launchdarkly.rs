@@ -5,7 +5,7 @@
 //! process share one [`SharedSources`].
 
 // Bytes to events.
-mod sse;
+pub(crate) mod sse;
 // Events to items.
 pub(crate) mod event;
 // Failures to delays.
@@ -15,7 +15,7 @@ mod http;
 // The task that follows a stream.
 mod stream;
 // The task that asks again and again.
-mod poll;
+pub(crate) mod poll;
 // A scripted LaunchDarkly on loopback.
 #[cfg(test)]
 mod test_server;

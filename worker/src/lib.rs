@@ -11,6 +11,9 @@ pub mod config;
 // A whole worker in a simulated world.
 #[cfg(feature = "simulation")]
 pub mod simulation;
+// Doors for a fuzzer.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 // A whole worker.
 pub mod app;
 // The state directory, and the identity of every start.

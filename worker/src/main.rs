@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use flotilla_proto::process::{install_tls_provider, keep_memory_private, raise_file_limit, shutdown_requested};
+use flotilla_proto::process::{forbid_core_dumps, install_tls_provider, raise_file_limit, shutdown_requested};
 use flotilla_worker::app::App;
 use flotilla_worker::config::{Options, Settings};
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         }
     };
     options.log.start();
-    keep_memory_private();
+    forbid_core_dumps();
     install_tls_provider();
     raise_file_limit();
     match run(settings) {

@@ -23,33 +23,35 @@ pub(super) enum Found {
 pub(super) fn redis(settings: &Settings) -> Result<Found, Vec<RelayError>> {
     let get = |what| settings.last(what, "");
     let (host, port, url) = (get(Honoured::RedisHost), get(Honoured::RedisPort), get(Honoured::RedisUrl));
-    let is_used = match settings.kind {
-        SourceKind::File => Ok(host.or(port).or(url).is_some()),
-        SourceKind::Variables => is_on(settings, Honoured::UseRedis),
+    let mut errors = Vec::new();
+    // A switch that is neither on nor off stands for one that is on: what is wrong beside it is told too.
+    let mut is_on = |switch| {
+        is_on(settings, switch).unwrap_or_else(|error| {
+            errors.push(error);
+            true
+        })
     };
-    if !is_used.map_err(|error| vec![error])? {
+    let is_used = match settings.kind {
+        SourceKind::File => host.or(port).or(url).is_some(),
+        SourceKind::Variables => is_on(Honoured::UseRedis),
+    };
+    if !is_used {
         return Ok(Found::Off);
     }
-    let (is_encrypted, mut errors) = match is_on(settings, Honoured::RedisTls) {
-        Ok(is_encrypted) => (is_encrypted, Vec::new()),
-        Err(error) => (false, vec![error]),
-    };
+    let is_encrypted = is_on(Honoured::RedisTls);
     let address = match (url, host.or(port)) {
         (Some(url), Some(other)) => {
             let problem =
                 format!("please specify Redis URL or host/port, but not both; {} is the other", other.place);
-            Err(url.error(&problem))
+            Err(vec![url.error(&problem)])
         }
-        (Some(url), None) => of_url(url, is_encrypted),
+        (Some(url), None) => of_url(url, is_encrypted).map_err(|error| vec![error]),
         (None, _) => of_address(host, port, is_encrypted),
     };
-    match address.and_then(|url| with_login(settings, url)) {
+    match address.and_then(|url| with_login(settings, url).map_err(|error| vec![error])) {
         Ok(found) if errors.is_empty() => Ok(found),
         Ok(_) => Err(errors),
-        Err(error) => {
-            errors.push(error);
-            Err(errors)
-        }
+        Err(more) => Err(errors.into_iter().chain(more).collect()),
     }
 }
 
@@ -66,8 +68,13 @@ fn of_url(setting: &Setting, is_encrypted: bool) -> Result<StoreUrl, RelayError>
     StoreUrl::parse("url", &text).map_err(|FieldViolation { description, .. }| setting.error(&description))
 }
 
-fn of_address(host: Option<&Setting>, port: Option<&Setting>, is_encrypted: bool) -> Result<StoreUrl, RelayError> {
+fn of_address(
+    host: Option<&Setting>,
+    port: Option<&Setting>,
+    is_encrypted: bool,
+) -> Result<StoreUrl, Vec<RelayError>> {
     let mut address = Address { host: DEFAULT_HOST.to_owned(), port: DEFAULT_PORT };
+    let mut errors = Vec::new();
     if let Some(setting) = host {
         setting.text().clone_into(&mut address.host);
     }
@@ -81,16 +88,22 @@ fn of_address(host: Option<&Setting>, port: Option<&Setting>, is_encrypted: bool
             }
             None => setting.text(),
         };
-        address.port = number.parse().map_err(|_| setting.error("not a valid integer"))?;
+        match number.parse() {
+            Ok(number) => address.port = number,
+            Err(_) => errors.push(setting.error("not a valid integer")),
+        }
     }
     let scheme = if is_encrypted { "rediss" } else { "redis" };
     let is_plain = !address.host.contains(['/', '@', '?', '#', ',', '\\', ' ']);
-    let url = StoreUrl::parse("host", &format!("{scheme}://{address}")).ok().filter(|_| is_plain);
-    // Without either it is the default, which is valid.
-    url.ok_or_else(|| match host.or(port) {
-        Some(setting) => setting.error("invalid Redis hostname"),
-        None => unreachable!("the default is a valid address"),
-    })
+    match StoreUrl::parse("host", &format!("{scheme}://{address}")).ok().filter(|_| is_plain) {
+        Some(url) if errors.is_empty() => Ok(url),
+        Some(_) => Err(errors),
+        None => {
+            // Without either it is the default, which is valid.
+            errors.extend(host.or(port).map(|setting| setting.error("invalid Redis hostname")));
+            Err(errors)
+        }
+    }
 }
 
 fn with_login(settings: &Settings, url: StoreUrl) -> Result<Found, RelayError> {

@@ -20,7 +20,7 @@ const BASE_URI: &str = "https://sdk.launchdarkly.com";
 pub(super) fn resolve(settings: Settings) -> Result<RelayConfiguration, Vec<RelayError>> {
     let mut resolver = Resolver {
         errors: settings.errors.clone(),
-        warnings: settings.warnings.clone(),
+        warnings: settings.warnings.iter().map(ToString::to_string).collect(),
         not_needed: Vec::new(),
         settings: &settings,
     };
@@ -58,7 +58,8 @@ pub(super) fn resolve(settings: Settings) -> Result<RelayConfiguration, Vec<Rela
             not_needed,
             warnings,
         }),
-        Some(_) | None => Err(errors),
+        // What was left out may be what is missing.
+        Some(_) | None => Err(errors.into_iter().chain(settings.warnings).collect()),
     }
 }
 
@@ -105,7 +106,12 @@ impl<'a> Resolver<'a> {
                         self.errors.push(setting.error(what.way_out()));
                     }
                     Ok(true) => {}
-                    Ok(false) => self.not_needed.push(self.not_needed_line(setting, "it is not switched on")),
+                    Ok(false) => {
+                        let why = "it is not switched on";
+                        if seen.insert((setting.option.section, setting.option.key, why)) {
+                            self.not_needed.push(self.not_needed_line(setting, why));
+                        }
+                    }
                     Err(error) => self.errors.push(error),
                 },
             }

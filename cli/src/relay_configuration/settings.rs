@@ -17,7 +17,7 @@ pub(super) struct Settings {
     pub(super) projects: Vec<Named>,
     pub(super) errors: Vec<RelayError>,
     /// What is left out, though it may be meant.
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<RelayError>,
 }
 
 /// What was read: some rules are of one only.

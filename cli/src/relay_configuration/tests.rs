@@ -122,7 +122,7 @@ fn what_is_wrong_in_a_file_is_named_with_its_line() {
         "[Redis]\nport = 6379\n[Environment \"日本\"]\nsdkKey = KEY\nprefix = a b\n".to_owned(),
         format!("[Redis]\nurl = redis://h{REST}"),
         "[Redis]\nhost = \"a\\\\b\"\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
-        "[Redis]\nport = x\ntls =\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
+        "[Redis]\nhost = a b\nport = x\ntls =\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
         "[Redis]\nport = x\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
         "[Redis]\nurl = redis://:hunter2@h\npassword = hunter3\n[Environment \"a\"]\nsdkKey = KEY\n".to_owned(),
         format!(
@@ -148,7 +148,7 @@ fn what_is_wrong_in_variables_is_named() {
     const REST: &str = "USE_REDIS=1\nLD_ENV_a=KEY\nLD_PREFIX_a=p";
     let mut all = String::new();
     for text in [
-        format!("{REST}\nLD_PREFIX_b=x\nLD_TTL_MINUTES_a=1\nREDIS_TTL=1\nEVENTS_SAMPLING_INTERVAL=1"),
+        format!("{REST}\nLD_PREFX_a=x\nLD_PREFIX_b=x\nLD_TTL_MINUTES_a=1\nREDIS_TTL=1\nEVENTS_SAMPLING_INTERVAL=1"),
         "REDIS_HOST=redis\nLD_ENV_a=KEY".to_owned(),
         "USE_REDIS=perhaps\nLD_ENV_a=KEY".to_owned(),
         format!("{REST}\nREDIS_PORT=tcp://redis"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::options::{Honoured, Meaning, OBSOLETE, RelayOption};
 use super::settings::{Setting, Settings, SourceKind};
-use super::{Hidden, Place};
+use super::{Hidden, Place, RelayError};
 
 /// Variables of every program, in capitals or not.
 pub(super) const PROXIES: [&str; 2] = ["HTTP_PROXY", "HTTPS_PROXY"];
@@ -61,9 +61,8 @@ fn take(settings: &mut Settings, variable: &str, value: String) {
     }
     let Some((option, of)) = RelayOption::of_variable(variable) else {
         if variable.starts_with("LD_") && !LINKER.contains(&variable) {
-            let warning =
-                format!("{place}: the relay knows no such variable, and leaves it alone, as is done here");
-            settings.warnings.push(warning);
+            let problem = "the relay knows no such variable, and leaves it alone, as is done here".to_owned();
+            settings.warnings.push(RelayError { place, problem });
         }
         return;
     };

@@ -312,7 +312,7 @@ async fn a_large_prune_is_refused_without_a_yes() {
     place.run("apply -f FILE").await;
     place.write(&manifest(6..13));
     insta::assert_snapshot!(place.run("apply -f FILE --prune").await, @r#"
-    --- 1
+    --- 2
     prune would remove 6 of the 12 environments that carry managed-by=git: "e0", "e1", "e2", "e3", "e4", "e5"; nothing was applied
     "#);
     insta::assert_snapshot!(place.run("plan -f FILE --prune").await, @r#"

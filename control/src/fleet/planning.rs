@@ -17,8 +17,8 @@ use flotilla_proto::session::ControlMessage;
 
 /// From so many orphans on, a worker that joins does not get all of them at once: others may be about to join too.
 const MANY_ORPHANS: usize = 50;
-/// What it does get at once, so that it has something to load meanwhile: one in so many, and at most so many. For each
-/// that is loaded it gets another.
+/// What does get a worker at once, so that there is something to load meanwhile: one in so many, and at most so many. For
+/// each that is loaded another one may follow.
 const HEAD_START_ONE_IN: usize = 4;
 const LONGEST_HEAD_START: usize = 100;
 /// How long after the last one has joined they wait, and how long at most.
@@ -63,9 +63,8 @@ impl Fleet {
             self.gathered.handovers_due = true;
         }
         // Room that came free is offered to those that wait, unless they wait for more of it.
-        let at_once = self.gathering.map_or(usize::MAX, |gathering| gathering.head_start);
         if std::mem::take(&mut self.gathered.retry_unplaced) && self.may_place() {
-            for name in self.unplaced.iter().take(at_once).cloned().collect::<Vec<_>>() {
+            for name in self.to_retry() {
                 if self.reconsider(&name) {
                     orphans.insert(name);
                 }
@@ -89,29 +88,55 @@ impl Fleet {
         if self.unplaced.len() < MANY_ORPHANS {
             return;
         }
-        let began = self.gathering.map_or(self.now, |gathering| gathering.began);
-        let until = self.now.after(JOIN_PAUSE).min(began.after(LONGEST_JOIN_PAUSE));
         let head_start = (self.unplaced.len() / HEAD_START_ONE_IN).min(LONGEST_HEAD_START);
+        let Gathering { began, head_start, .. } =
+            self.gathering.unwrap_or(Gathering { began: self.now, until: self.now, head_start });
+        let until = self.now.after(JOIN_PAUSE).min(began.after(LONGEST_JOIN_PAUSE));
         self.gathering = Some(Gathering { began, until, head_start });
+    }
+
+    /// Those that wait and may be given a worker now.
+    fn to_retry(&self) -> Vec<EnvironmentName> {
+        match self.gathering {
+            None => self.unplaced.iter().cloned().collect(),
+            Some(Gathering { head_start, .. }) => {
+                self.unplaced.iter().filter(|name| self.has_carrier(name)).take(head_start).cloned().collect()
+            }
+        }
+    }
+
+    /// Whether there is a worker with the labels that it selects.
+    fn has_carrier(&self, name: &EnvironmentName) -> bool {
+        let Some(environment) = self.environments.get(name) else { return false };
+        let selector = &environment.record.spec.worker_selector;
+        self.workers.values().any(|worker| worker.is_open() && worker.carries(selector))
     }
 
     /// Whoever has loaded one, while many wait for more workers, can load another.
     pub(super) fn one_is_loaded(&mut self) {
         if let Some(gathering) = &mut self.gathering {
-            gathering.head_start += 1;
+            gathering.head_start = (gathering.head_start + 1).min(LONGEST_HEAD_START);
             self.gathered.retry_unplaced = true;
         }
     }
 
     /// Those of the orphans that need not wait for more workers; the others do.
-    fn take_head_start(&mut self, mut orphans: BTreeSet<EnvironmentName>) -> BTreeSet<EnvironmentName> {
-        let Some(gathering) = &mut self.gathering else { return orphans };
-        let last = orphans.iter().nth(gathering.head_start).cloned();
-        let waiting = last.map(|name| orphans.split_off(&name)).unwrap_or_default();
-        gathering.head_start -= orphans.len();
+    fn take_head_start(&mut self, orphans: BTreeSet<EnvironmentName>) -> BTreeSet<EnvironmentName> {
+        let Some(mut gathering) = self.gathering else { return orphans };
+        let (mut at_once, mut waiting) = (BTreeSet::new(), BTreeSet::new());
+        for name in orphans {
+            let goes = at_once.len() < gathering.head_start && self.has_carrier(&name);
+            if goes {
+                at_once.insert(name)
+            } else {
+                waiting.insert(name)
+            };
+        }
+        gathering.head_start -= at_once.len();
+        self.gathering = Some(gathering);
         self.gathered.touched.extend(waiting.iter().cloned());
         self.unplaced.extend(waiting);
-        orphans
+        at_once
     }
 
     /// Sees to one environment; true if a worker is to be found for it now.

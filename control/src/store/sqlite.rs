@@ -1,9 +1,9 @@
 //! The store as one SQLite file, `flotilla.db`, in the data directory.
 //!
 //! The file is created with mode 0600, and SQLite gives its write-ahead log the mode of the file, so SDK keys and store
-//! passwords are at no moment readable by others; with a key they are sealed besides. A second control is kept out by a lock on `flotilla.lock`, which the
-//! kernel lets go when the process ends, however it ends. With `synchronous=FULL` a commit that returned survives
-//! kill -9 and a power cut.
+//! passwords are at no moment readable by others; with a key they are sealed besides. A second control is kept out by a
+//! lock on `flotilla.lock`, which the kernel lets go when the process ends, however it ends. With `synchronous=FULL` a
+//! commit that returned survives kill -9 and a power cut.
 
 // Tables, and how a newer version changes them.
 mod schema;
@@ -62,6 +62,20 @@ impl SqliteStore {
         File::open(directory).and_then(|entry| entry.sync_all()).map_err(unusable(directory))?;
         let connection = connect(&path)?;
         Ok(Self { connection, sealing, _lock: Some(lock) })
+    }
+}
+
+impl SqliteStore {
+    /// Takes the write-ahead log into the database: it may hold what was not sealed yet, or with an earlier key, also from
+    /// a start that was cut off.
+    fn empty_log(&self) -> Result<(), StoreError> {
+        let is_busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if is_busy {
+            tracing::warn!(
+                "another program reads the database: secrets that were not sealed before may stay in its log until the next start"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -131,9 +145,8 @@ impl Store for SqliteStore {
             rows::seal_again(&transaction, &remembered, &self.sealing)?;
         }
         transaction.commit()?;
-        if seals == SealCondition::Outdated {
-            // The log would still hold what was not sealed, or with an earlier key.
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        if self.sealing.is_on() {
+            self.empty_log()?;
         }
         let audit = audit::last(&self.connection)?;
         Ok(Loaded { fleet, term, remembered, audit })

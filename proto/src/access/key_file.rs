@@ -94,7 +94,8 @@ fn read(path: &Path) -> Result<String, String> {
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|error| {
         // The error's own text shows the line, which may hold a token in the wrong place. So may a wrong value.
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let before = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..before].iter().filter(|&&byte| byte == b'\n').count();
         let what = error.message().split('`').next().unwrap_or_default().trim_end().to_owned();
         format!(
             "line {line} is wrong ({what} …); expected [[token]] and [[certificate]] with the keys that docs/access.md lists"

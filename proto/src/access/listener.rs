@@ -3,6 +3,9 @@
 //! A handshake is another task's, has a time limit, and never holds up the next connection. When too many are under way,
 //! the oldest ends: it has most likely come to do nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -23,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::keys::Credential;
+use super::keys::{Credential, TokenHash};
 use super::tls::ServerTls;
 
 /// How long a handshake may take.
@@ -54,7 +57,6 @@ pub struct Peer {
 impl Peer {
     /// What somebody came with: a token, else a certificate, else nothing.
     pub fn credential(certificate: Option<&Arc<[String]>>, authorization: Option<&[u8]>) -> Credential {
-        use super::keys::TokenHash;
         match (authorization, certificate) {
             (Some(header), _) => {
                 let text = str::from_utf8(header).unwrap_or_default().trim();

@@ -1,9 +1,11 @@
 //! Secrets at rest: sealed with a key that is kept elsewhere.
 //!
-//! What is sealed reads `sealed:1:` and the base64 of a random nonce of 24 bytes and XChaCha20-Poly1305's ciphertext (RFC 8439, with the
-//! nonce of draft-irtf-cfrg-xchacha-03). What it is the secret of is authenticated with it, so that a value that somebody
-//! moves to another place does not open there.
+//! What is sealed reads `sealed:1:` and the base64 of a random nonce of 24 bytes and XChaCha20-Poly1305's ciphertext (RFC
+//! 8439, with the nonce of draft-irtf-cfrg-xchacha-03). What it is the secret of is authenticated with it, so that a value
+//! that somebody moves to another place does not open there. What is not sealed is taken too: so sealing is begun. Whoever
+//! can write the file can therefore put in a value of their own, but not read one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +16,13 @@ use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
+use crate::files::{open_regular, read_bounded};
+
 /// What is sealed begins so; no SDK key and no URL of a store does.
 const MARK: &str = "sealed:1:";
 const NONCE_BYTES: usize = 24;
 const KEY_BYTES: usize = 32;
+const LONGEST_FILE: u64 = 64 << 10;
 /// The one that seals, and those that what was sealed before may need.
 const MOST_KEYS: usize = 16;
 
@@ -93,7 +98,7 @@ impl Sealing {
     /// Keys from a file: one a line, 64 hexadecimal digits; the first seals, the others only open what was sealed before.
     /// Empty lines and lines that begin with '#' say nothing.
     pub fn from_file(path: &Path) -> Result<Self, SealingError> {
-        let text = std::fs::read_to_string(path).map(Zeroizing::new);
+        let text = open_regular(path).and_then(|file| read_bounded(file, LONGEST_FILE)).map(Zeroizing::new);
         let text = text.map_err(|source| SealingError::Unreadable { path: path.to_owned(), source })?;
         let wrong = |line| SealingError::WrongKey { path: path.to_owned(), line };
         let mut keys = Vec::new();
@@ -117,15 +122,15 @@ impl Sealing {
     ///
     /// # Panics
     /// Where the system has no random numbers: a nonce that is not random would give the secret away.
-    pub fn seal(&self, what: &str, secret: &[u8]) -> Vec<u8> {
-        let Some(key) = self.keys.first() else { return secret.to_vec() };
+    pub fn seal<'a>(&self, what: &str, secret: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(key) = self.keys.first() else { return Cow::Borrowed(secret) };
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).expect("the system has random numbers");
         let payload = Payload { msg: secret, aad: what.as_bytes() };
         let ciphertext = key.encrypt(&XNonce::from(nonce), payload).expect("secrets are shorter than 256 GB");
         let mut text = MARK.to_owned();
         STANDARD.encode_string([nonce.as_slice(), &ciphertext].concat(), &mut text);
-        text.into_bytes()
+        Cow::Owned(text.into_bytes())
     }
 
     /// What was written, by this or an earlier process; `what` as when it was sealed.
@@ -194,9 +199,9 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_where_it_was_sealed_for_and_nowhere_else() {
         let sealing = sealing(&digits("1")).unwrap();
-        let sealed = sealing.seal("a", SECRET);
+        let sealed = sealing.seal("a", SECRET).into_owned();
         assert!(!sealed.windows(SECRET.len()).any(|part| part == SECRET));
-        assert_ne!(sealed, sealing.seal("a", SECRET), "equal secrets do not look equal");
+        assert_ne!(sealed, *sealing.seal("a", SECRET), "equal secrets do not look equal");
         let opened = sealing.open("a", &sealed).unwrap();
         assert_eq!((opened.content.0.as_slice(), opened.condition), (SECRET, SealCondition::Current));
         let mut changed = sealed.clone();
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn keys_are_changed_and_sealing_is_begun_without_a_gap() {
         let plain = Sealing::default().seal("a", SECRET);
-        assert_eq!(plain, SECRET);
+        assert_eq!(&*plain, SECRET);
         let (old, new) = (digits("1"), digits("2"));
         let sealed = sealing(&old).unwrap().seal("a", SECRET);
         let both = sealing(&format!("# keys\n{new}\n\n{old}\n")).unwrap();

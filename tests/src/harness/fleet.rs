@@ -16,6 +16,7 @@ use super::http::{HttpAnswer, http_get};
 use super::links::{Link, Links};
 use super::process::{Listening, Process};
 use super::redis_server::RedisServer;
+use super::secured::{CLI_TOKEN, Secured, worker_token};
 use super::tools::{binary_directory, binary_in};
 use crate::simulator::Simulator;
 
@@ -32,6 +33,7 @@ pub struct FleetBuilder {
     store_url: Option<String>,
     redis_arguments: Vec<String>,
     has_links: bool,
+    secured: Option<Secured>,
 }
 
 /// A running fleet. Dropping it kills its processes; the directory stays when the test failed.
@@ -121,10 +123,22 @@ impl FleetBuilder {
         self
     }
 
+    /// Has control listen with TLS and tokens that `flotilla init` makes: in `tls/` and `tokens/` of the fleet's directory.
+    /// Each of the workers up to `w4` has its own token, and the command line that of an admin; another one can be given as
+    /// an argument.
+    #[must_use]
+    pub fn secured(mut self) -> Self {
+        self.secured = Some(Secured::default());
+        self
+    }
+
     /// Starts everything and waits until control and the workers listen.
-    pub async fn start(self) -> anyhow::Result<Fleet> {
+    pub async fn start(mut self) -> anyhow::Result<Fleet> {
         let directory = tempfile::tempdir().context("cannot make a directory for the fleet")?;
         fs::create_dir(directory.path().join("logs"))?;
+        if self.secured.is_some() {
+            self.secured = Some(Secured::make(directory.path(), || self.command("flotilla")).await?);
+        }
         let redis_arguments: Vec<_> = self.redis_arguments.iter().map(String::as_str).collect();
         let redis = RedisServer::start_with(&redis_arguments).await?;
         let simulator = Simulator::start().await.context("cannot start the simulator")?;
@@ -180,6 +194,7 @@ impl FleetBuilder {
             .args(["--redis-url", &upstreams.store])
             .args(["--stream-uri", &upstreams.launchdarkly, "--base-uri", &upstreams.launchdarkly])
             .args(["--log-format", "json"])
+            .args(self.secured.iter().flat_map(Secured::control_arguments))
             .args(&self.control_arguments);
         Ok(command)
     }
@@ -236,7 +251,8 @@ impl Fleet {
     /// The URL that the command line is given, and workers where no proxy is before it.
     pub fn control_url(&self) -> String {
         let address = self.control.listening.grpc.expect("control was started with a gRPC address");
-        format!("http://{address}")
+        let scheme = if self.builder.secured.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
     }
 
     /// Starts control again, on the addresses and data that it had, after it ended.
@@ -329,6 +345,9 @@ impl Fleet {
             .arg("--state-dir")
             .arg(state_directory)
             .args(&self.builder.worker_arguments);
+        if let Some(secured) = &self.builder.secured {
+            command.envs(secured.variables(&worker_token(name)));
+        }
         Ok(command)
     }
 
@@ -340,6 +359,9 @@ impl Fleet {
             .env("HOME", self.directory())
             .args(["--control", &self.control_url()])
             .args(arguments);
+        if let Some(secured) = &self.builder.secured {
+            command.envs(secured.variables(CLI_TOKEN));
+        }
         Ok(command)
     }
 

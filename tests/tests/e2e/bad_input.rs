@@ -188,7 +188,8 @@ async fn options_of_the_servers() {
     let bad_value = file("bad-value.toml", "lease-duration = 'soon'\n");
     let bad_toml = file("bad.toml", "lease-duration =\n");
     let plain = file("plain", "");
-    let cases: [(&str, &[&str], &[&str]); 16] = [
+    let half = file("half.toml", "tls-cert = 'control.pem'\n");
+    let cases: [(&str, &[&str], &[&str]); 20] = [
         ("flotilla-control", &["--config", &unknown], &["lisden", &unknown, "known keys", "listen"]),
         ("flotilla-control", &["--config", &bad_value], &["lease-duration", "soon", "1m30s"]),
         ("flotilla-control", &["--config", &bad_toml], &[&bad_toml, "not valid TOML"]),
@@ -200,6 +201,14 @@ async fn options_of_the_servers() {
         ("flotilla-control", &["--redis-url", "http://x"], &["--redis-url", "\"http\"", "redis://"]),
         ("flotilla-control", &["--redis-url", "redis://h/nine"], &["--redis-url", "nine", "redis://HOST"]),
         ("flotilla-control", &["--stream-uri", "nonsense"], &["--stream-uri", "nonsense", "https://HOST"]),
+        ("flotilla-control", &["--config", &half], &["--tls-cert needs --tls-key"]),
+        ("flotilla-control", &["--http-listen", "[::]:0"], &["--http-listen", "init tls DIR", "init tokens DIR"]),
+        ("flotilla-worker", &["--http-listen", "0.0.0.0:0"], &["--http-listen", "--http-tls-cert", "--insecure"]),
+        (
+            "flotilla-worker",
+            &["--control", "http://control.example:7400", "--token-file", &plain],
+            &["--token-file", "http://control.example:7400", "https://", "--insecure"],
+        ),
         ("flotilla-worker", &["--config", &unknown], &["lisden", &unknown, "known keys", "http-listen"]),
         ("flotilla-worker", &["--control", "nonsense"], &["--control", "nonsense", "http://"]),
         ("flotilla-worker", &["--name", "Not A Name"], &["--name", "Not A Name", "1 to 63 characters"]),

@@ -111,7 +111,7 @@ async fn a_large_prune_is_refused_whole_and_done_with_a_yes() {
         "$ flotilla apply -f environments.yaml --prune\n{}{}exit status {}",
         refused.stdout, refused.stderr, refused.status
     );
-    assert_eq!((refused.status, refused.stdout.as_str()), (1, ""));
+    assert_eq!((refused.status, refused.stdout.as_str()), (2, ""));
     assert!(refused.stderr.contains("6 of the 12 environments that carry managed-by=git"), "{refused:?}");
     assert!(refused.stderr.contains("hint: ") && refused.stderr.contains("--yes"), "{refused:?}");
     assert_eq!(names(&fleet).await.len(), 12);

@@ -4,6 +4,9 @@
 // The API, of the comments in the protos.
 #[path = "reference/api.rs"]
 mod api;
+// Who may make which call.
+#[path = "reference/calls.rs"]
+mod calls;
 
 use std::fmt::Write as _;
 
@@ -68,6 +71,15 @@ async fn the_page_of_commands_is_what_help_prints() {
 #[test]
 fn the_page_of_the_api_is_what_the_protos_say() {
     check("api.md", &api::page());
+}
+
+#[test]
+fn the_page_of_access_has_the_table_that_control_judges_by() {
+    let (begin, end) = ("<!-- calls -->\n", "<!-- end of calls -->");
+    let page = std::fs::read_to_string(workspace_directory().join("docs/access.md")).unwrap();
+    let (before, rest) = page.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    check("access.md", &format!("{before}{begin}{}{end}{after}", calls::table()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

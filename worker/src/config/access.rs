@@ -17,19 +17,19 @@ pub struct AccessOptions {
     #[arg(long, env = "FLOTILLA_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// PEM file of the certificate that this worker shows to control
-    #[arg(long, env = "FLOTILLA_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
+    #[arg(long, env = "FLOTILLA_CLIENT_CERT", value_name = "FILE")]
     client_cert: Option<PathBuf>,
     /// PEM file of its private key
-    #[arg(long, env = "FLOTILLA_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
+    #[arg(long, env = "FLOTILLA_CLIENT_KEY", value_name = "FILE")]
     client_key: Option<PathBuf>,
     /// File with the token that this worker shows to control
     #[arg(long, env = "FLOTILLA_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// PEM file of a certificate for HTTP, which then speaks TLS
-    #[arg(long, env = "FLOTILLA_HTTP_TLS_CERT", value_name = "FILE", requires = "http_tls_key")]
+    #[arg(long, env = "FLOTILLA_HTTP_TLS_CERT", value_name = "FILE")]
     http_tls_cert: Option<PathBuf>,
     /// PEM file of its private key
-    #[arg(long, env = "FLOTILLA_HTTP_TLS_KEY", value_name = "FILE", requires = "http_tls_cert")]
+    #[arg(long, env = "FLOTILLA_HTTP_TLS_KEY", value_name = "FILE")]
     http_tls_key: Option<PathBuf>,
     /// TOML file of those who may read /metrics, as control's --token-file: viewers and larger roles; probes need none
     #[arg(long, env = "FLOTILLA_HTTP_TOKEN_FILE", value_name = "FILE")]
@@ -42,10 +42,10 @@ pub struct AccessOptions {
 impl AccessOptions {
     /// The way to control, which must do for all its addresses.
     pub(super) fn connect(&self, control: &[Url]) -> Result<ConnectOptions, String> {
-        let identity = self.client_cert.clone().zip(self.client_key.clone());
+        let identity = pair(["--client-cert", "--client-key"], [&self.client_cert, &self.client_key])?;
         let options = ConnectOptions {
             ca: self.ca.clone(),
-            identity: identity.map(|(certificate, key)| ClientIdentity { certificate, key }),
+            identity: identity.map(|[certificate, key]| ClientIdentity { certificate, key }),
             token_file: self.token_file.clone(),
             plain_token: if self.insecure { PlainToken::Anywhere } else { PlainToken::Loopback },
         };
@@ -57,9 +57,9 @@ impl AccessOptions {
 
     /// Who may ask over HTTP.
     pub(super) fn http(&self, address: SocketAddr) -> Result<AccessSettings, String> {
-        let files = self.http_tls_cert.clone().zip(self.http_tls_key.clone());
+        let files = pair(["--http-tls-cert", "--http-tls-key"], [&self.http_tls_cert, &self.http_tls_key])?;
         let settings = AccessSettings {
-            tls: files.map(|(certificate, key)| TlsFiles {
+            tls: files.map(|[certificate, key]| TlsFiles {
                 certificate,
                 key,
                 clients: ClientCertificates::Ignored,
@@ -78,5 +78,15 @@ impl AccessOptions {
                 lack.what()
             )),
         }
+    }
+}
+
+/// A certificate and its key. The parser cannot tell that one is missing, for the other may be in the file.
+fn pair(options: [&str; 2], files: [&Option<PathBuf>; 2]) -> Result<Option<[PathBuf; 2]>, String> {
+    match files {
+        [Some(certificate), Some(key)] => Ok(Some([certificate.clone(), key.clone()])),
+        [None, None] => Ok(None),
+        [Some(_), None] => Err(format!("{} needs {} as well", options[0], options[1])),
+        [None, Some(_)] => Err(format!("{} needs {} as well", options[1], options[0])),
     }
 }

@@ -168,7 +168,7 @@ fn parse(body: Bytes, encoding: Encoding, limit: usize) -> Result<FullPayload, S
 }
 
 /// A small answer may unpack to a huge one, so what comes out is bounded too.
-fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, SourceFailure> {
+pub(crate) fn unpack(packed: &[u8], limit: usize) -> Result<Bytes, SourceFailure> {
     let mut text = Vec::new();
     let one_too_many = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     MultiGzDecoder::new(packed)

@@ -119,10 +119,47 @@ fn of_many_that_wait_the_first_to_join_gets_a_quarter_until_others_may_have_come
     world.report_everything();
     assert_eq!(loads(&world), [50], "another for each that is loaded");
     world.connect("w2");
-    assert_eq!(loads(&world).iter().sum::<u32>(), 50 + 50 / 4);
+    assert_eq!(loads(&world), [50, 0], "one head start for all of them");
     world.advance(Duration::from_secs(1));
     assert_eq!(loads(&world), [50, 50]);
     assert_eq!(world.moves(), 0);
+}
+
+#[test]
+fn of_many_that_wait_few_move_again_when_a_large_fleet_starts() {
+    let mut world = World::new();
+    for number in 0..1000 {
+        world.create(&format!("e{number}"));
+    }
+    for worker in 0..20 {
+        world.connect(&format!("w{worker}"));
+    }
+    world.advance(Duration::from_secs(1));
+    world.report_everything();
+    for _ in 0..100 {
+        world.advance(TICK);
+        world.hand_over();
+    }
+    let loads: Vec<_> = world.fleet.workers().map(|worker| worker.environments).collect();
+    assert!(loads.iter().all(|load| *load <= 50), "{loads:?}");
+    assert!(world.moves() <= 50, "the head start of the first, above its share: {}", world.moves());
+}
+
+#[test]
+fn the_head_start_is_not_lost_to_what_nobody_may_have() {
+    let mut world = World::new();
+    for number in 0..60 {
+        let mut spec = spec(&format!("p:nowhere-{number}"));
+        spec.worker_selector = [("zone".to_owned(), "nowhere".to_owned())].into();
+        let action = world.creation(spec);
+        world.act(&format!("a-nowhere-{number}"), action).unwrap();
+    }
+    for number in 0..20 {
+        world.create(&format!("e{number}"));
+    }
+    world.connect("w1");
+    let loads: Vec<_> = world.fleet.workers().map(|worker| worker.environments).collect();
+    assert_eq!(loads, [20]);
 }
 
 #[test]

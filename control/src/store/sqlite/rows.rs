@@ -132,7 +132,10 @@ fn put_environment(
     sealing: &Sealing,
 ) -> Result<(), StoreError> {
     let grant = record.grant.as_ref();
-    let key = |key: Option<&SdkKey>| key.map(|key| seal(sealing, &place_of_key(&record.uid), key.expose()));
+    let uid = &record.uid;
+    let (sdk_key, pending_key) = (record.sdk_key.as_ref(), record.pending_key.as_ref());
+    let sdk_key = sdk_key.map(|key| seal(sealing, &place_of_key(uid, "sdk_key"), key.expose()));
+    let pending_key = pending_key.map(|key| seal(sealing, &place_of_key(uid, "pending_key"), key.expose()));
     transaction
         .prepare(
             "INSERT OR REPLACE INTO environments (name, uid, spec, sdk_key, pending_key, paused, removal, generation,
@@ -146,8 +149,8 @@ fn put_environment(
             record.name.as_str(),
             record.uid.as_str(),
             v1::EnvironmentSpec::from(&record.spec).encode_to_vec(),
-            key(record.sdk_key.as_ref()),
-            key(record.pending_key.as_ref()),
+            sdk_key,
+            pending_key,
             record.paused,
             record.removal.map(|kind| match kind {
                 RemovalKind::Release => "release",
@@ -276,7 +279,7 @@ fn environment(row: &Row<'_>, opener: &mut Opener<'_>) -> Result<EnvironmentReco
     })?;
     let mut key = |column: &'static str| -> Result<Option<SdkKey>, StoreError> {
         let Some(stored) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
-        let text = opener.open(&place_of_key(&uid), &stored)?;
+        let text = opener.open(&place_of_key(&uid, column), &stored)?;
         SdkKey::parse(column, &text).map(Some).map_err(|error| corrupt(&within(column), &error))
     };
     let (sdk_key, pending_key) = (key("sdk_key")?, key("pending_key")?);

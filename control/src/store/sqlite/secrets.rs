@@ -1,5 +1,7 @@
 //! Secrets in rows: each is bound to what it is the secret of.
 
+use std::borrow::Cow;
+
 use flotilla_proto::process::{SealCondition, Sealing};
 use flotilla_proto::{StoreName, Uid};
 use zeroize::Zeroizing;
@@ -7,9 +9,9 @@ use zeroize::Zeroizing;
 use super::rows::corrupt;
 use crate::store::StoreError;
 
-/// What the keys of an environment are bound to.
-pub(super) fn place_of_key(uid: &Uid) -> String {
-    format!("the SDK key of the environment with uid {uid}")
+/// What a key of an environment, in this column, is bound to.
+pub(super) fn place_of_key(uid: &Uid, column: &str) -> String {
+    format!("{column} of the environment with uid {uid}")
 }
 
 /// What the URL of a store is bound to.
@@ -23,8 +25,11 @@ pub(super) fn place_of_digest(request: &str) -> String {
 }
 
 /// As it is written.
-pub(super) fn seal(sealing: &Sealing, place: &str, secret: &str) -> String {
-    String::from_utf8(sealing.seal(place, secret.as_bytes())).expect("text is sealed as text")
+pub(super) fn seal<'a>(sealing: &Sealing, place: &str, secret: &'a str) -> Cow<'a, str> {
+    match sealing.seal(place, secret.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(secret),
+        Cow::Owned(sealed) => Cow::Owned(String::from_utf8(sealed).expect("text is sealed as text")),
+    }
 }
 
 /// Opens what is sealed, and notes whether all of it was sealed as it would be now.
