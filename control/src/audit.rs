@@ -265,7 +265,7 @@ mod tests {
         AuditEntry::of_file(std::path::Path::new("/etc/e.yaml"), Attempt::First)
     }
 
-    fn batch() -> Result<Reply, Refusal> {
+    fn batch() -> Reply {
         let result = |name: &str, outcome: Applied, error: Option<v1::ApplyError>| v1::EnvironmentResult {
             name: name.to_owned(),
             outcome: outcome.into(),
@@ -286,7 +286,7 @@ mod tests {
             ..Default::default()
         };
         let store = v1::StoreResult { name: "eu".to_owned(), outcome: Applied::Created.into(), error: None };
-        Ok(Reply::Applied(Box::new(v1::BatchApplyEnvironmentsResponse {
+        Reply::Applied(Box::new(v1::BatchApplyEnvironmentsResponse {
             results: vec![
                 result("a", Applied::Created, None),
                 result("b", Applied::Unchanged, None),
@@ -295,7 +295,7 @@ mod tests {
                 result("d", Applied::Removed, None),
             ],
             stores: vec![store],
-        })))
+        }))
     }
 
     fn shown(records: &[(AuditEntry, Outcome)]) -> Vec<String> {
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn each_of_many_that_was_changed_or_failed_has_a_record() {
-        let records = of_answer(entry(), &batch());
+        let records = of_answer(entry(), &Ok(batch()));
         assert_eq!(
             shown(&records),
             [
@@ -319,7 +319,7 @@ mod tests {
             ]
         );
         let again = AuditEntry { attempt: Attempt::Again, ..entry() };
-        assert_eq!(of_answer(again.clone(), &batch()).len(), 4, "that it failed was recorded before");
+        assert_eq!(of_answer(again.clone(), &Ok(batch())).len(), 4, "that it failed was recorded before");
         let refused = Err(Refusal::new(Reason::BlastRadius, "too many"));
         assert_eq!(shown(&of_answer(entry(), &refused)), [" [] FailedPrecondition BLAST_RADIUS"]);
         assert!(of_answer(again, &refused).is_empty());

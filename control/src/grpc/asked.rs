@@ -150,16 +150,16 @@ impl Caller {
     }
 }
 
-impl Api {
-    /// Takes a request that changes something. The entry is for the record of it; without one it is only tried.
-    pub(super) fn begin<T: Changing>(&self, request: Request<T>) -> Result<(T, Option<AuditEntry>), Refusal> {
-        let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let asked = request.asked();
-        let entry = (asked.purpose == Purpose::Act).then(|| caller.entry(&asked));
-        Ok((request, entry))
-    }
+/// Takes a request that changes something. The entry is for the record of it; without one it is only tried.
+pub(super) fn begin<T: Changing>(request: Request<T>) -> Result<(T, Option<AuditEntry>), Refusal> {
+    let caller = Caller::of(&request)?;
+    let request = request.into_inner();
+    let asked = request.asked();
+    let entry = (asked.purpose == Purpose::Act).then(|| caller.entry(&asked));
+    Ok((request, entry))
+}
 
+impl Api {
     /// Carries a command out, or not if it was wrong from the start. Either is recorded.
     pub(super) async fn carry_out(
         &self,

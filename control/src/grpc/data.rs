@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::asked::Changing as _;
+use super::asked::{Changing as _, begin};
 use super::guard::Caller;
 use super::page::checked_size;
 use super::{Api, environment_name};
@@ -183,7 +183,7 @@ impl v1::data_service_server::DataService for Handler {
     ) -> Result<Response<v1::VerifyDataResponse>, Status> {
         let deadline = Deadline::after(timeout(request.metadata()));
         let caller = Caller::of(&request)?;
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         if request.repair {
             caller.require(REPAIR_ROLE, &request.asked())?;
         }

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::asked::begin;
 use super::filter::Filter;
 use super::page::{Page, hex};
 use super::{Api, apply, environment_name, unfit_reply, update, watch};
@@ -178,7 +179,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::CreateEnvironmentRequest>,
     ) -> Result<Response<v1::CreateEnvironmentResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let environment = self.mutate(entry, self.creation(&request)).await?;
         Ok(Response::new(v1::CreateEnvironmentResponse { environment }))
     }
@@ -205,7 +206,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::UpdateEnvironmentRequest>,
     ) -> Result<Response<v1::UpdateEnvironmentResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let mutation = mutation(&request.name, terms!("update", &request), || update_of(&request));
         let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::UpdateEnvironmentResponse { environment }))
@@ -215,7 +216,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::DeleteEnvironmentRequest>,
     ) -> Result<Response<v1::DeleteEnvironmentResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let action = || removal(request.purge, request.abandon).map(Action::Delete);
         let mutation = mutation(&request.name, terms!("delete", &request), action);
         let environment = self.mutate(entry, mutation).await?;
@@ -226,7 +227,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::PauseEnvironmentRequest>,
     ) -> Result<Response<v1::PauseEnvironmentResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let mutation = mutation(&request.name, terms!("pause", &request), || Ok(Edit::Pause.into()));
         let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::PauseEnvironmentResponse { environment }))
@@ -236,7 +237,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::ResumeEnvironmentRequest>,
     ) -> Result<Response<v1::ResumeEnvironmentResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let mutation = mutation(&request.name, terms!("resume", &request), || Ok(Edit::Resume.into()));
         let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::ResumeEnvironmentResponse { environment }))
@@ -246,7 +247,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::ResyncEnvironmentRequest>,
     ) -> Result<Response<v1::ResyncEnvironmentResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let id = request_id("resync", &request.request_id, &request);
         let terms = id.map(|id| Terms { etag: None, request: id, validate_only: request.validate_only });
         let regression = if request.accept_regression { Regression::Accept } else { Regression::Doubt };
@@ -259,7 +260,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::RotateSdkKeyRequest>,
     ) -> Result<Response<v1::RotateSdkKeyResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let mutation = mutation(&request.name, terms!("rotate", &request), || rotation_of(&request));
         let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::RotateSdkKeyResponse { environment }))
@@ -269,7 +270,7 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::BatchApplyEnvironmentsRequest>,
     ) -> Result<Response<v1::BatchApplyEnvironmentsResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         Ok(Response::new(apply(&self.0, request, entry).await?))
     }
 

@@ -4,6 +4,7 @@ use flotilla_proto::{Refusal, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::asked::begin;
 use super::page::Page;
 use super::{Api, events, unfit_reply, watch_workers, worker_name};
 use crate::audit::AuditEntry;
@@ -73,7 +74,7 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::CordonWorkerRequest>,
     ) -> Result<Response<v1::CordonWorkerResponse>, Status> {
-        let (v1::CordonWorkerRequest { name, validate_only }, entry) = self.0.begin(request)?;
+        let (v1::CordonWorkerRequest { name, validate_only }, entry) = begin(request)?;
         let action = WorkerAction::Schedule(Scheduling::Cordoned);
         let worker = self.decide(entry, &name, action, validate_only).await?;
         Ok(Response::new(v1::CordonWorkerResponse { worker }))
@@ -83,7 +84,7 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::UncordonWorkerRequest>,
     ) -> Result<Response<v1::UncordonWorkerResponse>, Status> {
-        let (v1::UncordonWorkerRequest { name, validate_only }, entry) = self.0.begin(request)?;
+        let (v1::UncordonWorkerRequest { name, validate_only }, entry) = begin(request)?;
         let action = WorkerAction::Schedule(Scheduling::Active);
         let worker = self.decide(entry, &name, action, validate_only).await?;
         Ok(Response::new(v1::UncordonWorkerResponse { worker }))
@@ -93,7 +94,7 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        let (v1::DrainWorkerRequest { name, validate_only }, entry) = self.0.begin(request)?;
+        let (v1::DrainWorkerRequest { name, validate_only }, entry) = begin(request)?;
         let action = WorkerAction::Schedule(Scheduling::Draining);
         let worker = self.decide(entry, &name, action, validate_only).await?;
         Ok(Response::new(v1::DrainWorkerResponse { worker }))
@@ -103,7 +104,7 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::DeleteWorkerRequest>,
     ) -> Result<Response<v1::DeleteWorkerResponse>, Status> {
-        let (v1::DeleteWorkerRequest { name, validate_only }, entry) = self.0.begin(request)?;
+        let (v1::DeleteWorkerRequest { name, validate_only }, entry) = begin(request)?;
         self.decide(entry, &name, WorkerAction::Forget, validate_only).await?;
         Ok(Response::new(v1::DeleteWorkerResponse {}))
     }

@@ -9,6 +9,7 @@ use flotilla_proto::store_url::{Login, TlsFiles};
 use flotilla_proto::{FieldViolation, InvalidName, Prefix, Refusal, StoreName, StoreUrl, v1};
 use tonic::{Request, Response, Status};
 
+use super::asked::begin;
 use super::data::timeout;
 use super::environments::request_id;
 use super::page::Page;
@@ -139,7 +140,7 @@ impl v1::store_service_server::StoreService for Handler {
         &self,
         request: Request<v1::CreateStoreRequest>,
     ) -> Result<Response<v1::CreateStoreResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let store = self.decide(entry, creation(&request)).await?;
         Ok(Response::new(v1::CreateStoreResponse { store }))
     }
@@ -166,7 +167,7 @@ impl v1::store_service_server::StoreService for Handler {
         &self,
         request: Request<v1::UpdateStoreRequest>,
     ) -> Result<Response<v1::UpdateStoreResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         let store = self.decide(entry, update(request)).await?;
         Ok(Response::new(v1::UpdateStoreResponse { store }))
     }
@@ -176,7 +177,7 @@ impl v1::store_service_server::StoreService for Handler {
         request: Request<v1::CheckStoreRequest>,
     ) -> Result<Response<v1::CheckStoreResponse>, Status> {
         let timeout = timeout(request.metadata());
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         match self.0.carry_out(entry, check(request, timeout)).await? {
             Reply::Checked(checked) => Ok(Response::new(checked)),
             Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) | Reply::Applied(_) => {
@@ -189,7 +190,7 @@ impl v1::store_service_server::StoreService for Handler {
         &self,
         request: Request<v1::DeleteStoreRequest>,
     ) -> Result<Response<v1::DeleteStoreResponse>, Status> {
-        let (request, entry) = self.0.begin(request)?;
+        let (request, entry) = begin(request)?;
         self.decide(entry, removal(&request)).await?;
         Ok(Response::new(v1::DeleteStoreResponse {}))
     }

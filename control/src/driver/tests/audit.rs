@@ -45,7 +45,7 @@ async fn a_change_and_its_record_are_one_transaction() {
 /// Asks for what a worker has to answer, which it does not.
 fn check() -> Command {
     let prefix: Prefix = "p".parse().unwrap();
-    let timeout = Duration::from_secs(60);
+    let timeout = Duration::from_mins(1);
     Command::CheckStore(StoreCheck {
         store: StoreName::default_store(),
         worker: None,
