@@ -199,19 +199,23 @@ fn tls_hint(control: &str, cause: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| cause.contains(word));
     if !control.starts_with("https://") {
         // What TLS answers to one that does not speak it.
-        return says(&["frame", "preface", "connection closed", "broken pipe", "reset"])
+        return says(&["frame", "preface", "connection closed", "broken pipe", "Broken pipe", "reset"])
             .then_some("if control speaks TLS there, its URL begins with https://");
     }
     if says(&["UnknownIssuer", "BadSignature"]) {
         Some("--ca FILE says whose certificates are trusted, such as the ca.pem of `flotilla init tls`")
-    } else if says(&["NotValidForName"]) {
+    } else if says(&["not valid for name", "NotValidForName"]) {
         Some("reach control by a name of its certificate, or make one with `flotilla init tls --host NAME`")
-    } else if says(&["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown", "DecryptError"]) {
-        Some("control wants a client certificate of its --client-ca: --client-cert FILE --client-key FILE")
-    } else if says(&["Expired", "CertificateExpired"]) {
-        Some("a certificate has expired: renew it with `flotilla init tls --renew`, or correct a clock")
+    } else if says(&["certificate expired", "certificate not valid yet"]) {
+        Some("control's certificate is renewed with `flotilla init tls --renew`, and a wrong clock is set right")
     } else if says(&["InvalidContentType", "corrupt message"]) {
         Some("control does not speak TLS there: its URL begins with http://")
+    } else if says(&["fatal alert", "connection closed", "broken pipe", "Broken pipe", "reset"]) {
+        // The connection may be gone before the reason for it has been read.
+        Some(
+            "control may want a client certificate, valid and of its --client-ca: --client-cert FILE --client-key FILE; \
+             its log tells why at --log-level debug",
+        )
     } else {
         None
     }

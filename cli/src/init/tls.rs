@@ -61,7 +61,7 @@ pub(super) fn make(options: &InitTls) -> Result<(Vec<PathBuf>, String), Failure>
 fn advice(directory: &Path, options: &InitTls) -> String {
     let shown = |name: &str| directory.join(name).display().to_string();
     let host = options.host.first().map_or("localhost", String::as_str);
-    let mut text = format!(
+    let serving = format!(
         "Control serves with:\n  flotilla-control --tls-cert {} --tls-key {} …\n\
          Workers and the command line trust it with:\n  flotilla-worker --control https://{host}:7400 --ca {ca} …\n  \
          flotilla --control https://{host}:7400 --ca {ca} status\n",
@@ -69,23 +69,23 @@ fn advice(directory: &Path, options: &InitTls) -> String {
         shown("control.key"),
         ca = shown("ca.pem"),
     );
-    if let Some(client) = options.client.first() {
-        text.push_str(&format!(
+    let clients = options.client.first().map_or_else(String::new, |client| {
+        format!(
             "Clients show their certificates with:\n  --client-cert {} --client-key {}\nand control accepts them \
              with:\n  --client-ca {}\n",
             shown(&format!("{client}.pem")),
             shown(&format!("{client}.key")),
             shown("ca.pem"),
-        ));
-    }
-    text.push_str(&format!(
+        )
+    });
+    let renewal = format!(
         "They are valid for {} days. `flotilla init tls {} --renew` with the same options makes new ones, which control \
          takes without a restart.\nKeep {} where control does not run: whoever has it can be anybody.\n",
         options.days,
         directory.display(),
         shown("ca.key"),
-    ));
-    text
+    );
+    serving + &clients + &renewal
 }
 
 /// From when until when, in seconds since 1970.

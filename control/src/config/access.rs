@@ -96,9 +96,8 @@ impl AccessOptions {
                 }
                 ClientCertificates::Optional(ca)
             }
-            (Some(ca), Some(ClientCerts::Required)) => ClientCertificates::Required(ca),
             (Some(ca), None) if has_tokens => ClientCertificates::Optional(ca),
-            (Some(ca), None) => ClientCertificates::Required(ca),
+            (Some(ca), Some(ClientCerts::Required) | None) => ClientCertificates::Required(ca),
         };
         let keys = match (self.token_file, self.client_ca) {
             (Some(api), _) => KeySource::Files { api, workers: self.worker_token_file },

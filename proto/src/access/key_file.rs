@@ -95,7 +95,7 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|error| {
         // The error's own text shows the line, which may hold a token in the wrong place. So may a wrong value.
         let before = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = 1 + text.as_bytes()[..before].iter().filter(|&&byte| byte == b'\n').count();
+        let line = 1 + text.get(..before).unwrap_or_default().matches('\n').count();
         let what = error.message().split('`').next().unwrap_or_default().trim_end().to_owned();
         format!(
             "line {line} is wrong ({what} …); expected [[token]] and [[certificate]] with the keys that docs/access.md lists"

@@ -86,7 +86,7 @@ enum Wire {
 /// Accepts connections.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    tcp: TcpListener,
     protocol: Protocol,
     tls: Option<watch::Receiver<Arc<ServerTls>>>,
     handshakes: JoinSet<Option<Connection>>,
@@ -96,8 +96,8 @@ pub struct Listener {
 
 impl Listener {
     /// Without `tls`, connections are plain.
-    pub fn new(listener: TcpListener, protocol: Protocol, tls: Option<watch::Receiver<Arc<ServerTls>>>) -> Self {
-        Self { listener, protocol, tls, handshakes: JoinSet::new(), order: VecDeque::new() }
+    pub fn new(tcp: TcpListener, protocol: Protocol, tls: Option<watch::Receiver<Arc<ServerTls>>>) -> Self {
+        Self { tcp, protocol, tls, handshakes: JoinSet::new(), order: VecDeque::new() }
     }
 
     /// The next connection whose handshake has ended well. Nothing is lost when the future is dropped.
@@ -109,17 +109,15 @@ impl Listener {
                         return connection;
                     }
                 }
-                accepted = self.listener.accept() => match accepted {
+                accepted = self.tcp.accept() => match accepted {
                     Ok((stream, address)) => {
                         // Without it answers are only slower.
                         let _ = stream.set_nodelay(true);
-                        match self.config() {
-                            Some(config) => self.begin(config, stream, address),
-                            None => {
-                                let peer = Peer { address, certificate: None };
-                                return Connection { stream: Wire::Plain(stream), peer };
-                            }
-                        }
+                        let Some(config) = self.config() else {
+                            let peer = Peer { address, certificate: None };
+                            return Connection { stream: Wire::Plain(stream), peer };
+                        };
+                        self.begin(config, stream, address);
                     }
                     Err(error) => {
                         tracing::debug!(%error, "no connection accepted");
@@ -141,7 +139,7 @@ impl Listener {
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.tcp.local_addr()
     }
 
     fn config(&self) -> Option<Arc<ServerConfig>> {

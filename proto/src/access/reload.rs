@@ -102,7 +102,8 @@ mod tests {
         };
         let reloaded = Reloaded::open("number", vec![path.clone()], load).unwrap();
         let mut current = reloaded.subscribe();
-        let keeping = tokio::task::spawn(reloaded.keep());
+        let mut keeping = tokio::task::JoinSet::new();
+        keeping.spawn(reloaded.keep());
         assert_eq!(**current.borrow_and_update(), 1);
         for (text, then) in [("two", "3"), ("", "4")] {
             std::fs::write(&path, text).unwrap();
@@ -112,6 +113,5 @@ mod tests {
             current.changed().await.unwrap();
             assert_eq!(current.borrow_and_update().to_string(), then);
         }
-        keeping.abort();
     }
 }

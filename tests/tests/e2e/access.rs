@@ -51,9 +51,9 @@ async fn get(fleet: &Fleet, path: &str, token: Option<&str>) -> (u16, String) {
 /// The certificate that control shows on a new connection.
 fn shown_certificate(fleet: &Fleet) -> String {
     let address = fleet.control_listening().grpc.unwrap().to_string();
-    let output =
-        Command::new("openssl").args(["s_client", "-connect", &address]).stdin(std::process::Stdio::null());
-    let text = String::from_utf8_lossy(&output.output().unwrap().stdout).into_owned();
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &address]).stdin(std::process::Stdio::null());
+    let text = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
     let begin = text.find("-----BEGIN").unwrap_or_else(|| panic!("no certificate: {text}"));
     let end = text.find("-----END").unwrap();
     text[begin..end].lines().skip(1).collect()

@@ -229,7 +229,7 @@ async fn options_of_the_servers() {
     let ended = run(by_variable).await;
     assert!(ended.status == Some(2) && ended.stderr.contains("soon"), "{ended:?}");
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
-    assert_eq!(left.len(), 4, "nothing was made: {left:?}");
+    assert_eq!(left.len(), 5, "nothing was made: {left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

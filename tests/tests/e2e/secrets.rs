@@ -108,8 +108,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 async fn no_key_is_left_anywhere() {
     let holders = files_with_a_key_after(Fleet::builder()).await;
     assert!(holders.len() >= 2, "control and the worker have to keep keys, so the search finds what there is");
-    for path in holders {
-        let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+    for (path, mode) in holders {
         assert_eq!(mode, 0o600, "{} holds a key and has mode {mode:o}", path.display());
     }
 }
@@ -123,8 +122,9 @@ async fn what_is_sealed_is_not_even_in_the_files_that_keep_it() {
     assert!(holders.is_empty(), "{holders:?}");
 }
 
-/// Does everything with keys, sees that nothing shows one, and returns the files of control and the worker that hold one.
-async fn files_with_a_key_after(builder: FleetBuilder) -> Vec<PathBuf> {
+/// Does everything with keys, sees that nothing shows one, and returns the files of control and the worker that hold one,
+/// with their modes.
+async fn files_with_a_key_after(builder: FleetBuilder) -> Vec<(PathBuf, u32)> {
     let mut fleet = builder
         .control_arguments(&["--log-level", "trace"])
         .worker_arguments(&["--log-level", "trace"])
@@ -176,7 +176,8 @@ async fn files_with_a_key_after(builder: FleetBuilder) -> Vec<PathBuf> {
     let directory = fleet.directory();
     let mut files: Vec<_> = ["control", "w1"].iter().flat_map(|name| files_below(&directory.join(name))).collect();
     files.retain(|path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).contains(TRACE));
-    files
+    let mode = |path: &PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
+    files.into_iter().map(|path| (path.clone(), mode(&path))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
