@@ -21,7 +21,7 @@ const SECRET: [&str; 11] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("proto");
-    let files = ["environment", "event", "fleet", "data", "store", "worker"]
+    let files = ["audit", "environment", "event", "fleet", "data", "store", "worker"]
         .map(|name| root.join(format!("flotilla/v1/{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());

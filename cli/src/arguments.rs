@@ -4,6 +4,8 @@
 mod env;
 // `flotilla worker …` and `flotilla events`.
 mod fleet;
+// `flotilla audit …`.
+mod audit;
 // `flotilla store …`.
 mod store;
 // `flotilla plan`, `apply` and `export`.
@@ -17,6 +19,7 @@ mod connection;
 // Labels and sources.
 mod value;
 
+pub use audit::{AuditCommand, AuditSelection, ListAudit, TailAudit};
 pub use connection::Connection;
 pub use env::{
     Add, Changes, EnvCommand, KeyOptions, List, Pause, Remove, Resync, RotateKey, Selected, Update, Wait, WaitGoal,
@@ -200,6 +203,17 @@ Examples:
   flotilla events -f
   flotilla events --environment spree-production --type moved --type write-fenced")]
     Events(Events),
+    /// Who asked for what: changes, and calls that were refused
+    #[command(
+        subcommand,
+        after_help = "Control keeps a record of each change that was carried out or refused, and of each call that was refused for
+want of a token or of rights, for its --audit-retention. Reading them needs role admin. See docs/audit.md.
+
+Examples:
+  flotilla audit list --subject environment/spree-production
+  flotilla audit tail"
+    )]
+    Audit(AuditCommand),
     /// What the store holds of an environment
     #[command(
         subcommand,

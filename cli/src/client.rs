@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flotilla_proto::client::{self as control, Channel, InvalidAddress};
 use flotilla_proto::connect::ConnectOptions;
+use flotilla_proto::v1::audit_service_client::AuditServiceClient;
 use flotilla_proto::v1::data_service_client::DataServiceClient;
 use flotilla_proto::v1::environment_service_client::EnvironmentServiceClient;
 use flotilla_proto::v1::fleet_service_client::FleetServiceClient;
@@ -57,6 +58,11 @@ impl Client {
     /// The service of stored data.
     pub(crate) fn data(&self) -> DataServiceClient<Channel> {
         self.0.data()
+    }
+
+    /// The service of audit records.
+    pub(crate) fn audit(&self) -> AuditServiceClient<Channel> {
+        self.0.audit()
     }
 
     /// A request with the deadline.

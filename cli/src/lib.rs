@@ -34,6 +34,8 @@ mod relay_configuration;
 pub mod import;
 // `flotilla events`
 mod events;
+// `flotilla audit …`
+mod audit;
 // `status`, `version`
 mod fleet;
 // `flotilla data …`
@@ -109,6 +111,10 @@ async fn execute(cli: Cli) -> Result<ExitStatus, Failure> {
         Command::Import(options) => Box::pin(import::run(&mut Session::new(&cli.global)?, &options)).await,
         Command::Events(options) => {
             Box::pin(events::run(&mut Session::new(&cli.global)?, &options)).await?;
+            Ok(ExitStatus::Done)
+        }
+        Command::Audit(command) => {
+            Box::pin(async { audit::run(&mut Session::new(&cli.global)?, command).await }).await?;
             Ok(ExitStatus::Done)
         }
         Command::Data(command) => data::run(&mut Session::new(&cli.global)?, command).await,

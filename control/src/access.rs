@@ -87,6 +87,8 @@ pub const CALLS: &[(&str, Needs)] = &[
     ("/flotilla.v1.StoreService/CreateStore", ADMIN),
     ("/flotilla.v1.StoreService/UpdateStore", ADMIN),
     ("/flotilla.v1.StoreService/DeleteStore", ADMIN),
+    ("/flotilla.v1.AuditService/ListAuditRecords", ADMIN),
+    ("/flotilla.v1.AuditService/WatchAuditRecords", ADMIN),
     ("/flotilla.v1.WorkerService/Session", Needs::Worker),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", VIEWER),
     ("/grpc.health.v1.Health/Check", Needs::Nothing),

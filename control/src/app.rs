@@ -19,11 +19,12 @@ use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::audit::{Door, LastRecord, LogFailures, LogWriter};
 use crate::config::Settings;
-use crate::driver::{Commits, Driver, DriverHandle, driver};
+use crate::driver::{AuditTerms, Commits, Driver, DriverHandle, driver};
 use crate::environments_file::{self, FileHealth};
 use crate::fleet::{Change, Fleet, FleetSettings, GrantIds};
-use crate::store::{Loaded, SqliteStore, Store};
+use crate::store::{AuditReader, Loaded, SqliteStore, Store};
 use crate::{grpc, http};
 
 /// How long calls under way may take to end once control stops.
@@ -74,14 +75,16 @@ impl App {
         let access = settings.access.open().map_err(|error| anyhow!(error))?;
         let (grpc_listener, grpc) = listen("--listen", settings.listen).await?;
         let (http_listener, http) = listen("--http-listen", settings.http_listen).await?;
-        let (settings, store, loaded) = tokio::task::spawn_blocking(move || {
+        let (settings, store, loaded, records) = tokio::task::spawn_blocking(move || {
             let (store, loaded) = open_store(&settings)?;
-            anyhow::Ok((settings, store, loaded))
+            let records = open_records(&settings, loaded.audit)?;
+            anyhow::Ok((settings, store, loaded, records))
         })
         .await
         .context("opening the store did not end")??;
         tell_of_secrets(&settings);
         let (fleet_id, term) = (loaded.fleet.clone(), loaded.term);
+        let (reader, audit_log) = records;
         let clock = Clock::start();
         let chance = Chance::system();
         let store = (Box::new(store) as Box<dyn Store>, Commits::OnThread);
@@ -91,18 +94,17 @@ impl App {
         let health = HealthReporter::new();
         grpc::report_health(&health, ServingStatus::NotServing).await;
         let mut tasks = JoinSet::new();
-        let stopped = stopping.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = access.keeper => {}
-                () = stopped.cancelled() => {}
-            }
-            stopped.cancelled().await;
-            Ok(())
-        });
+        tasks.spawn(until_stopped(access.keeper, stopping.clone()));
         tasks.spawn(async move { driver_task.run().await.context("the store failed") });
         let streams = TaskTracker::new();
-        let api = grpc::Api::new(driver.clone(), streams.clone(), stopping.clone(), chance);
+        let (door, doorkeeper) = Door::new();
+        tasks.spawn(until_stopped(doorkeeper.keep(driver.clone(), clock), stopping.clone()));
+        let log_failures = LogFailures::default();
+        if let Some(log) = audit_log {
+            tasks.spawn(log.keep(driver.clone(), log_failures.clone(), stopping.clone()));
+        }
+        let audit = (door, Some(reader));
+        let api = grpc::Api::new(driver.clone(), streams.clone(), stopping.clone(), chance, audit);
         let stopped = stopping.clone();
         let incoming = Listener::new(grpc_listener, Protocol::Grpc, access.tls.clone()).into_stream();
         let serving = grpc::serve(incoming, access.keys.clone(), api.clone(), health.clone(), async move {
@@ -114,7 +116,7 @@ impl App {
             tasks.spawn(environments_file::keep(path, api.clone(), health.clone(), stopping.clone()));
             health
         });
-        let site = http::Site::new(driver.clone(), stopping.clone(), file);
+        let site = http::Site::new(driver.clone(), stopping.clone(), file, log_failures);
         let stopped = stopping.clone();
         let listener = Listener::new(http_listener, Protocol::Http, access.tls);
         tasks.spawn(http::serve(listener, site, access.keys, async move {
@@ -185,6 +187,16 @@ impl Running {
     }
 }
 
+/// Does this until control stops.
+async fn until_stopped(work: impl Future<Output = ()>, stopping: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = work => {}
+        () = stopping.cancelled() => {}
+    }
+    stopping.cancelled().await;
+    Ok(())
+}
+
 fn flatten(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
     ended.unwrap_or_else(|error| Err(anyhow!(error).context("a part of control panicked")))
 }
@@ -208,6 +220,15 @@ fn tell_of_secrets(settings: &Settings) {
     } else {
         tracing::info!(%path, "SDK keys and store passwords are not sealed, only in files that their owner alone can read; --encryption-key-file seals them");
     }
+}
+
+/// Opens what reads the audit records of a store that is open, and what writes them to a log, if they go to one.
+fn open_records(settings: &Settings, last: LastRecord) -> anyhow::Result<(AuditReader, Option<LogWriter>)> {
+    let reader = AuditReader::open(&settings.data_dir)?;
+    let Some(log) = settings.audit_log.clone() else { return Ok((reader, None)) };
+    let writer = LogWriter::open(log, reader.clone(), last.number)
+        .map_err(|error| anyhow!("cannot write to the file of --audit-log: {error}"))?;
+    Ok((reader, Some(writer)))
 }
 
 async fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
@@ -241,7 +262,8 @@ pub(crate) fn start_driver(
 ) -> (Driver, DriverHandle) {
     let events = loaded.remembered.events.clone();
     let fleet = Fleet::new(fleet_settings(settings, &loaded, chance), loaded.remembered, clock.now());
-    driver(fleet, events, store, clock)
+    let audit = AuditTerms { last: loaded.audit, retention: settings.audit_retention };
+    driver(fleet, events, audit, store, clock)
 }
 
 /// Puts `--redis-url` in force as the store `default`, unless that would lead environments elsewhere unasked.

@@ -2,6 +2,8 @@
 
 // Who may connect.
 mod access;
+// Who asked for what.
+mod audit;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,6 +19,9 @@ use flotilla_proto::spec::parse_service_uri;
 use url::Url;
 
 pub use access::{AccessOptions, ClientCerts};
+pub use audit::AuditOptions;
+
+use crate::audit::AuditLog;
 
 /// Where LaunchDarkly streams.
 pub(crate) const DEFAULT_STREAM_URI: &str = "https://stream.launchdarkly.com";
@@ -39,6 +44,9 @@ EXAMPLES
   For workers on other machines, with the files that `flotilla init tls` and `flotilla init tokens` make:
     flotilla-control --listen 0.0.0.0:7400 --tls-cert tls/control.pem --tls-key tls/control.key \\
       --token-file tokens/tokens.toml --worker-token-file tokens/workers.toml
+
+  Who asked for what, kept for a year, and as lines of JSON for a collector:
+    flotilla-control --audit-retention 1y --audit-log /var/log/flotilla/audit.jsonl
 
   Environments as a mounted file says:
     flotilla-control --environments /etc/flotilla/environments.yaml
@@ -145,6 +153,10 @@ pub struct Options {
     #[command(flatten)]
     pub access: AccessOptions,
 
+    /// Who asked for what
+    #[command(flatten)]
+    pub audit: AuditOptions,
+
     /// The log
     #[command(flatten)]
     pub log: LogOptions,
@@ -163,6 +175,10 @@ pub struct Settings {
     pub redis_url: StoreUrl,
     /// Who may connect, and as whom.
     pub access: AccessSettings,
+    /// How long records of who asked for what are kept.
+    pub audit_retention: Duration,
+    /// Where they go besides, as lines of JSON.
+    pub audit_log: Option<AuditLog>,
     /// The file that environments and stores are kept in line with.
     pub environments: Option<PathBuf>,
     /// Whether `redis_url` may lead elsewhere than before while environments use it.
@@ -198,6 +214,8 @@ impl Settings {
             data_dir: data_dir.into(),
             redis_url,
             access: AccessSettings::default(),
+            audit_retention: audit::DEFAULT_RETENTION,
+            audit_log: None,
             environments: None,
             replace_default_store: false,
             sealing: Sealing::default(),
@@ -221,6 +239,7 @@ impl Options {
             StoreUrl::parse("--redis-url", &self.redis_url.0).map_err(|violation| wrong(violation.to_string()))?;
         let listeners = [("--listen", self.listen), ("--http-listen", self.http_listen)];
         let access = self.access.check(listeners).map_err(wrong)?;
+        let (audit_retention, audit_log) = self.audit.check().map_err(wrong)?;
         let sealing = match &self.encryption_key_file {
             Some(path) => Sealing::from_file(path).map_err(|error| wrong(error.to_string()))?,
             None => Sealing::default(),
@@ -249,6 +268,8 @@ impl Options {
             data_dir: self.data_dir,
             redis_url,
             access,
+            audit_retention,
+            audit_log,
             environments: self.environments,
             replace_default_store: self.replace_default_store,
             sealing,
@@ -325,6 +346,8 @@ mod tests {
         assert_eq!(settings.http_listen.to_string(), "127.0.0.1:7401");
         assert_eq!(settings.data_dir, PathBuf::from("./flotilla-data"));
         assert_eq!(settings.lease_duration, Duration::from_secs(15));
+        assert_eq!(settings.audit_retention, Duration::from_hours(90 * 24));
+        assert!(check(&["--audit-retention", "10y"]).is_ok());
         assert_eq!(settings.redis_url.endpoint().to_string(), "localhost:6379/0");
     }
 
@@ -349,6 +372,8 @@ mod tests {
             (vec!["--stream-uri", "http://example.com"], vec!["--stream-uri", "https"]),
             (vec!["--application-id", "a b"], vec!["--application-id", "64 characters"]),
             (vec!["--redis-url", "http://x"], vec!["--redis-url", "redis://"]),
+            (vec!["--audit-retention", "59m"], vec!["--audit-retention", "59m", "1h to 10y"]),
+            (vec!["--audit-retention", "11y"], vec!["1h to 10y"]),
             (vec!["--encryption-key-file", "/nowhere"], vec!["--encryption-key-file", "/nowhere"]),
         ] {
             let error = check(&arguments).unwrap_err();

@@ -10,6 +10,8 @@ mod handle;
 mod history;
 // What happened, as far as it is kept.
 mod events;
+// Who asked for what.
+mod audit;
 // What operators ask about afterwards.
 mod notes;
 // Who waits for an answer, and who is connected.
@@ -24,13 +26,15 @@ use std::time::Duration;
 
 use flotilla_proto::process::Clock;
 use flotilla_proto::session::{GoAway, Hello, WorkerMessage};
-use flotilla_proto::{Reason, Refusal, Timestamp};
+use flotilla_proto::{Reason, Refusal, Term, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{AuditEntry, Knock, LastRecord, Outcome, Place};
 use crate::fleet::{Change, Command, Effect, EventRecord, Fleet, Input, Reply, SessionId};
 use crate::store::{Store, StoreError};
+use audit::Ledger;
 use history::Fate;
 use outlets::Outlets;
 
@@ -53,6 +57,8 @@ pub(crate) struct View<'a> {
     pub(crate) history: &'a History<Environments>,
     pub(crate) workers: &'a History<Workers>,
     pub(crate) events: &'a Events,
+    /// Where the last audit record stands; before the first one there is none.
+    pub(crate) audit: Option<Revision>,
 }
 
 /// Where the last of everything that is watched stands.
@@ -61,6 +67,7 @@ pub(crate) struct Newest {
     environments: Revision,
     workers: Revision,
     events: Option<Revision>,
+    audit: Option<Revision>,
 }
 
 type Read = Box<dyn FnOnce(&View<'_>) + Send>;
@@ -70,7 +77,15 @@ type Answer = oneshot::Sender<Result<Reply, Refusal>>;
 enum Message {
     Command {
         command: Box<Command>,
+        /// For the record of it; `None`: it changes nothing, or is tried only.
+        entry: Option<Box<AuditEntry>>,
         answer: Answer,
+    },
+    /// A call ended before it came to a command.
+    Audit {
+        entry: Box<AuditEntry>,
+        outcome: Outcome,
+        place: Place,
     },
     Read(Read),
     Opened {
@@ -79,6 +94,8 @@ enum Message {
         hello: Box<Hello>,
         sink: SessionSink,
         ended: CancellationToken,
+        /// For the record, should it be refused.
+        knock: Box<Knock>,
     },
     /// A worker said something.
     Said {
@@ -119,6 +136,7 @@ pub(crate) struct Driver {
     events: Events,
     newest: watch::Sender<Newest>,
     outlets: Outlets,
+    ledger: Ledger,
     committing_since: Arc<AtomicU64>,
     last_tick: Timestamp,
     /// Inputs that follow from effects; they join the next batch.
@@ -131,20 +149,30 @@ impl fmt::Debug for Message {
     }
 }
 
+/// Where the audit records stand, and how old they may become.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AuditTerms {
+    pub(crate) last: LastRecord,
+    pub(crate) retention: Duration,
+}
+
 /// A driver over a fleet and events that have just been loaded from `store`, and the handle to speak to it.
 pub(crate) fn driver(
     fleet: Fleet,
     events: Vec<EventRecord>,
+    audit: AuditTerms,
     (store, commits): (Box<dyn Store>, Commits),
     clock: Clock,
 ) -> (Driver, DriverHandle) {
     let (sender, messages) = mpsc::channel(QUEUE);
     let (history, workers) = (History::new(fleet.term()), History::new(fleet.term()));
     let events = Events::new(events);
+    let ledger = Ledger::new(audit.last, audit.retention);
     let (newest, newest_receiver) = watch::channel(Newest {
         environments: history.newest(),
         workers: workers.newest(),
         events: events.newest(),
+        audit: ledger.newest(),
     });
     let committing_since = Arc::new(AtomicU64::new(0));
     let handle = DriverHandle {
@@ -165,6 +193,7 @@ pub(crate) fn driver(
         events,
         newest,
         outlets: Outlets::default(),
+        ledger,
         committing_since,
         last_tick: Timestamp(0),
         follow_up: Vec::new(),
@@ -206,11 +235,15 @@ impl Driver {
             for message in waiting.drain(..) {
                 self.take(message, &mut batch);
             }
+            if batch.stop {
+                let now = self.now();
+                batch.changes.extend(self.ledger.close(now));
+            }
             self.commit(std::mem::take(&mut batch.changes)).await?;
             self.carry_out(batch.effects);
             self.publish();
             let Self { fleet, history, workers, events, .. } = &self;
-            let view = View { fleet, history, workers, events };
+            let view = View { fleet, history, workers, events, audit: self.ledger.newest() };
             batch.reads.into_iter().for_each(|read| read(&view));
             if batch.stop {
                 self.outlets.shut_down();
@@ -227,8 +260,11 @@ impl Driver {
         self.last_tick = now;
         for id in self.outlets.abandoned() {
             self.step(Input::CommandAbandoned { id }, batch);
+            let now = self.now();
+            batch.changes.extend(self.ledger.abandoned(id, now));
         }
         self.step(Input::Tick, batch);
+        batch.changes.extend(self.ledger.tick(now));
     }
 
     fn take(&mut self, message: Message, batch: &mut Batch) {
@@ -237,17 +273,35 @@ impl Driver {
             return;
         }
         match message {
-            Message::Command { command, answer } => {
+            Message::Command { command, entry, answer } => {
                 let id = self.outlets.expect_answer(answer);
-                let command = *command;
+                let (command, is_recorded) = (*command, entry.is_some());
+                if let Some(entry) = entry {
+                    self.ledger.begin(id, *entry);
+                }
                 self.step(Input::Command { id, command }, batch);
+                if is_recorded {
+                    let now = self.now();
+                    batch.changes.extend(self.ledger.hold(id, now));
+                }
+            }
+            Message::Audit { entry, outcome, place } => {
+                let now = self.now();
+                batch.changes.push(self.ledger.record(now, *entry, outcome, place));
             }
             Message::Read(read) => batch.reads.push(read),
-            Message::Opened { session, address, hello, sink, ended } => {
+            Message::Opened { session, address, hello, sink, ended, knock } => {
                 self.outlets.open(session, sink, ended);
-                let hello = *hello;
+                let (hello, before) = (*hello, batch.effects.len());
                 let opened = Input::SessionOpened { session, address, hello };
                 self.step(opened, batch);
+                let refusal_of = |effect: &Effect| {
+                    if let Effect::Refuse { refusal, .. } = effect { Some(refusal.clone()) } else { None }
+                };
+                // An opening can refuse the one that is opened only.
+                if let Some(refusal) = batch.effects[before..].iter().find_map(refusal_of) {
+                    knock.refused(&refusal);
+                }
             }
             // A session that was ended here may still have words on the way: they are too late.
             Message::Said { session, message } => {
@@ -277,8 +331,12 @@ impl Driver {
         for effect in self.fleet.step(self.clock.now(), input) {
             match effect {
                 Effect::Persist(change) => batch.changes.push(change),
-                other @ (Effect::Reply { .. }
-                | Effect::Send { .. }
+                Effect::Reply { id, result } => {
+                    let now = self.now();
+                    batch.changes.extend(self.ledger.answered(id, now, &result));
+                    batch.effects.push(Effect::Reply { id, result });
+                }
+                other @ (Effect::Send { .. }
                 | Effect::Refuse { .. }
                 | Effect::Close { .. }
                 | Effect::EnvironmentChanged { .. }
@@ -360,11 +418,17 @@ impl Driver {
         }
     }
 
+    /// When it is, for records.
+    fn now(&self) -> (Term, Timestamp) {
+        (self.fleet.term(), self.clock.now())
+    }
+
     fn publish(&self) {
         let newest = Newest {
             environments: self.history.newest(),
             workers: self.workers.newest(),
             events: self.events.newest(),
+            audit: self.ledger.newest(),
         };
         self.newest.send_if_modified(|known| std::mem::replace(known, newest) != newest);
     }
@@ -384,6 +448,8 @@ fn event_of(change: &Change) -> Option<&EventRecord> {
         | Change::ForgetEnded { .. }
         | Change::PutTerm { .. }
         | Change::PutWorker { .. }
+        | Change::PutAudit(_)
+        | Change::PruneAudit { .. }
         | Change::DeleteWorker { .. } => None,
     }
 }

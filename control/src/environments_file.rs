@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use v1::ApplyOutcome as Outcome;
 
+use crate::audit::{Attempt, AuditEntry};
 use crate::grpc::{Api, apply};
 
 /// The files are looked at this often, whatever the watch says.
@@ -132,7 +133,8 @@ impl Keeper {
                 for entry in request.entries.iter_mut().filter(|entry| self.done.contains(&entry.name)) {
                     entry.sdk_key.clear();
                 }
-                self.apply(request).await
+                let attempt = if is_seen { Attempt::Again } else { Attempt::First };
+                self.apply(request, attempt).await
             }
             Err(error) => {
                 if self.is_news(&error) {
@@ -150,13 +152,14 @@ impl Keeper {
     }
 
     /// Whether all of it was carried out.
-    async fn apply(&mut self, request: v1::BatchApplyEnvironmentsRequest) -> bool {
-        match apply(&self.api, request.clone()).await {
+    async fn apply(&mut self, request: v1::BatchApplyEnvironmentsRequest, attempt: Attempt) -> bool {
+        let entry = AuditEntry::of_file(&self.path, attempt);
+        match apply(&self.api, request.clone(), Some(entry.clone())).await {
             Ok(applied) => self.tell(&applied),
             Err(refusal) if refusal.reason == Reason::BlastRadius => {
                 self.tell_refused(&refusal);
                 let without = v1::BatchApplyEnvironmentsRequest { prune: None, ..request };
-                if let Ok(applied) = apply(&self.api, without).await {
+                if let Ok(applied) = apply(&self.api, without, Some(entry)).await {
                     self.tell(&applied);
                 }
                 false

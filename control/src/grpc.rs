@@ -26,6 +26,10 @@ mod data;
 mod stores;
 // The workers' sessions.
 mod session;
+// Who asked for what.
+mod audit;
+// What requests ask for, for the records.
+mod asked;
 // Who calls, and whether they may.
 mod guard;
 
@@ -49,7 +53,9 @@ use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::audit::Door;
 use crate::driver::DriverHandle;
+use crate::store::AuditReader;
 
 pub(crate) use apply::apply;
 
@@ -72,12 +78,13 @@ const MOST_CALLS: u32 = 1000;
 const HEADER_LIMIT: u32 = 16 << 10;
 
 /// The names under which health is reported; the empty one is the server as a whole.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "flotilla.v1.EnvironmentService",
     "flotilla.v1.FleetService",
     "flotilla.v1.DataService",
     "flotilla.v1.StoreService",
+    "flotilla.v1.AuditService",
     "flotilla.v1.WorkerService",
 ];
 
@@ -91,6 +98,10 @@ pub(crate) struct Api {
     stopping: CancellationToken,
     /// Makes the ids of environments.
     chance: Chance,
+    /// Where calls that are refused are told of.
+    door: Door,
+    /// Reads the audit records; `None`: they are in no file.
+    audit: Option<AuditReader>,
 }
 
 impl Api {
@@ -99,8 +110,9 @@ impl Api {
         tasks: TaskTracker,
         stopping: CancellationToken,
         chance: Chance,
+        (door, audit): (Door, Option<AuditReader>),
     ) -> Self {
-        Self { driver, tasks, stopping, chance }
+        Self { driver, tasks, stopping, chance, door, audit }
     }
 
     /// The uid of a new environment.
@@ -136,6 +148,9 @@ pub(crate) async fn serve<C: Connection>(
         .max_encoding_message_size(SESSION_MESSAGE_LIMIT);
     let stores = v1::store_service_server::StoreServiceServer::new(stores::Handler(api.clone()))
         .max_decoding_message_size(API_MESSAGE_LIMIT);
+    let audit = v1::audit_service_server::AuditServiceServer::new(audit::Handler(api.clone()))
+        .max_decoding_message_size(API_MESSAGE_LIMIT);
+    let door = api.door.clone();
     let worker = v1::worker_service_server::WorkerServiceServer::new(session::Handler(api))
         .max_decoding_message_size(SESSION_MESSAGE_LIMIT)
         .max_encoding_message_size(SESSION_MESSAGE_LIMIT);
@@ -146,13 +161,14 @@ pub(crate) async fn serve<C: Connection>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(Some(MOST_CALLS))
         .http2_max_header_list_size(Some(HEADER_LIMIT))
-        .layer(guard::GuardLayer::new(keys))
+        .layer(guard::GuardLayer::new(keys, door))
         .add_service(reflection)
         .add_service(health)
         .add_service(environments)
         .add_service(fleet)
         .add_service(data)
         .add_service(stores)
+        .add_service(audit)
         .add_service(worker)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await

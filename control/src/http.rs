@@ -22,6 +22,7 @@ use flotilla_proto::access::{Keys, Listener, WithPeer, require_viewer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::LogFailures;
 use crate::driver::{DriverHandle, View};
 use crate::environments_file::FileHealth;
 
@@ -38,11 +39,18 @@ pub(crate) struct Site {
     stopping: CancellationToken,
     /// How it stands with the file that control is kept in line with, if there is one.
     file: Option<FileHealth>,
+    /// How often the audit log was not written.
+    log_failures: LogFailures,
 }
 
 impl Site {
-    pub(crate) fn new(driver: DriverHandle, stopping: CancellationToken, file: Option<FileHealth>) -> Self {
-        Self { driver, stopping, file }
+    pub(crate) fn new(
+        driver: DriverHandle,
+        stopping: CancellationToken,
+        file: Option<FileHealth>,
+        log_failures: LogFailures,
+    ) -> Self {
+        Self { driver, stopping, file, log_failures }
     }
 
     async fn read<T: Send + 'static>(
@@ -110,10 +118,11 @@ fn answer_checks(checks: &[(&str, Result<(), String>)], verbose: bool) -> Respon
 
 async fn metrics(State(site): State<Site>) -> Response {
     match site.read(|view| view.fleet.counts()).await {
-        Ok(counts) => {
-            ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(counts, site.file.as_ref()))
-                .into_response()
-        }
+        Ok(counts) => (
+            [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+            metrics::encode(counts, site.file.as_ref(), &site.log_failures),
+        )
+            .into_response(),
         Err(why) => unavailable(&why),
     }
 }

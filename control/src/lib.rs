@@ -16,6 +16,8 @@ mod fleet;
 mod store;
 // The one task that owns the fleet.
 mod driver;
+// Who asked for what.
+mod audit;
 // The API, and the workers' sessions.
 mod grpc;
 // Which call is for whom.
@@ -33,4 +35,5 @@ mod app;
 pub mod simulation;
 
 pub use app::{App, Running, run};
-pub use config::{AccessOptions, ClientCerts, Options, Settings};
+pub use audit::AuditLog;
+pub use config::{AccessOptions, AuditOptions, ClientCerts, Options, Settings};

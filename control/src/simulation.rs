@@ -16,6 +16,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::Settings;
 use crate::app::{settle_default_store, start_driver};
+use crate::audit::Door;
 use crate::driver::Commits;
 use crate::fleet::Change;
 use crate::grpc;
@@ -82,7 +83,9 @@ pub async fn serve<C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'stati
     let health = HealthReporter::new();
     grpc::report_health(&health, ServingStatus::Serving).await;
     let keys = watch::channel(Arc::new(Keys::Open)).1;
-    let api = grpc::Api::new(driver, TaskTracker::new(), CancellationToken::new(), chance);
+    // Nobody looks at records in a simulation.
+    let audit = (Door::new().0, None);
+    let api = grpc::Api::new(driver, TaskTracker::new(), CancellationToken::new(), chance, audit);
     tokio::select! {
         biased;
         ended = driver_task.run() => Ok(ended?),

@@ -3,7 +3,7 @@
 // One SQLite file, for one process.
 mod sqlite;
 
-pub(crate) use sqlite::SqliteStore;
+pub(crate) use sqlite::{AuditReader, SqliteStore};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use flotilla_proto::process::SealingError;
 use flotilla_proto::{FleetId, Term};
 
+use crate::audit::LastRecord;
 use crate::fleet::{Change, Remembered};
 
 /// What a store holds when control starts.
@@ -22,6 +23,8 @@ pub(crate) struct Loaded {
     pub(crate) term: Term,
     /// Environments, epochs, stores and request ids.
     pub(crate) remembered: Remembered,
+    /// Where the audit records stand.
+    pub(crate) audit: LastRecord,
 }
 
 /// The durable memory of control. Calls block: the driver makes them where blocking is allowed.

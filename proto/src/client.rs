@@ -54,6 +54,7 @@ use url::Url;
 use crate::connect::{Bearer, ConnectError, ConnectOptions};
 use crate::files::Stamp;
 
+use crate::v1::audit_service_client::AuditServiceClient;
 use crate::v1::data_service_client::DataServiceClient;
 use crate::v1::environment_service_client::EnvironmentServiceClient;
 use crate::v1::fleet_service_client::FleetServiceClient;
@@ -205,6 +206,11 @@ impl Client {
     /// The service of stored data, for calls without retries.
     pub fn data(&self) -> DataServiceClient<Channel> {
         DataServiceClient::new(self.link.channel()).max_decoding_message_size(LONGEST_MESSAGE)
+    }
+
+    /// The service of audit records, for calls without retries.
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.link.channel()).max_decoding_message_size(LONGEST_MESSAGE)
     }
 
     /// A request with the deadline.

@@ -26,6 +26,8 @@ pub mod status;
 pub mod session;
 // Reasons for refusals, and their way through gRPC.
 pub mod error;
+// Who asked for what, as documents.
+pub mod audit;
 // How messages are encoded and decoded.
 mod codec;
 // Regular files.

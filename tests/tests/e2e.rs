@@ -59,6 +59,9 @@ mod reference;
 // What is said to bad input.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
+// Who asked for what.
+#[path = "e2e/audit.rs"]
+mod audit;
 // What must never be shown.
 #[path = "e2e/secrets.rs"]
 mod secrets;

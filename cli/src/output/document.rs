@@ -12,10 +12,13 @@ mod stores;
 mod fleet;
 // What happened.
 mod events;
+// Who asked for what.
+mod audit;
 // What was applied, or would be.
 mod applied;
 
 pub(crate) use self::applied::{AppliedDocument, Summary, outcome_text as apply_outcome_text};
+pub(crate) use self::audit::AuditRecordsDocument;
 pub(crate) use self::data::{ItemsDocument, VerificationDocument, kind_text};
 pub(crate) use self::environments::{
     EnvironmentDocument, EnvironmentsDocument, RemovedDocument, duration, guard_text, source_text,

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Message, Newest, Read, SessionSink, View};
+use crate::audit::{AuditEntry, Knock, Outcome, Place};
 use crate::fleet::{Command, Reply, SessionId};
 
 /// Speaks to the driver. Cheap to clone.
@@ -31,12 +32,27 @@ impl fmt::Debug for DriverHandle {
 }
 
 impl DriverHandle {
-    /// Carries a command out. When the future is dropped, the command is abandoned.
+    /// Carries a command out that changes nothing. When the future is dropped, the command is abandoned.
     pub(crate) async fn command(&self, command: Command) -> Result<Reply, Refusal> {
+        self.recorded_command(command, None).await
+    }
+
+    /// As [`command`](Self::command), with a record of what came of it, made in the transaction of what it changes.
+    pub(crate) async fn recorded_command(
+        &self,
+        command: Command,
+        entry: Option<AuditEntry>,
+    ) -> Result<Reply, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let command = Box::new(command);
-        self.send(Message::Command { command, answer }).await?;
+        let (command, entry) = (Box::new(command), entry.map(Box::new));
+        self.send(Message::Command { command, entry, answer }).await?;
         answered.await.map_err(|_| gone())?
+    }
+
+    /// Makes a record of a call that came to no command. A read after this sees it.
+    pub(crate) async fn record(&self, entry: AuditEntry, outcome: Outcome, place: Place) {
+        // An error means that control is stopping.
+        let _ = self.send(Message::Audit { entry: Box::new(entry), outcome, place }).await;
     }
 
     /// Looks at the fleet.
@@ -53,17 +69,18 @@ impl DriverHandle {
         answered.await.map_err(|_| gone())
     }
 
-    /// Opens a session. `ended` is cancelled when control ends it.
+    /// Opens a session. `ended` is cancelled when control ends it; `knock` is told if it refuses it at once.
     pub(crate) async fn open_session(
         &self,
         address: String,
         hello: Hello,
         sink: SessionSink,
         ended: CancellationToken,
+        knock: Knock,
     ) -> Result<SessionId, Refusal> {
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
-        let hello = Box::new(hello);
-        let opened = Message::Opened { session, address, hello, sink, ended };
+        let (hello, knock) = (Box::new(hello), Box::new(knock));
+        let opened = Message::Opened { session, address, hello, sink, ended, knock };
         self.send(opened).await?;
         Ok(session)
     }

@@ -19,11 +19,16 @@ pub(crate) struct Revision {
 }
 
 impl Revision {
-    pub(super) fn at(term: Term, number: u64) -> Self {
+    pub(crate) fn at(term: Term, number: u64) -> Self {
         Self { term, number }
     }
 
-    /// The number within its term, or, of events, among all.
+    /// The term.
+    pub(crate) fn term(self) -> Term {
+        self.term
+    }
+
+    /// The number within its term, or, of events and audit records, among all.
     pub(crate) fn number(self) -> u64 {
         self.number
     }

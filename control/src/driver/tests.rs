@@ -1,7 +1,11 @@
 //! What the driver promises: nobody hears of what is not durable.
 
-use std::sync::Arc;
+// Records of who asked for what.
+mod audit;
+
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use flotilla_proto::process::Clock;
 use flotilla_proto::session::Hello;
@@ -12,13 +16,21 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::audit::{Attempt, Door};
 use crate::fleet::{Action, Claim, FleetSettings, GrantIds, Mutation, Remembered};
 use crate::store::Loaded;
 
-/// A store that forgets everything, and fails when told to.
-#[derive(Debug, Default)]
+/// A store that only keeps what was committed, and fails when told to.
+#[derive(Debug, Default, Clone)]
 struct Fickle {
     fails: Arc<AtomicBool>,
+    committed: Arc<Mutex<Vec<Vec<Change>>>>,
+}
+
+impl Fickle {
+    fn commits(&self) -> Vec<Vec<Change>> {
+        self.committed.lock().unwrap().clone()
+    }
 }
 
 impl Store for Fickle {
@@ -26,15 +38,16 @@ impl Store for Fickle {
         unreachable!("the fleet is made here")
     }
 
-    fn commit(&mut self, _changes: &[Change]) -> Result<(), StoreError> {
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         if self.fails.load(Ordering::Relaxed) {
             return Err(StoreError::Corrupt { what: "the disk is full".to_owned() });
         }
+        self.committed.lock().unwrap().push(changes.to_vec());
         Ok(())
     }
 }
 
-fn make() -> (Driver, DriverHandle, Arc<AtomicBool>) {
+fn make() -> (Driver, DriverHandle, Fickle) {
     let clock = Clock::start();
     let settings = FleetSettings {
         fleet: "f".parse().unwrap(),
@@ -53,14 +66,15 @@ fn make() -> (Driver, DriverHandle, Arc<AtomicBool>) {
     let url = StoreUrl::parse("url", "redis://127.0.0.1").unwrap();
     let remembered = Remembered { stores: vec![(StoreName::default_store(), url)], ..Default::default() };
     let store = Fickle::default();
-    let fails = Arc::clone(&store.fails);
+    let audit = AuditTerms { last: LastRecord::default(), retention: Duration::from_hours(1) };
     let (driver, handle) = driver(
         Fleet::new(settings, remembered, clock.now()),
         Vec::new(),
-        (Box::new(store), Commits::OnThread),
+        audit,
+        (Box::new(store.clone()), Commits::OnThread),
         clock,
     );
-    (driver, handle, fails)
+    (driver, handle, store)
 }
 
 fn create(name: &str) -> Command {
@@ -94,10 +108,10 @@ fn hello(name: &str) -> Hello {
 
 #[tokio::test]
 async fn what_could_not_be_made_durable_is_refused_and_ends_the_driver() {
-    let (driver, handle, fails) = make();
+    let (driver, handle, store) = make();
     let asking = async {
         handle.command(create("a")).await.unwrap();
-        fails.store(true, Ordering::Relaxed);
+        store.fails.store(true, Ordering::Relaxed);
         let newest = *handle.newest().borrow();
         let refusal = handle.command(create("b")).await.unwrap_err();
         assert_eq!(refusal.reason, Reason::Internal);
@@ -134,7 +148,8 @@ async fn a_worker_that_does_not_read_is_disconnected() {
     let asking = async {
         let (sink, mut outgoing) = mpsc::channel(2);
         let ended = CancellationToken::new();
-        let session = handle.open_session(String::new(), hello("w1"), sink, ended.clone()).await.unwrap();
+        let knock = Knock { door: Door::new().0, entry: AuditEntry::of_file(Path::new("f"), Attempt::First) };
+        let session = handle.open_session(String::new(), hello("w1"), sink, ended.clone(), knock).await.unwrap();
         while !ended.is_cancelled() {
             // Each is answered, and nobody reads the answers.
             handle.session_message(session, WorkerMessage::Heartbeat).await.unwrap();

@@ -14,6 +14,7 @@ use flotilla_proto::{
 
 use super::apply::Batch;
 use super::event::{EventRecord, Note};
+use crate::audit::AuditRecord;
 
 /// Names a command between the driver and the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -354,6 +355,10 @@ pub(crate) enum Change {
     DeleteWorker { worker: WorkerName },
     /// Something happened. Of events only the last ones are kept.
     PutEvent(Box<EventRecord>),
+    /// Somebody asked for something. Made by the driver, in the transaction of what was done.
+    PutAudit(Box<AuditRecord>),
+    /// Records older than this, and those that are too many, are deleted, some at a time.
+    PruneAudit { before: Timestamp },
 }
 
 /// Everything that control remembers of one environment.

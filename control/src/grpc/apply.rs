@@ -7,6 +7,7 @@ use flotilla_proto::{FieldViolation, InvalidName, Refusal, v1};
 use super::environments::{claim, request_id, wanted};
 use super::stores::full_url;
 use super::{Api, store_name, unfit_reply};
+use crate::audit::AuditEntry;
 use crate::fleet::{Batch, BatchEntry, BatchStore, BlastRadius, Command, Prune, Reply, Wanted};
 
 /// Environments of one request, at most.
@@ -14,13 +15,15 @@ const MOST_ENTRIES: usize = 10_000;
 /// Stores of one request, at most.
 const MOST_STORES: usize = 100;
 
-/// Carries a request out, or says why nothing of it was. What is wrong with one entry is told among the results.
+/// Carries a request out, or says why nothing of it was. What is wrong with one entry is told among the results. `entry` is
+/// for the records.
 pub(crate) async fn apply(
     api: &Api,
     request: v1::BatchApplyEnvironmentsRequest,
+    entry: Option<AuditEntry>,
 ) -> Result<v1::BatchApplyEnvironmentsResponse, Refusal> {
-    let batch = batch_of(api, request)?;
-    match api.driver.command(Command::Apply(batch)).await? {
+    let command = batch_of(api, request).map(Command::Apply);
+    match api.carry_out(entry, command).await? {
         Reply::Applied(applied) => Ok(*applied),
         Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) | Reply::Checked(_) => {
             Err(unfit_reply())

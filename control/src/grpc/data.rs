@@ -8,10 +8,12 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::asked::{Changing as _, begin};
 use super::guard::Caller;
 use super::page::checked_size;
 use super::{Api, environment_name};
 use crate::access::REPAIR_ROLE;
+use crate::audit::AuditEntry;
 use crate::fleet::{Claim, Command, Edit, Mutation, Regression, Reply};
 
 /// How long a worker has for its answer when the caller names no deadline.
@@ -62,15 +64,15 @@ impl Handler {
     }
 
     /// Has the worker connect anew and compare everything with the store.
-    async fn resync(&self, environment: &str) -> Result<(), Refusal> {
-        let mutation = Mutation {
-            environment: environment_name("environment", environment)?,
+    async fn resync(&self, environment: &str, entry: Option<AuditEntry>) -> Result<(), Refusal> {
+        let mutation = environment_name("environment", environment).map(|environment| Mutation {
+            environment,
             action: Edit::Resync { claim: Claim::Respect, regression: Regression::Doubt }.into(),
             etag: None,
             request: None,
             validate_only: false,
-        };
-        self.0.driver.command(Command::Mutate(mutation)).await.map(drop)
+        });
+        self.0.carry_out(entry, mutation.map(Command::Mutate)).await.map(drop)
     }
 }
 
@@ -180,15 +182,23 @@ impl v1::data_service_server::DataService for Handler {
         request: Request<v1::VerifyDataRequest>,
     ) -> Result<Response<v1::VerifyDataResponse>, Status> {
         let deadline = Deadline::after(timeout(request.metadata()));
-        if request.get_ref().repair {
-            Caller::of(&request)?.require(REPAIR_ROLE)?;
+        let caller = Caller::of(&request)?;
+        let (request, entry) = begin(request)?;
+        if request.repair {
+            caller.require(REPAIR_ROLE, &request.asked())?;
         }
-        let request = request.into_inner();
-        let first = self.verify(&request, deadline).await?;
+        let first = match self.verify(&request, deadline).await {
+            Ok(first) => first,
+            Err(refusal) => {
+                self.0.note_refused(entry, &refusal).await;
+                return Err(refusal.into());
+            }
+        };
         if !request.repair || (first.differing == 0 && first.initialized) {
             return Ok(Response::new(first));
         }
-        self.resync(&request.environment).await?;
+        // The record is that of the change. Where there is nothing to repair there is none.
+        self.resync(&request.environment, entry).await?;
         let mut last = first.clone();
         while (last.differing > 0 || !last.initialized) && deadline.left() > SHORTEST_LOOK {
             tokio::time::sleep(LOOK_AGAIN).await;

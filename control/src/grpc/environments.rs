@@ -6,9 +6,11 @@ use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::asked::begin;
 use super::filter::Filter;
 use super::page::{Page, hex};
 use super::{Api, apply, environment_name, unfit_reply, update, watch};
+use crate::audit::AuditEntry;
 use crate::driver::View;
 use crate::fleet::{
     Action, Claim, Command, Edit, Mutation, Proof, Regression, RemovalRequest, Reply, RequestId,
@@ -28,25 +30,21 @@ struct Terms {
 
 macro_rules! terms {
     ($kind:literal, $request:expr) => {
-        Terms {
+        request_id($kind, &$request.request_id, $request).map(|request| Terms {
             etag: Some($request.etag.clone()).filter(|etag| !etag.is_empty()),
-            request: request_id($kind, &$request.request_id, &$request)?,
+            request,
             validate_only: $request.validate_only,
-        }
+        })
     };
 }
 
 impl Handler {
-    async fn mutate(&self, name: &str, action: Action, terms: Terms) -> Result<Option<v1::Environment>, Refusal> {
-        let environment = environment_name("name", name)?;
-        let mutation = Mutation {
-            environment,
-            action,
-            etag: terms.etag,
-            request: terms.request,
-            validate_only: terms.validate_only,
-        };
-        match self.0.driver.command(Command::Mutate(mutation)).await? {
+    async fn mutate(
+        &self,
+        entry: Option<AuditEntry>,
+        mutation: Result<Mutation, Refusal>,
+    ) -> Result<Option<v1::Environment>, Refusal> {
+        match self.0.carry_out(entry, mutation.map(Command::Mutate)).await? {
             Reply::Environment(environment) => Ok(environment.map(|environment| *environment)),
             Reply::Worker(_) | Reply::Answer(_) | Reply::Applied(_) | Reply::Store(_) | Reply::Checked(_) => {
                 Err(unfit_reply())
@@ -54,15 +52,11 @@ impl Handler {
         }
     }
 
-    async fn create(&self, request: v1::CreateEnvironmentRequest) -> Result<Option<v1::Environment>, Refusal> {
-        let terms = Terms {
-            etag: None,
-            request: request_id("create", &request.request_id, &request)?,
-            validate_only: request.validate_only,
-        };
-        let (_, spec, sdk_key) = wanted(&request.name, request.spec.as_ref(), &request.sdk_key)?;
+    fn creation(&self, request: &v1::CreateEnvironmentRequest) -> Result<Mutation, Refusal> {
+        let id = request_id("create", &request.request_id, request)?;
+        let (environment, spec, sdk_key) = wanted(&request.name, request.spec.as_ref(), &request.sdk_key)?;
         let action = Action::Create { uid: self.0.fresh_uid(), spec, sdk_key, claim: claim(request.take_over) };
-        self.mutate(&request.name, action, terms).await
+        Ok(Mutation { environment, action, etag: None, request: id, validate_only: request.validate_only })
     }
 
     async fn list(&self, request: v1::ListEnvironmentsRequest) -> Result<v1::ListEnvironmentsResponse, Refusal> {
@@ -72,6 +66,32 @@ impl Handler {
         let filter = Filter::parse(request.filter)?;
         self.0.driver.read(move |view| list_page(view, &page, &filter)).await
     }
+}
+
+/// A change of the environment of that name. What is wrong first is told.
+fn mutation(
+    name: &str,
+    terms: Result<Terms, Refusal>,
+    action: impl FnOnce() -> Result<Action, Refusal>,
+) -> Result<Mutation, Refusal> {
+    let Terms { etag, request, validate_only } = terms?;
+    let action = action()?;
+    Ok(Mutation { environment: environment_name("name", name)?, action, etag, request, validate_only })
+}
+
+fn update_of(request: &v1::UpdateEnvironmentRequest) -> Result<Action, Refusal> {
+    let change = update::spec_change(request.update_mask.clone(), request.spec.clone())?;
+    let sdk_key = match request.sdk_key.as_str() {
+        "" => None,
+        key => Some(SdkKey::parse("sdk_key", key)?),
+    };
+    Ok(Edit::Update { change, sdk_key }.into())
+}
+
+fn rotation_of(request: &v1::RotateSdkKeyRequest) -> Result<Action, Refusal> {
+    let sdk_key = SdkKey::parse("sdk_key", &request.sdk_key)?;
+    let proof = if request.force { Proof::Skipped } else { Proof::Required };
+    Ok(Edit::RotateSdkKey { sdk_key, proof }.into())
 }
 
 fn list_page(view: &View<'_>, page: &Page, filter: &Filter) -> v1::ListEnvironmentsResponse {
@@ -159,7 +179,8 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::CreateEnvironmentRequest>,
     ) -> Result<Response<v1::CreateEnvironmentResponse>, Status> {
-        let environment = self.create(request.into_inner()).await?;
+        let (request, entry) = begin(request)?;
+        let environment = self.mutate(entry, self.creation(&request)).await?;
         Ok(Response::new(v1::CreateEnvironmentResponse { environment }))
     }
 
@@ -185,15 +206,9 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::UpdateEnvironmentRequest>,
     ) -> Result<Response<v1::UpdateEnvironmentResponse>, Status> {
-        let request = request.into_inner();
-        let terms = terms!("update", request);
-        let change = update::spec_change(request.update_mask, request.spec)?;
-        let sdk_key = match request.sdk_key.as_str() {
-            "" => None,
-            key => Some(SdkKey::parse("sdk_key", key).map_err(Refusal::from)?),
-        };
-        let action = Edit::Update { change, sdk_key };
-        let environment = self.mutate(&request.name, action.into(), terms).await?;
+        let (request, entry) = begin(request)?;
+        let mutation = mutation(&request.name, terms!("update", &request), || update_of(&request));
+        let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::UpdateEnvironmentResponse { environment }))
     }
 
@@ -201,10 +216,10 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::DeleteEnvironmentRequest>,
     ) -> Result<Response<v1::DeleteEnvironmentResponse>, Status> {
-        let request = request.into_inner();
-        let terms = terms!("delete", request);
-        let action = Action::Delete(removal(request.purge, request.abandon)?);
-        let environment = self.mutate(&request.name, action, terms).await?;
+        let (request, entry) = begin(request)?;
+        let action = || removal(request.purge, request.abandon).map(Action::Delete);
+        let mutation = mutation(&request.name, terms!("delete", &request), action);
+        let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::DeleteEnvironmentResponse { environment }))
     }
 
@@ -212,8 +227,9 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::PauseEnvironmentRequest>,
     ) -> Result<Response<v1::PauseEnvironmentResponse>, Status> {
-        let request = request.into_inner();
-        let environment = self.mutate(&request.name, Edit::Pause.into(), terms!("pause", request)).await?;
+        let (request, entry) = begin(request)?;
+        let mutation = mutation(&request.name, terms!("pause", &request), || Ok(Edit::Pause.into()));
+        let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::PauseEnvironmentResponse { environment }))
     }
 
@@ -221,8 +237,9 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::ResumeEnvironmentRequest>,
     ) -> Result<Response<v1::ResumeEnvironmentResponse>, Status> {
-        let request = request.into_inner();
-        let environment = self.mutate(&request.name, Edit::Resume.into(), terms!("resume", request)).await?;
+        let (request, entry) = begin(request)?;
+        let mutation = mutation(&request.name, terms!("resume", &request), || Ok(Edit::Resume.into()));
+        let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::ResumeEnvironmentResponse { environment }))
     }
 
@@ -230,15 +247,12 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::ResyncEnvironmentRequest>,
     ) -> Result<Response<v1::ResyncEnvironmentResponse>, Status> {
-        let request = request.into_inner();
-        let terms = Terms {
-            etag: None,
-            request: request_id("resync", &request.request_id, &request)?,
-            validate_only: request.validate_only,
-        };
+        let (request, entry) = begin(request)?;
+        let id = request_id("resync", &request.request_id, &request);
+        let terms = id.map(|id| Terms { etag: None, request: id, validate_only: request.validate_only });
         let regression = if request.accept_regression { Regression::Accept } else { Regression::Doubt };
         let action = Edit::Resync { claim: claim(request.take_over), regression };
-        let environment = self.mutate(&request.name, action.into(), terms).await?;
+        let environment = self.mutate(entry, mutation(&request.name, terms, || Ok(action.into()))).await?;
         Ok(Response::new(v1::ResyncEnvironmentResponse { environment }))
     }
 
@@ -246,13 +260,9 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::RotateSdkKeyRequest>,
     ) -> Result<Response<v1::RotateSdkKeyResponse>, Status> {
-        let request = request.into_inner();
-        let terms = terms!("rotate", request);
-        let action = Edit::RotateSdkKey {
-            sdk_key: SdkKey::parse("sdk_key", &request.sdk_key).map_err(Refusal::from)?,
-            proof: if request.force { Proof::Skipped } else { Proof::Required },
-        };
-        let environment = self.mutate(&request.name, action.into(), terms).await?;
+        let (request, entry) = begin(request)?;
+        let mutation = mutation(&request.name, terms!("rotate", &request), || rotation_of(&request));
+        let environment = self.mutate(entry, mutation).await?;
         Ok(Response::new(v1::RotateSdkKeyResponse { environment }))
     }
 
@@ -260,7 +270,8 @@ impl v1::environment_service_server::EnvironmentService for Handler {
         &self,
         request: Request<v1::BatchApplyEnvironmentsRequest>,
     ) -> Result<Response<v1::BatchApplyEnvironmentsResponse>, Status> {
-        Ok(Response::new(apply(&self.0, request.into_inner()).await?))
+        let (request, entry) = begin(request)?;
+        Ok(Response::new(apply(&self.0, request, entry).await?))
     }
 
     type WatchEnvironmentsStream = ReceiverStream<Result<v1::WatchEnvironmentsResponse, Status>>;

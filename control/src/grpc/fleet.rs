@@ -4,8 +4,10 @@ use flotilla_proto::{Refusal, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::asked::begin;
 use super::page::Page;
 use super::{Api, events, unfit_reply, watch_workers, worker_name};
+use crate::audit::AuditEntry;
 use crate::driver::View;
 use crate::fleet::{Command, Reply, Scheduling, WorkerAction, WorkerCommand, no_such_worker};
 
@@ -22,12 +24,14 @@ fn list_page(view: &View<'_>, page: &Page) -> v1::ListWorkersResponse {
 impl Handler {
     async fn decide(
         &self,
+        entry: Option<AuditEntry>,
         name: &str,
         action: WorkerAction,
         validate_only: bool,
     ) -> Result<Option<v1::Worker>, Refusal> {
-        let command = WorkerCommand { worker: worker_name("name", name)?, action, validate_only };
-        match self.0.driver.command(Command::Worker(command)).await? {
+        let worker = worker_name("name", name);
+        let command = worker.map(|worker| Command::Worker(WorkerCommand { worker, action, validate_only }));
+        match self.0.carry_out(entry, command).await? {
             Reply::Worker(worker) => Ok(worker.map(|worker| *worker)),
             Reply::Environment(_) | Reply::Answer(_) | Reply::Applied(_) | Reply::Store(_) | Reply::Checked(_) => {
                 Err(unfit_reply())
@@ -70,9 +74,9 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::CordonWorkerRequest>,
     ) -> Result<Response<v1::CordonWorkerResponse>, Status> {
-        let v1::CordonWorkerRequest { name, validate_only } = request.into_inner();
+        let (v1::CordonWorkerRequest { name, validate_only }, entry) = begin(request)?;
         let action = WorkerAction::Schedule(Scheduling::Cordoned);
-        let worker = self.decide(&name, action, validate_only).await?;
+        let worker = self.decide(entry, &name, action, validate_only).await?;
         Ok(Response::new(v1::CordonWorkerResponse { worker }))
     }
 
@@ -80,9 +84,9 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::UncordonWorkerRequest>,
     ) -> Result<Response<v1::UncordonWorkerResponse>, Status> {
-        let v1::UncordonWorkerRequest { name, validate_only } = request.into_inner();
+        let (v1::UncordonWorkerRequest { name, validate_only }, entry) = begin(request)?;
         let action = WorkerAction::Schedule(Scheduling::Active);
-        let worker = self.decide(&name, action, validate_only).await?;
+        let worker = self.decide(entry, &name, action, validate_only).await?;
         Ok(Response::new(v1::UncordonWorkerResponse { worker }))
     }
 
@@ -90,9 +94,9 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        let v1::DrainWorkerRequest { name, validate_only } = request.into_inner();
+        let (v1::DrainWorkerRequest { name, validate_only }, entry) = begin(request)?;
         let action = WorkerAction::Schedule(Scheduling::Draining);
-        let worker = self.decide(&name, action, validate_only).await?;
+        let worker = self.decide(entry, &name, action, validate_only).await?;
         Ok(Response::new(v1::DrainWorkerResponse { worker }))
     }
 
@@ -100,8 +104,8 @@ impl v1::fleet_service_server::FleetService for Handler {
         &self,
         request: Request<v1::DeleteWorkerRequest>,
     ) -> Result<Response<v1::DeleteWorkerResponse>, Status> {
-        let v1::DeleteWorkerRequest { name, validate_only } = request.into_inner();
-        self.decide(&name, WorkerAction::Forget, validate_only).await?;
+        let (v1::DeleteWorkerRequest { name, validate_only }, entry) = begin(request)?;
+        self.decide(entry, &name, WorkerAction::Forget, validate_only).await?;
         Ok(Response::new(v1::DeleteWorkerResponse {}))
     }
 

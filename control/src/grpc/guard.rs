@@ -17,7 +17,9 @@ use tonic::codegen::{Bytes, Service, http};
 use tonic::{Code, Request, Status};
 use tower_layer::Layer;
 
+use super::asked::Asked;
 use crate::access::{Needs, row};
+use crate::audit::{Attempt, AuditEntry, Door, Knock, role_of};
 
 /// Who makes a call. Handlers find it in the request's extensions.
 #[derive(Debug, Clone)]
@@ -32,6 +34,7 @@ pub(super) struct Caller {
     needs: Needs,
     credential: Credential,
     keys: watch::Receiver<Arc<Keys>>,
+    door: Door,
 }
 
 impl Caller {
@@ -43,13 +46,24 @@ impl Caller {
         })
     }
 
-    /// Whether they have the role that this request needs.
-    pub(super) fn require(&self, role: Role) -> Result<(), Refusal> {
+    /// Whether they have the role that what is asked for needs. That they have not is recorded.
+    pub(super) fn require(&self, role: Role, asked: &Asked<'_>) -> Result<(), Refusal> {
         if self.rights.include(role) {
-            Ok(())
-        } else {
-            Err(too_small(self.call, role.as_str(), &self.name, &self.rights))
+            return Ok(());
         }
+        let refusal = too_small(self.call, role.as_str(), &self.name, &self.rights);
+        self.door.refused(self.entry(asked), &refusal);
+        Err(refusal)
+    }
+
+    /// The record in the making of their call.
+    pub(super) fn bare_entry(&self) -> AuditEntry {
+        entry(self.call, self.address, Some((&self.name, &self.rights)))
+    }
+
+    /// The same, should they be refused for what they are.
+    pub(super) fn knock(&self, subject: String) -> Knock {
+        Knock { door: self.door.clone(), entry: AuditEntry { subject, ..self.bare_entry() } }
     }
 
     /// Whether they may be the worker of that name.
@@ -68,7 +82,7 @@ impl Caller {
             loop {
                 let judged = judge(&keys.borrow_and_update(), call, needs, &credential);
                 match judged {
-                    Err(refusal) => return refusal,
+                    Err(Denied { refusal, .. }) => return refusal,
                     // A worker was let in under a name, which other rights may not include.
                     Ok(identity) if needs == Needs::Worker && identity.rights != rights => {
                         let message = format!("the rights of {name:?} have changed; connect again");
@@ -85,10 +99,33 @@ impl Caller {
     }
 }
 
-fn judge(keys: &Keys, call: &str, needs: Needs, credential: &Credential) -> Result<Identity, Refusal> {
+/// Somebody may not make a call.
+struct Denied {
+    /// Who it is, if that is known.
+    who: Option<Identity>,
+    refusal: Refusal,
+}
+
+fn entry(call: &'static str, address: Option<SocketAddr>, who: Option<(&str, &Rights)>) -> AuditEntry {
+    AuditEntry {
+        actor: who.map(|(name, _)| name.to_owned()).unwrap_or_default(),
+        role: who.map(|(_, rights)| role_of(rights)).unwrap_or_default(),
+        address: address.map(|address| address.to_string()).unwrap_or_default(),
+        call: short(call),
+        subject: String::new(),
+        details: String::new(),
+        request_id: String::new(),
+        attempt: Attempt::First,
+    }
+}
+
+fn judge(keys: &Keys, call: &str, needs: Needs, credential: &Credential) -> Result<Identity, Denied> {
     match keys.identify(credential) {
         Ok(identity) if needs.allow(&identity.rights) => Ok(identity),
-        Ok(identity) => Err(too_small(call, needs.role_name(), &identity.name, &identity.rights)),
+        Ok(identity) => {
+            let refusal = too_small(call, needs.role_name(), &identity.name, &identity.rights);
+            Err(Denied { who: Some(identity), refusal })
+        }
         Err(_) if needs == Needs::Nothing => {
             Ok(Identity { name: "anyone".to_owned(), rights: Rights::Worker(Vec::new()) })
         }
@@ -97,7 +134,8 @@ fn judge(keys: &Keys, call: &str, needs: Needs, credential: &Credential) -> Resu
                 Unknown::NoCredential => Reason::CredentialMissing,
                 Unknown::Token | Unknown::Certificate { .. } => Reason::CredentialUnknown,
             };
-            Err(Refusal::new(reason, format!("{} needs role {}: {unknown}", short(call), needs.role_name())))
+            let message = format!("{} needs role {}: {unknown}", short(call), needs.role_name());
+            Err(Denied { who: None, refusal: Refusal::new(reason, message) })
         }
     }
 }
@@ -113,11 +151,14 @@ fn short(call: &str) -> &str {
 
 /// Puts the guard before all services.
 #[derive(Debug, Clone)]
-pub(super) struct GuardLayer(watch::Receiver<Arc<Keys>>);
+pub(super) struct GuardLayer {
+    keys: watch::Receiver<Arc<Keys>>,
+    door: Door,
+}
 
 impl GuardLayer {
-    pub(super) fn new(keys: watch::Receiver<Arc<Keys>>) -> Self {
-        Self(keys)
+    pub(super) fn new(keys: watch::Receiver<Arc<Keys>>, door: Door) -> Self {
+        Self { keys, door }
     }
 }
 
@@ -125,7 +166,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner, keys: self.0.clone() }
+        Guard { inner, keys: self.keys.clone(), door: self.door.clone() }
     }
 }
 
@@ -134,6 +175,8 @@ impl<S> Layer<S> for GuardLayer {
 pub(super) struct Guard<S> {
     inner: S,
     keys: watch::Receiver<Arc<Keys>>,
+    /// Where refusals are told of.
+    door: Door,
 }
 
 impl<S> Guard<S> {
@@ -145,15 +188,22 @@ impl<S> Guard<S> {
         let peer = request.extensions().get::<Peer>();
         let token = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let credential = Peer::credential(peer.and_then(|peer| peer.certificate.as_ref()), token);
-        let identity = judge(&self.keys.borrow(), call, needs, &credential)?;
+        let address = peer.map(|peer| peer.address);
+        let identity =
+            judge(&self.keys.borrow(), call, needs, &credential).map_err(|Denied { who, refusal }| {
+                let who = who.as_ref().map(|identity| (identity.name.as_str(), &identity.rights));
+                self.door.refused(entry(call, address, who), &refusal);
+                refusal
+            })?;
         Ok(Caller {
             name: identity.name,
             rights: identity.rights,
-            address: peer.map(|peer| peer.address),
+            address,
             call,
             needs,
             credential,
             keys: self.keys.clone(),
+            door: self.door.clone(),
         })
     }
 }

@@ -48,6 +48,11 @@ impl Page {
         Ok(Self { after, size: usize::try_from(size).unwrap_or(usize::MAX), listing })
     }
 
+    /// How many entries it holds, at most.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Fills the page, in the order of the listing, with messages and what each goes on after. Returns them, and the token
     /// of the next page: empty, if this is the last one.
     pub(super) fn fill<T: Message>(&self, entries: impl Iterator<Item = (String, T)>) -> (Vec<T>, String) {

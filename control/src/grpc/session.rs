@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
 use super::guard::Caller;
+use crate::audit::Kind;
 use crate::driver::{DriverHandle, SESSION_QUEUE};
 use crate::fleet::SessionId;
 
@@ -39,11 +40,15 @@ impl v1::worker_service_server::WorkerService for Handler {
         })?;
         let hello = read_hello(first?)?;
         let worker = hello.worker.clone();
-        caller.may_be(&worker)?;
+        let knock = caller.knock(Kind::Worker.named(worker.as_str()));
+        if let Err(refusal) = caller.may_be(&worker) {
+            knock.refused(&refusal);
+            return Err(refusal.into());
+        }
         let (sink, outgoing) = mpsc::channel(SESSION_QUEUE);
         let ended = CancellationToken::new();
         let driver = self.0.driver.clone();
-        let session = driver.open_session(address.clone(), hello, sink, ended.clone()).await?;
+        let session = driver.open_session(address.clone(), hello, sink, ended.clone(), knock).await?;
         tracing::info!(worker = worker.as_str(), session = session.0, address, "session opened");
         self.0.tasks.spawn(async move {
             let why = pump(&driver, session, incoming, ended, caller).await;

@@ -3,16 +3,20 @@
 // Which parts of a store an update changes.
 mod update;
 
+use std::time::Duration;
+
 use flotilla_proto::store_url::{Login, TlsFiles};
 use flotilla_proto::{FieldViolation, InvalidName, Prefix, Refusal, StoreName, StoreUrl, v1};
 use tonic::{Request, Response, Status};
 
+use super::asked::begin;
 use super::data::timeout;
 use super::environments::request_id;
 use super::page::Page;
 use super::{Api, store_name, unfit_reply, worker_name};
+use crate::audit::AuditEntry;
 use crate::driver::View;
-use crate::fleet::{Command, Reply, RequestId, StoreAction, StoreCheck, StoreCommand};
+use crate::fleet::{Command, Reply, StoreAction, StoreCheck, StoreCommand};
 
 /// Characters of a URL, a login or a path, at most.
 const LONGEST: usize = 4096;
@@ -24,32 +28,49 @@ pub(super) struct Handler(pub(super) Api);
 impl Handler {
     async fn decide(
         &self,
-        name: &str,
-        action: StoreAction,
-        request: Option<RequestId>,
-        validate_only: bool,
+        entry: Option<AuditEntry>,
+        command: Result<StoreCommand, Refusal>,
     ) -> Result<Option<v1::Store>, Refusal> {
-        let command = StoreCommand { store: store_name("name", name)?, action, request, validate_only };
-        match self.0.driver.command(Command::Store(command)).await? {
+        match self.0.carry_out(entry, command.map(Command::Store)).await? {
             Reply::Store(store) => Ok(store.map(|store| *store)),
             Reply::Environment(_) | Reply::Worker(_) | Reply::Answer(_) | Reply::Applied(_) | Reply::Checked(_) => {
                 Err(unfit_reply())
             }
         }
     }
+}
 
-    async fn create(&self, request: v1::CreateStoreRequest) -> Result<Option<v1::Store>, Refusal> {
-        let id = request_id("create-store", &request.request_id, &request)?;
-        let mut violations = Vec::new();
-        if let Err(refusal) = store_name("name", &request.name) {
-            violations.extend(refusal.violations);
-        }
-        let url = url_of(&request).map_err(|violation| violations.push(violation)).ok();
-        let (Some(url), true) = (url, violations.is_empty()) else {
-            return Err(Refusal::fields(violations));
-        };
-        self.decide(&request.name, StoreAction::Create(Box::new(url)), id, request.validate_only).await
-    }
+fn creation(request: &v1::CreateStoreRequest) -> Result<StoreCommand, Refusal> {
+    let id = request_id("create-store", &request.request_id, request)?;
+    let mut violations = Vec::new();
+    let name = store_name("name", &request.name).map_err(|refusal| violations.extend(refusal.violations)).ok();
+    let url = url_of(request).map_err(|violation| violations.push(violation)).ok();
+    let (Some(store), Some(url)) = (name, url) else {
+        return Err(Refusal::fields(violations));
+    };
+    let action = StoreAction::Create(Box::new(url));
+    Ok(StoreCommand { store, action, request: id, validate_only: request.validate_only })
+}
+
+fn update(request: v1::UpdateStoreRequest) -> Result<StoreCommand, Refusal> {
+    let id = request_id("update-store", &request.request_id, &request)?;
+    let (name, validate_only) = (request.name.clone(), request.validate_only);
+    let action = StoreAction::Update(update::change(request)?);
+    Ok(StoreCommand { store: store_name("name", &name)?, action, request: id, validate_only })
+}
+
+fn removal(request: &v1::DeleteStoreRequest) -> Result<StoreCommand, Refusal> {
+    let id = request_id("delete-store", &request.request_id, request)?;
+    let store = store_name("name", &request.name)?;
+    Ok(StoreCommand { store, action: StoreAction::Delete, request: id, validate_only: request.validate_only })
+}
+
+fn check(request: v1::CheckStoreRequest, timeout: Duration) -> Result<Command, Refusal> {
+    let v1::CheckStoreRequest { name, worker, prefix } = request;
+    let store = store_name("name", &name)?;
+    let worker = if worker.is_empty() { None } else { Some(worker_name("worker", &worker)?) };
+    let prefix = if prefix.is_empty() { None } else { Some(prefix_of(&prefix)?) };
+    Ok(Command::CheckStore(StoreCheck { store, worker, prefix, timeout }))
 }
 
 /// What a request says of how a store is reached.
@@ -119,7 +140,8 @@ impl v1::store_service_server::StoreService for Handler {
         &self,
         request: Request<v1::CreateStoreRequest>,
     ) -> Result<Response<v1::CreateStoreResponse>, Status> {
-        let store = self.create(request.into_inner()).await?;
+        let (request, entry) = begin(request)?;
+        let store = self.decide(entry, creation(&request)).await?;
         Ok(Response::new(v1::CreateStoreResponse { store }))
     }
 
@@ -145,11 +167,8 @@ impl v1::store_service_server::StoreService for Handler {
         &self,
         request: Request<v1::UpdateStoreRequest>,
     ) -> Result<Response<v1::UpdateStoreResponse>, Status> {
-        let request = request.into_inner();
-        let id = request_id("update-store", &request.request_id, &request)?;
-        let (name, validate_only) = (request.name.clone(), request.validate_only);
-        let action = StoreAction::Update(update::change(request)?);
-        let store = self.decide(&name, action, id, validate_only).await?;
+        let (request, entry) = begin(request)?;
+        let store = self.decide(entry, update(request)).await?;
         Ok(Response::new(v1::UpdateStoreResponse { store }))
     }
 
@@ -158,11 +177,8 @@ impl v1::store_service_server::StoreService for Handler {
         request: Request<v1::CheckStoreRequest>,
     ) -> Result<Response<v1::CheckStoreResponse>, Status> {
         let timeout = timeout(request.metadata());
-        let v1::CheckStoreRequest { name, worker, prefix } = request.into_inner();
-        let store = store_name("name", &name)?;
-        let worker = if worker.is_empty() { None } else { Some(worker_name("worker", &worker)?) };
-        let prefix = if prefix.is_empty() { None } else { Some(prefix_of(&prefix)?) };
-        match self.0.driver.command(Command::CheckStore(StoreCheck { store, worker, prefix, timeout })).await? {
+        let (request, entry) = begin(request)?;
+        match self.0.carry_out(entry, check(request, timeout)).await? {
             Reply::Checked(checked) => Ok(Response::new(checked)),
             Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) | Reply::Applied(_) => {
                 Err(unfit_reply().into())
@@ -174,9 +190,8 @@ impl v1::store_service_server::StoreService for Handler {
         &self,
         request: Request<v1::DeleteStoreRequest>,
     ) -> Result<Response<v1::DeleteStoreResponse>, Status> {
-        let request = request.into_inner();
-        let id = request_id("delete-store", &request.request_id, &request)?;
-        self.decide(&request.name, StoreAction::Delete, id, request.validate_only).await?;
+        let (request, entry) = begin(request)?;
+        self.decide(entry, removal(&request)).await?;
         Ok(Response::new(v1::DeleteStoreResponse {}))
     }
 }

@@ -7,10 +7,11 @@ use flotilla_proto::process::register_process_metrics;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use crate::audit::LogFailures;
 use crate::environments_file::FileHealth;
 use crate::fleet::Counts;
 
@@ -18,7 +19,7 @@ use crate::fleet::Counts;
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics as OpenMetrics text. `file` is how it stands with that of `--environments`, if there is one.
-pub(super) fn encode(counts: Counts, file: Option<&FileHealth>) -> String {
+pub(super) fn encode(counts: Counts, file: Option<&FileHealth>, log_failures: &LogFailures) -> String {
     let mut registry = Registry::default();
     register_process_metrics(&mut registry);
     if let Some(file) = file {
@@ -27,6 +28,10 @@ pub(super) fn encode(counts: Counts, file: Option<&FileHealth>) -> String {
         gauge.set(file.is_ok().into());
         registry.register("flotilla_environments_file_ok", help, gauge);
     }
+    let help = "Attempts to write the file of --audit-log that failed";
+    let failures = Counter::<u64>::default();
+    failures.inc_by(log_failures.count());
+    registry.register("flotilla_audit_log_failures", help, failures);
     registry.register_collector(Box::new(FleetMetrics(counts)));
     let mut page = String::new();
     text::encode(&mut page, &registry).expect("writing to a string does not fail");
@@ -81,8 +86,8 @@ mod tests {
             moves: [("drain", 3)].into(),
             session_reconnects: 4,
         };
-        assert!(!encode(counts.clone(), None).contains("flotilla_environments_file_ok"));
-        let page = encode(counts, Some(&FileHealth::default()));
+        assert!(!encode(counts.clone(), None, &LogFailures::default()).contains("flotilla_environments_file_ok"));
+        let page = encode(counts, Some(&FileHealth::default()), &LogFailures::default());
         for line in [
             "flotilla_environments{state=\"current\"} 2",
             "flotilla_environments{state=\"stale\"} 0",
@@ -90,6 +95,7 @@ mod tests {
             "flotilla_assignments_moved_total{reason=\"drain\"} 3",
             "flotilla_session_reconnects_total 4",
             "flotilla_environments_file_ok 0",
+            "flotilla_audit_log_failures_total 0",
             "# EOF",
         ] {
             assert!(page.lines().any(|one| one == line), "{line} in\n{page}");

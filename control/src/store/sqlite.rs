@@ -13,6 +13,8 @@ mod rows;
 mod secrets;
 // The last events.
 mod events;
+// Who asked for what.
+mod audit;
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +28,13 @@ use flotilla_proto::process::{SealCondition, Sealing};
 use flotilla_proto::{FleetId, Term};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
+pub(crate) use audit::AuditReader;
+
 use super::{Loaded, Store, StoreError};
 use crate::fleet::Change;
 
+/// The file.
+const DATABASE: &str = "flotilla.db";
 /// How long to wait for another program (a backup) that reads the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,7 +56,7 @@ impl SqliteStore {
         };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable(directory))?;
         let lock = lock(directory)?;
-        let path = directory.join("flotilla.db");
+        let path = directory.join(DATABASE);
         private_file(&path).map_err(unusable(&path))?;
         // The entries of new files are part of what a power cut must not take.
         File::open(directory).and_then(|entry| entry.sync_all()).map_err(unusable(directory))?;
@@ -142,7 +148,8 @@ impl Store for SqliteStore {
         if self.sealing.is_on() {
             self.empty_log()?;
         }
-        Ok(Loaded { fleet, term, remembered })
+        let audit = audit::last(&self.connection)?;
+        Ok(Loaded { fleet, term, remembered, audit })
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {

@@ -72,4 +72,7 @@ calls! {
         get_item(GetItemRequest) -> GetItemResponse,
         verify_data(VerifyDataRequest) -> VerifyDataResponse,
     }
+    audit {
+        list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse,
+    }
 }

@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use super::*;
 use crate::access::{CALLS, Needs};
 
-struct KeyFiles {
+pub(super) struct KeyFiles {
     directory: tempfile::TempDir,
 }
 
@@ -27,7 +27,7 @@ fn hash(token: &str) -> String {
 }
 
 impl KeyFiles {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let files = Self { directory: tempfile::tempdir().unwrap() };
         files.write(&["viewer", "operator", "admin"], &["w1", "edge-*"]);
         files
@@ -49,7 +49,7 @@ impl KeyFiles {
         self.directory.path().join(name)
     }
 
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         let keys = KeySource::Files { api: self.path("tokens.toml"), workers: Some(self.path("workers.toml")) };
         // The workers of these tests say hello and nothing more.
         let lease_duration = PATIENCE * 2;
@@ -57,7 +57,7 @@ impl KeyFiles {
     }
 }
 
-fn with_token<T>(message: T, token: Option<&str>) -> tonic::Request<T> {
+pub(super) fn with_token<T>(message: T, token: Option<&str>) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", MetadataValue::try_from(format!("Bearer {token}")).unwrap());
@@ -66,7 +66,7 @@ fn with_token<T>(message: T, token: Option<&str>) -> tonic::Request<T> {
 }
 
 /// Makes any call, with an empty message. Returns how it begins.
-async fn call(control: &Control, path: &'static str, token: Option<&str>) -> Result<(), Status> {
+pub(super) async fn call(control: &Control, path: &'static str, token: Option<&str>) -> Result<(), Status> {
     let mut grpc = Grpc::new(control.channel.clone());
     grpc.ready().await.unwrap();
     let request = with_token(tokio_stream::once(()), token);
@@ -137,7 +137,11 @@ async fn a_refusal_names_the_call_and_both_roles() {
     assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
 }
 
-async fn session(control: &Control, worker: &str, token: &str) -> Result<Streaming<v1::SessionResponse>, Status> {
+pub(super) async fn session(
+    control: &Control,
+    worker: &str,
+    token: &str,
+) -> Result<Streaming<v1::SessionResponse>, Status> {
     let outgoing =
         tokio_stream::StreamExt::chain(tokio_stream::once(up(Up::Hello(hello(worker)))), tokio_stream::pending());
     let mut client = WorkerServiceClient::new(control.channel.clone());

@@ -126,7 +126,7 @@ impl Stored {
                 assert_eq!(event.number, last + 1, "events follow each other");
                 self.events.push((**event).clone());
             }
-            Change::PutStore { .. } => {}
+            Change::PutStore { .. } | Change::PutAudit(_) | Change::PruneAudit { .. } => {}
             Change::DeleteStore { store, endpoint } => {
                 let gone = self.epochs.extract_if(.., |(name, _), _| name == store);
                 for ((_, prefix), epoch) in gone.collect::<Vec<_>>() {

@@ -17,8 +17,8 @@ use crate::fleet::{
     Scheduling, Subject,
 };
 use crate::store::StoreError;
-use crate::store::sqlite::events;
 use crate::store::sqlite::secrets::{Opener, place_of_digest, place_of_key, place_of_store, seal};
+use crate::store::sqlite::{audit, events};
 
 /// What stands before the name of a store where a request was about one; no environment's name holds a '/'.
 const STORE_SUBJECT: &str = "store/";
@@ -84,6 +84,8 @@ pub(super) fn apply(transaction: &Connection, change: &Change, sealing: &Sealing
             transaction.prepare("DELETE FROM workers WHERE name = ?1")?.execute([worker.as_str()])?;
         }
         Change::PutEvent(event) => events::put(transaction, event)?,
+        Change::PutAudit(record) => audit::put(transaction, record)?,
+        Change::PruneAudit { before } => audit::prune(transaction, *before)?,
         Change::PutTerm { term } => {
             transaction.prepare("UPDATE fleet SET term = ?1")?.execute([term.0.cast_signed()])?;
         }

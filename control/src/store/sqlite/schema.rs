@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// Step N takes a database from `user_version` N to N + 1.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     // Numbers are 64 bits, stored as SQLite's signed ones; times are milliseconds since 1970.
     "CREATE TABLE fleet (
         only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -82,6 +82,29 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     ) STRICT;",
     // Resync requests that accept what LaunchDarkly takes back.
     "ALTER TABLE environments ADD COLUMN accepted_resync INTEGER;",
+    // Who asked for what. A number is never given twice, also when its record is deleted.
+    "CREATE TABLE audit (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        term INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        role TEXT NOT NULL,
+        address TEXT NOT NULL,
+        call TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        details TEXT NOT NULL,
+        code INTEGER NOT NULL,          -- google.rpc.Code
+        reason TEXT NOT NULL,
+        message TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        at_door INTEGER NOT NULL,       -- refused before it was read
+        left_out INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX audit_by_age ON audit (at);
+    CREATE INDEX audit_at_door ON audit (number) WHERE at_door = 1;
+    CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit BEGIN
+        SELECT RAISE(ABORT, 'audit records are never changed');
+    END;",
 ];
 
 /// Brings the database to the newest schema, in one transaction.
