@@ -6,6 +6,7 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -32,7 +33,13 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Serves until `shutdown` resolves, then stops in order; or fails, as it does when `shutdown` does.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
-    let mut running = App::start(settings).await?;
+    let mut shutdown = pin!(shutdown);
+    // Signals are listened for before anybody can know that control is there.
+    let mut running = tokio::select! {
+        biased;
+        asked = &mut shutdown => return asked.context("cannot listen for signals"),
+        started = App::start(settings) => started?,
+    };
     tokio::select! {
         asked = shutdown => {
             tracing::info!("stopping");

@@ -1,6 +1,7 @@
 //! The program `flotilla-worker`.
 
 use std::io::Write as _;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -39,10 +40,16 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let mut worker = App::start(settings).await?;
+        let mut shutdown = pin!(shutdown_requested());
+        // Signals are listened for before anybody can know that the worker is there.
+        let mut worker = tokio::select! {
+            biased;
+            requested = &mut shutdown => return requested.context("cannot wait for signals"),
+            started = App::start(settings) => started?,
+        };
         tokio::select! {
             ended = worker.ended() => return Err(ended.into()),
-            requested = shutdown_requested() => requested.context("cannot wait for signals")?,
+            requested = shutdown => requested.context("cannot wait for signals")?,
         }
         tracing::info!("leaving");
         Ok(worker.stop().await?)
