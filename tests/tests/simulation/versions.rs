@@ -93,11 +93,14 @@ fn is_unseen(world: &World, at: usize, item: &ItemId) -> bool {
     last.is_none_or(|last| last.after.items.get(item) != before.items.get(item))
 }
 
-/// Whether its writer had left no such item, and no other owner has written it since: a store that went back in time, or
-/// somebody without a grant, brought it back, and that is mended.
+/// Whether its writer had left no such item, or seen that there is none, and no other owner has written it since: a store
+/// that went back in time, or somebody without a grant, brought it, and that is mended.
 fn was_gone(world: &World, at: usize, item: &ItemId) -> bool {
     let Record { worker, prefix, .. } = &world.records[at];
-    let of_prefix = |earlier: &&Record| earlier.prefix == *prefix && earlier.accepted && earlier.what.brings_data();
+    let of_prefix = |earlier: &&Record| {
+        let was_seen = earlier.what == What::Compare && earlier.worker == *worker;
+        earlier.prefix == *prefix && earlier.accepted && (earlier.what.brings_data() || was_seen)
+    };
     for earlier in world.records[..at].iter().rev().filter(of_prefix) {
         match (earlier.before.items.contains_key(item), earlier.after.items.contains_key(item)) {
             (false, true) => return false,
