@@ -275,15 +275,13 @@ impl Driver {
         match message {
             Message::Command { command, entry, answer } => {
                 let id = self.outlets.expect_answer(answer);
-                let (command, is_recorded) = (*command, entry.is_some());
+                let command = *command;
                 if let Some(entry) = entry {
                     self.ledger.begin(id, *entry);
                 }
                 self.step(Input::Command { id, command }, batch);
-                if is_recorded {
-                    let now = self.now();
-                    batch.changes.extend(self.ledger.hold(id, now));
-                }
+                let now = self.now();
+                batch.changes.extend(self.ledger.hold(id, now));
             }
             Message::Audit { entry, outcome, place } => {
                 let now = self.now();

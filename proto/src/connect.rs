@@ -152,7 +152,8 @@ impl ConnectOptions {
     }
 }
 
-/// Whether the URL leads to this machine.
+/// Whether the URL leads to this machine. Unlike [`crate::spec::is_loopback`] it takes no name below `localhost`, which a
+/// resolver may ask the network for: here a token is at stake.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),

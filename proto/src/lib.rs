@@ -33,6 +33,9 @@ mod codec;
 // Regular files.
 #[cfg(any(feature = "client", feature = "server"))]
 mod files;
+// Hexadecimal digits.
+#[cfg(feature = "server")]
+mod hex;
 // The way to control: TLS, and who asks.
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod connect;

@@ -48,7 +48,7 @@ impl Ledger {
         self.waiting.insert(id, entry);
     }
 
-    /// A command's step is over. If it waits, and too many do, it is recorded now.
+    /// A command's step is over. If it waits with an entry, and too many do, it is recorded now.
     pub(super) fn hold(&mut self, id: CommandId, (term, at): (Term, Timestamp)) -> Option<Change> {
         if self.waiting.len() <= self.most_waiting {
             return None;

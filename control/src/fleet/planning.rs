@@ -88,9 +88,10 @@ impl Fleet {
         if self.unplaced.len() < MANY_ORPHANS {
             return;
         }
-        let head_start = (self.unplaced.len() / HEAD_START_ONE_IN).min(LONGEST_HEAD_START);
-        let Gathering { began, head_start, .. } =
-            self.gathering.unwrap_or(Gathering { began: self.now, until: self.now, head_start });
+        let (began, head_start) = match self.gathering {
+            Some(Gathering { began, head_start, .. }) => (began, head_start),
+            None => (self.now, (self.unplaced.len() / HEAD_START_ONE_IN).min(LONGEST_HEAD_START)),
+        };
         let until = self.now.after(JOIN_PAUSE).min(began.after(LONGEST_JOIN_PAUSE));
         self.gathering = Some(Gathering { began, until, head_start });
     }

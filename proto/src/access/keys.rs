@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::rights::{Rights, Role, WorkerPattern};
+use crate::hex;
 use crate::names::WorkerName;
 
 /// The SHA-256 of a token, which is all that a server keeps of it.
@@ -21,15 +22,8 @@ impl TokenHash {
 
     /// From 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let bytes = text.as_bytes();
-        if bytes.len() != 64 {
-            return None;
-        }
         let mut hash = [0; 32];
-        for (place, pair) in hash.iter_mut().zip(bytes.chunks_exact(2)) {
-            *place = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
+        hex::fill(&mut hash, text)?;
         Some(Self(hash))
     }
 

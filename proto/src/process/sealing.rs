@@ -17,6 +17,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 use crate::files::{open_regular, read_bounded};
+use crate::hex;
 
 /// What is sealed begins so; no SDK key and no URL of a store does.
 const MARK: &str = "sealed:1:";
@@ -158,13 +159,7 @@ impl Sealing {
 
 fn key(text: &str) -> Option<XChaCha20Poly1305> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-    let digits = text.as_bytes();
-    if digits.len() != 2 * KEY_BYTES || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
+    hex::fill(bytes.as_mut_slice(), text)?;
     XChaCha20Poly1305::new_from_slice(bytes.as_slice()).ok()
 }
 
