@@ -291,6 +291,7 @@ fn hints(failure: Failure, refusal: &Refusal) -> Failure {
         | Reason::RevisionCompacted
         | Reason::TooManyRequestIds
         | Reason::TooManyParts
+        | Reason::TooManyCalls
         | Reason::WorkerTimeout => return failure,
     };
     failure.hint(hint)

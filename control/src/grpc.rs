@@ -30,6 +30,8 @@ mod session;
 mod audit;
 // What requests ask for, for the records.
 mod asked;
+// How many calls a client has open.
+mod open_calls;
 // Who calls, and whether they may.
 mod guard;
 

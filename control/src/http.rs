@@ -14,11 +14,10 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flotilla_proto::Refusal;
-use flotilla_proto::access::{Keys, Listener, WithPeer, require_viewer};
+use flotilla_proto::access::{self, Keys, Listener};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -71,15 +70,10 @@ pub(crate) async fn serve(
     keys: watch::Receiver<Arc<Keys>>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .route_layer(from_fn_with_state(keys, require_viewer))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .with_state(site)
-        .into_make_service_with_connect_info::<WithPeer>();
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await.context("the HTTP server failed")
+    let for_viewers = Router::new().route("/metrics", get(metrics)).route("/status", get(status));
+    let for_all = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz));
+    let site = access::site(for_all.with_state(site.clone()), for_viewers.with_state(site), keys);
+    axum::serve(listener, site).with_graceful_shutdown(shutdown).await.context("the HTTP server failed")
 }
 
 async fn livez() -> &'static str {

@@ -15,6 +15,8 @@ mod keys;
 mod reload;
 // A server's certificate, and the authority of its clients.
 mod tls;
+// What a connection has shown of itself.
+mod standing;
 // Connections, with TLS or without.
 mod listener;
 // The same over plain requests.
@@ -27,10 +29,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use http::{WithPeer, require_viewer};
+pub use http::{Site, site};
 pub use keys::{Credential, Identity, Keys, TokenHash, Unknown};
 pub use listener::{Connection, Listener, Peer, Protocol};
 pub use rights::{Rights, Role, WorkerPattern};
+pub use standing::{CallUnderWay, Standing};
 pub use tls::{ClientCertificates, ServerTls, TlsFiles};
 
 use reload::Reloaded;

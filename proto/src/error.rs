@@ -97,6 +97,8 @@ reasons! {
     TooManyRequestIds = "TOO_MANY_REQUEST_IDS" => ResourceExhausted,
     /// The message has more parts than are read.
     TooManyParts = "TOO_MANY_PARTS" => ResourceExhausted,
+    /// The client has as many calls open as it may.
+    TooManyCalls = "TOO_MANY_CALLS" => ResourceExhausted,
     /// The worker did not answer in time.
     WorkerTimeout = "WORKER_TIMEOUT" => DeadlineExceeded,
     /// Control is stopping.

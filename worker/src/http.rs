@@ -7,10 +7,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use flotilla_proto::access::{Keys, Listener, WithPeer, require_viewer};
+use flotilla_proto::access::{self, Keys, Listener};
 use tokio::sync::watch;
 
 use crate::metrics::{CONTENT_TYPE, Metrics};
@@ -32,17 +31,10 @@ pub(crate) async fn serve(
     keys: watch::Receiver<Arc<Keys>>,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let service = router(sources, keys).into_make_service_with_connect_info::<WithPeer>();
-    axum::serve(listener, service).with_graceful_shutdown(end).await
-}
-
-fn router(sources: Sources, keys: watch::Receiver<Arc<Keys>>) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route_layer(from_fn_with_state(keys, require_viewer))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .with_state(sources)
+    let for_viewers = Router::new().route("/metrics", get(metrics));
+    let for_all = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz));
+    let site = access::site(for_all.with_state(sources.clone()), for_viewers.with_state(sources), keys);
+    axum::serve(listener, site).with_graceful_shutdown(end).await
 }
 
 async fn livez(State(sources): State<Sources>) -> Response {

@@ -7,6 +7,9 @@ use flotilla_proto::manifest::{Document, EnvironmentDocument, SecretSource, Stor
 
 use super::{Hidden, RelayConfiguration, RelayEnvironment, Secret};
 
+/// In characters, as the API has it.
+const LONGEST_DISPLAY_NAME: usize = 256;
+
 /// Which store the environments go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StoreChoice {
@@ -76,7 +79,7 @@ impl RelayConfiguration {
         let RelayEnvironment { name, original, prefix, filter, sdk_key } = environment;
         EnvironmentDocument {
             name: name.to_string(),
-            display_name: (original != name.as_str()).then(|| original.clone()),
+            display_name: (original != name.as_str()).then(|| display_name(original)),
             prefix: prefix.to_string(),
             sdk_key: Some(places.of(sdk_key)),
             store: (*store != StoreName::default_store()).then(|| store.to_string()),
@@ -86,6 +89,11 @@ impl RelayConfiguration {
             ..EnvironmentDocument::default()
         }
     }
+}
+
+/// The relay's name, as far as it can be one here. It is only for people, so nothing is refused for it.
+fn display_name(original: &str) -> String {
+    original.chars().filter(|character| !character.is_control()).take(LONGEST_DISPLAY_NAME).collect()
 }
 
 impl Declared {

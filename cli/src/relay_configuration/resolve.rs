@@ -171,7 +171,7 @@ impl<'a> Resolver<'a> {
         let name = self.name(original, place);
         let prefix = self.prefix(prefix_text, said.map_or(place, |setting| &setting.place));
         let (Some(sdk_key), Some(name), Some(prefix)) = (sdk_key, name, prefix) else { return Vec::new() };
-        let filter = settings.last(Honoured::FilterKey, original).map(|setting| setting.text().to_owned());
+        let filter = self.filter(original);
         let mut all =
             vec![RelayEnvironment { name, original: original.clone(), prefix, filter, sdk_key: sdk_key.clone() }];
         let project = settings.last(Honoured::ProjectKey, original).map_or("", Setting::text);
@@ -220,6 +220,14 @@ impl<'a> Resolver<'a> {
                 None
             }
         }
+    }
+
+    fn filter(&mut self, original: &str) -> Option<String> {
+        let setting = self.settings.last(Honoured::FilterKey, original).filter(|setting| !setting.text().is_empty())?;
+        if !is_filter_key(setting.text()) {
+            self.errors.push(setting.error("not a filter key: 1 to 256 characters of A-Z, a-z, 0-9, '.', '_' and '-'"));
+        }
+        Some(setting.text().to_owned())
     }
 
     fn no_prefix(&mut self, Named { name, place }: &Named) {

@@ -177,6 +177,26 @@ fn other_variables_are_left_alone() {
     assert_eq!(configuration.not_needed.len(), 3, "{:?}", configuration.not_needed);
 }
 
+/// What a fuzzer found: the relay takes any name, and a display name is not any text.
+#[test]
+fn a_name_that_cannot_be_shown_is_shown_as_far_as_it_can() {
+    let configuration = of_variables(&format!("USE_REDIS=1\nLD_ENV_a\u{1}b=KEY\nLD_PREFIX_a\u{1}b=p")).unwrap();
+    assert!(yaml(&configuration.declared(&relay(), &SecretPlace::Variables)).contains("displayName: ab\n"));
+    let project = format!("LD_PROJ_KEY_aaaa=x\nLD_FILTER_KEYS_x={}", "k".repeat(254));
+    let configuration = of_variables(&format!("USE_REDIS=1\nLD_ENV_aaaa=KEY\nLD_PREFIX_aaaa=p\n{project}")).unwrap();
+    let declared = configuration.declared(&relay(), &SecretPlace::Variables);
+    let shown = declared.document.environments[1].display_name.as_ref().unwrap();
+    assert!(shown.starts_with("aaaa/kkk") && shown.len() == 256, "{shown}");
+}
+
+#[test]
+fn a_filter_that_cannot_be_one_is_named() {
+    const FILE: &str = "[Redis]\nport = 6379\n[Environment \"e\"]\nsdkKey = KEY\nprefix = p\n";
+    let failed = errors(of_file(&format!("{FILE}filterKey = \"a b\"\n")));
+    assert!(failed.starts_with("ld-relay.conf:6: [Environment \"e\"] filterKey: not a filter key"), "{failed}");
+    assert_eq!(of_file(&format!("{FILE}filterKey =\n")).unwrap().environments[0].filter, None);
+}
+
 /// Each, beside what makes a configuration whole.
 #[test]
 fn every_option_of_the_relay_is_honoured_told_or_refused() {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use flotilla_proto::access::{Credential, Identity, Keys, Peer, Rights, Role, Unknown};
+use flotilla_proto::access::{CallUnderWay, Credential, Identity, Keys, Peer, Rights, Role, Unknown};
 use flotilla_proto::{Reason, Refusal, WorkerName};
 use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tonic::{Code, Request, Status};
 use tower_layer::Layer;
 
 use super::asked::Asked;
+use super::open_calls::{Client, OpenCall, OpenCalls};
 use crate::access::{Needs, row};
 use crate::audit::{Attempt, AuditEntry, Door, Knock, role_of};
 
@@ -154,11 +155,12 @@ fn short(call: &str) -> &str {
 pub(super) struct GuardLayer {
     keys: watch::Receiver<Arc<Keys>>,
     door: Door,
+    open: OpenCalls,
 }
 
 impl GuardLayer {
     pub(super) fn new(keys: watch::Receiver<Arc<Keys>>, door: Door) -> Self {
-        Self { keys, door }
+        Self { keys, door, open: OpenCalls::default() }
     }
 }
 
@@ -166,7 +168,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner, keys: self.keys.clone(), door: self.door.clone() }
+        Guard { inner, keys: self.keys.clone(), door: self.door.clone(), open: self.open.clone() }
     }
 }
 
@@ -177,10 +179,12 @@ pub(super) struct Guard<S> {
     keys: watch::Receiver<Arc<Keys>>,
     /// Where refusals are told of.
     door: Door,
+    open: OpenCalls,
 }
 
 impl<S> Guard<S> {
-    fn admit<B>(&self, request: &http::Request<B>) -> Result<Caller, Status> {
+    /// Who makes a call, and that it is open now.
+    fn admit<B>(&self, request: &http::Request<B>) -> Result<(Caller, Option<OpenCall>), Status> {
         let path = request.uri().path();
         let Some((call, needs)) = row(path) else {
             return Err(Status::new(Code::Unimplemented, "there is no such call"));
@@ -189,13 +193,28 @@ impl<S> Guard<S> {
         let token = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let credential = Peer::credential(peer.and_then(|peer| peer.certificate.as_ref()), token);
         let address = peer.map(|peer| peer.address);
-        let identity =
-            judge(&self.keys.borrow(), call, needs, &credential).map_err(|Denied { who, refusal }| {
-                let who = who.as_ref().map(|identity| (identity.name.as_str(), &identity.rights));
-                self.door.refused(entry(call, address, who), &refusal);
-                refusal
-            })?;
-        Ok(Caller {
+        let refused = |who: Option<&Identity>, refusal: &Refusal| {
+            let who = who.map(|identity| (identity.name.as_str(), &identity.rights));
+            self.door.refused(entry(call, address, who), refusal);
+        };
+        let keys = self.keys.borrow();
+        let identity = judge(&keys, call, needs, &credential).map_err(|Denied { who, refusal }| {
+            refused(who.as_ref(), &refusal);
+            refusal
+        })?;
+        let is_known = needs != Needs::Nothing;
+        if let Some(peer) = peer.filter(|_| is_known) {
+            peer.standing.become_known();
+        }
+        let client = match address {
+            _ if needs == Needs::Worker => Some(Client::Workers(identity.name.clone())),
+            _ if is_known && keys.tell_apart() => Some(Client::Named(identity.name.clone())),
+            address => address.map(|address| Client::At(address.ip())),
+        };
+        drop(keys);
+        let open = client.map(|client| self.open.open(client)).transpose();
+        let open = open.inspect_err(|refusal| refused(Some(&identity), refusal))?;
+        let caller = Caller {
             name: identity.name,
             rights: identity.rights,
             address,
@@ -204,7 +223,8 @@ impl<S> Guard<S> {
             credential,
             keys: self.keys.clone(),
             door: self.door.clone(),
-        })
+        };
+        Ok((caller, open))
     }
 }
 
@@ -223,8 +243,10 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let caller = match self.admit(&request) {
-            Ok(caller) => caller,
+        // Also one that is refused.
+        let under_way = request.extensions().get::<Peer>().map(|peer| peer.standing.call());
+        let (caller, open) = match self.admit(&request) {
+            Ok(admitted) => admitted,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
         let revoked = self.keys.borrow().tell_apart().then(|| caller.revoked());
@@ -234,28 +256,25 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            Ok(match revoked {
-                Some(revoked) => response.map(|inner| Body::new(Revocable::new(inner, revoked))),
-                None => response,
-            })
+            Ok(response.map(|inner| {
+                let revoked = revoked.map(|revoked| Box::pin(revoked) as Pin<Box<_>>);
+                Body::new(Answer { inner, revoked, has_ended: false, _under_way: under_way, _open: open })
+            }))
         })
     }
 }
 
-/// An answer that ends when its caller's rights do.
-struct Revocable {
+/// An answer. It ends early when its caller's rights do, and the call is open until it has ended.
+struct Answer {
     inner: Body,
-    revoked: Pin<Box<dyn Future<Output = Refusal> + Send>>,
+    /// Resolves when they do; `None`: they cannot.
+    revoked: Option<Pin<Box<dyn Future<Output = Refusal> + Send>>>,
     has_ended: bool,
+    _under_way: Option<CallUnderWay>,
+    _open: Option<OpenCall>,
 }
 
-impl Revocable {
-    fn new(inner: Body, revoked: impl Future<Output = Refusal> + Send + 'static) -> Self {
-        Self { inner, revoked: Box::pin(revoked), has_ended: false }
-    }
-}
-
-impl http_body::Body for Revocable {
+impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Status;
 
@@ -266,7 +285,7 @@ impl http_body::Body for Revocable {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(refusal) = self.revoked.as_mut().poll(context) {
+        if let Some(Poll::Ready(refusal)) = self.revoked.as_mut().map(|revoked| revoked.as_mut().poll(context)) {
             self.has_ended = true;
             let mut trailers = http::HeaderMap::new();
             // A refusal's words and reason are always valid in a header.

@@ -1,12 +1,11 @@
 //! Connections to a server, with TLS or without.
 //!
-//! A handshake is another task's, has a time limit, and never holds up the next connection. When too many are under way,
-//! the oldest ends: it has most likely come to do nothing.
+//! A handshake is another task's, has a time limit, and never holds up the next connection. What comes of a connection on
+//! which nobody known calls, says its [`Standing`].
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,19 +19,18 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::keys::{Credential, TokenHash};
+use super::standing::{Standing, Strangers};
 use super::tls::ServerTls;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many may be under way.
-const MOST_HANDSHAKES: usize = 1024;
 /// Before the next attempt when the system gives no connection, as for want of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,6 +50,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The DNS names of its certificate, if it has shown one.
     pub certificate: Option<Arc<[String]>>,
+    /// What it has shown of itself since.
+    pub standing: Arc<Standing>,
 }
 
 impl Peer {
@@ -71,10 +71,17 @@ impl Peer {
 }
 
 /// A connection that is ready for use.
-#[derive(Debug)]
 pub struct Connection {
     stream: Wire,
     peer: Peer,
+    /// Resolves when it shall end; `None`: its peer is known.
+    overdue: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -90,14 +97,13 @@ pub struct Listener {
     protocol: Protocol,
     tls: Option<watch::Receiver<Arc<ServerTls>>>,
     handshakes: JoinSet<Option<Connection>>,
-    /// The same, oldest first; some have ended.
-    order: VecDeque<AbortHandle>,
+    strangers: Strangers,
 }
 
 impl Listener {
     /// Without `tls`, connections are plain.
     pub fn new(tcp: TcpListener, protocol: Protocol, tls: Option<watch::Receiver<Arc<ServerTls>>>) -> Self {
-        Self { tcp, protocol, tls, handshakes: JoinSet::new(), order: VecDeque::new() }
+        Self { tcp, protocol, tls, handshakes: JoinSet::new(), strangers: Strangers::default() }
     }
 
     /// The next connection whose handshake has ended well. Nothing is lost when the future is dropped.
@@ -113,11 +119,11 @@ impl Listener {
                     Ok((stream, address)) => {
                         // Without it answers are only slower.
                         let _ = stream.set_nodelay(true);
+                        let peer = Peer { address, certificate: None, standing: self.strangers.welcome() };
                         let Some(config) = self.config() else {
-                            let peer = Peer { address, certificate: None };
-                            return Connection { stream: Wire::Plain(stream), peer };
+                            return Connection::new(Wire::Plain(stream), peer);
                         };
-                        self.begin(config, stream, address);
+                        self.handshakes.spawn(handshake(config, stream, peer));
                     }
                     Err(error) => {
                         tracing::debug!(%error, "no connection accepted");
@@ -149,22 +155,6 @@ impl Listener {
             Protocol::Http => &tls.http,
         }))
     }
-
-    fn begin(&mut self, config: Arc<ServerConfig>, stream: TcpStream, address: SocketAddr) {
-        while self.handshakes.len() >= MOST_HANDSHAKES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            if !oldest.is_finished() {
-                oldest.abort();
-                break;
-            }
-        }
-        // Those that have ended are dropped now and then, not each time.
-        if self.order.len() >= 2 * MOST_HANDSHAKES {
-            self.order.retain(|handle| !handle.is_finished());
-        }
-        self.order.push_back(self.handshakes.spawn(handshake(config, stream, address)));
-    }
 }
 
 /// Failures that are none of the listener's.
@@ -175,17 +165,21 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn handshake(config: Arc<ServerConfig>, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
-    let why = match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
+async fn handshake(config: Arc<ServerConfig>, stream: TcpStream, mut peer: Peer) -> Option<Connection> {
+    let accepted = tokio::select! {
+        accepted = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)) => accepted,
+        () = peer.standing.sent_away() => return None,
+    };
+    let why = match accepted {
         Ok(Ok(stream)) => {
-            let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(names_of);
-            return Some(Connection { stream: Wire::Tls(Box::new(stream)), peer: Peer { address, certificate } });
+            peer.certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(names_of);
+            return Some(Connection::new(Wire::Tls(Box::new(stream)), peer));
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it took longer than {} s", HANDSHAKE_TIMEOUT.as_secs()),
     };
     // Anybody can make as many of these as they like, so it is not told at a level that is on.
-    tracing::debug!(%address, why, "a TLS handshake failed");
+    tracing::debug!(address = %peer.address, why, "a TLS handshake failed");
     None
 }
 
@@ -197,9 +191,22 @@ fn names_of(certificate: &rustls::pki_types::CertificateDer<'_>) -> Arc<[String]
 }
 
 impl Connection {
+    fn new(stream: Wire, peer: Peer) -> Self {
+        let overdue = Arc::clone(&peer.standing).overdue();
+        Self { stream, peer, overdue: Some(Box::pin(overdue)) }
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Whether it shall end.
+    fn is_overdue(&mut self, context: &mut Context<'_>) -> bool {
+        if self.peer.standing.is_known() {
+            self.overdue = None;
+        }
+        self.overdue.as_mut().is_some_and(|overdue| overdue.as_mut().poll(context).is_ready())
     }
 }
 
@@ -217,7 +224,12 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        if this.is_overdue(context) {
+            // As if the other end had closed it.
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.stream {
             Wire::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Wire::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }

@@ -108,3 +108,40 @@ async fn a_revision_of_another_term_is_lost() {
     let refused = refusal(control.environments().watch_environments(request).await);
     assert_eq!(refused.violations[0].field, "resume_from_revision");
 }
+
+/// As the proto says of slow watchers: several changes are told as one, and nothing is kept for one that lags too far.
+#[tokio::test]
+async fn a_reader_that_is_slow_is_told_to_list_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = start(settings(&directory)).await;
+    // Nothing more is on the way to a reader than it lets come.
+    let uri = format!("http://{}", control.running.grpc_addr());
+    let narrow = Endpoint::from_shared(uri).unwrap().initial_stream_window_size(65_535);
+    let mut client = EnvironmentServiceClient::new(narrow.connect().await.unwrap());
+    let watch = client.watch_environments(v1::WatchEnvironmentsRequest::default()).await.unwrap();
+    let mut slow = Watch(watch.into_inner());
+    let mut quick = Watch::start(&control, None, "").await;
+    quick.expect("synced").await;
+    for round in 0..3 {
+        let entry = |number: u32| {
+            let mut new = new_environment(&format!("e{number:03}"));
+            let spec = new.spec.as_mut().unwrap();
+            // Long, so that few of them fill the way.
+            spec.display_name = round.to_string().repeat(256);
+            v1::EnvironmentEntry { name: new.name, spec: new.spec, sdk_key: new.sdk_key, take_over: false }
+        };
+        let entries = (0..900).map(entry).collect();
+        let request = v1::BatchApplyEnvironmentsRequest { entries, ..Default::default() };
+        control.environments().batch_apply_environments(request).await.unwrap();
+        while quick.next().await.unwrap().0 != "changed e899" {}
+    }
+    let mut told = 0;
+    let lost = loop {
+        match slow.next().await {
+            Ok(_) => told += 1,
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refusal(Err::<(), _>(lost)).reason, Reason::RevisionCompacted);
+    assert!(told < 900, "{told} were kept for it");
+}

@@ -4,9 +4,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncReadExt as _;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::access::standing::IDLE_TIMEOUT;
 use crate::access::{AccessSettings, ClientCertificates, KeySource, TlsFiles};
 use crate::process::{install_tls_provider, raise_file_limit};
 
@@ -111,17 +113,31 @@ async fn connections_that_say_nothing_keep_nobody_out() {
     let client = authority.client(Some(authority.sign("w1")));
     let idle = async {
         let mut silent = Vec::new();
-        for _ in 0..MOST_HANDSHAKES + 500 {
+        for _ in 0..1500 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
         silent
     };
-    let silent = tokio::select! {
+    let _silent = tokio::select! {
         connection = server.accept() => panic!("{connection:?}"),
         silent = idle => silent,
     };
     let (connection, connected) = tokio::join!(timeout(PATIENCE, server.accept()), connect(&client, address));
     connected.unwrap();
     assert!(connection.unwrap().peer().certificate.is_some());
-    assert!(server.handshakes.len() <= MOST_HANDSHAKES && silent.len() > MOST_HANDSHAKES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_over_which_nobody_known_calls_ends() {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let mut server = Listener::new(tcp, Protocol::Grpc, None);
+    let (mut connection, _client) = tokio::join!(server.accept(), TcpStream::connect(address));
+    let began = tokio::time::Instant::now();
+    assert_eq!(connection.read(&mut [0; 9]).await.unwrap(), 0);
+    assert!(began.elapsed() >= IDLE_TIMEOUT);
+
+    let (mut connection, _client) = tokio::join!(server.accept(), TcpStream::connect(address));
+    connection.peer().standing.become_known();
+    assert!(timeout(IDLE_TIMEOUT * 9, connection.read(&mut [0; 9])).await.is_err());
 }
