@@ -8,7 +8,8 @@ use crate::arguments::Cli;
 use crate::relay_configuration::{RelayConfiguration, SecretPlace, StoreChoice};
 
 /// What is wrong with SDK keys that are none.
-const KEY_FAULTS: [&str; 4] = ["is empty", "is a masked SDK key", "longer than 8192", "holds characters other than"];
+const KEY_FAULTS: [&str; 4] =
+    ["is empty", "is a masked SDK key", "longer than 8192", "holds characters other than"];
 
 /// A manifest. Asking for it is refused or says the same again.
 pub fn manifest(input: &[u8]) {

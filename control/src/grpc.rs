@@ -61,6 +61,8 @@ use crate::store::AuditReader;
 
 pub(crate) use apply::apply;
 
+/// Largest message of somebody who may be anybody, in bytes: it holds the name of a service.
+const HEALTH_MESSAGE_LIMIT: usize = 1024;
 /// Largest message of the API, in bytes.
 const API_MESSAGE_LIMIT: usize = 4 << 20;
 /// Largest message about environments, of which one may hold thousands.
@@ -139,7 +141,8 @@ pub(crate) async fn serve<C: Connection>(
         .context("cannot read the descriptors of the API")?;
     let health = tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health),
-    );
+    )
+    .max_decoding_message_size(HEALTH_MESSAGE_LIMIT);
     let environments =
         v1::environment_service_server::EnvironmentServiceServer::new(environments::Handler(api.clone()))
             .max_decoding_message_size(BATCH_MESSAGE_LIMIT);

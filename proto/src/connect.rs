@@ -1,6 +1,7 @@
 //! The way to control: which authority is trusted, and with what callers show who they are.
 //!
-//! A token goes over TLS, or to this machine: anywhere else whoever listens on the way could use it.
+//! Without TLS only within this machine: anywhere else whoever is on the way could read keys and tokens, and answer in
+//! control's place.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,10 @@ use tonic::service::Interceptor;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 use url::{Host, Url};
+use zeroize::Zeroizing;
 
 use crate::files::{Stamp, open_regular, read_bounded};
+use crate::spec::is_loopback;
 
 /// Longest file, in bytes.
 const LONGEST_PEM: u64 = 1 << 20;
@@ -26,8 +29,8 @@ pub struct ConnectOptions {
     pub identity: Option<ClientIdentity>,
     /// File that holds a token.
     pub token_file: Option<PathBuf>,
-    /// Where a token may travel readably.
-    pub plain_token: PlainToken,
+    /// Where TLS may be missing.
+    pub plain: Plain,
 }
 
 /// A certificate to show.
@@ -39,9 +42,9 @@ pub struct ClientIdentity {
     pub key: PathBuf,
 }
 
-/// Where a token may travel readably.
+/// Where TLS may be missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PlainToken {
+pub enum Plain {
     /// Within this machine.
     #[default]
     Loopback,
@@ -98,19 +101,14 @@ impl ConnectOptions {
         if let Some((option, _)) = tls.into_iter().find(|(_, given)| *given) {
             return wrong(format!("{option} needs TLS, and {} is without it; write https://", shown(url)));
         }
-        if self.sends_token_readably(url) && self.plain_token == PlainToken::Loopback {
+        if travels_readably(url) && self.plain == Plain::Loopback {
             return wrong(format!(
-                "--token-file: the token would travel readably to {}; write https://, or give --insecure if the network \
-                 is trusted",
+                "--control {} is another machine, and without TLS keys and tokens would travel readably; write https://, or \
+                 give --insecure if the network is trusted",
                 shown(url)
             ));
         }
         Ok(())
-    }
-
-    /// Whether a token would travel readably, between machines.
-    pub fn sends_token_readably(&self, url: &Url) -> bool {
-        self.token_file.is_some() && url.scheme() != "https" && !is_loopback(url)
     }
 
     /// Reads the files. `endpoint` is that of the URL.
@@ -125,12 +123,15 @@ impl ConnectOptions {
         }
         let mut tls = ClientTlsConfig::new();
         tls = match &self.ca {
-            Some(path) => tls.ca_certificate(Certificate::from_pem(read("--ca", path, LONGEST_PEM)?)),
+            Some(path) => tls.ca_certificate(Certificate::from_pem(read("--ca", path, LONGEST_PEM)?.as_str())),
             None => tls.with_enabled_roots(),
         };
         if let Some(ClientIdentity { certificate, key }) = &self.identity {
             let certificate = read("--client-cert", certificate, LONGEST_PEM)?;
-            tls = tls.identity(Identity::from_pem(certificate, read("--client-key", key, LONGEST_PEM)?));
+            tls = tls.identity(Identity::from_pem(
+                certificate.as_str(),
+                read("--client-key", key, LONGEST_PEM)?.as_str(),
+            ));
         }
         // Without the brackets of an IPv6 address.
         match url.host() {
@@ -152,18 +153,12 @@ impl ConnectOptions {
     }
 }
 
-/// Whether the URL leads to this machine. Unlike [`crate::spec::is_loopback`] it takes no name below `localhost`, which a
-/// resolver may ask the network for: here a token is at stake.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
+/// Whether what is said there travels readably, between machines.
+pub fn travels_readably(url: &Url) -> bool {
+    url.scheme() != "https" && !is_loopback(url)
 }
 
-fn read(option: &'static str, path: &Path, longest: u64) -> Result<String, ConnectError> {
+fn read(option: &'static str, path: &Path, longest: u64) -> Result<Zeroizing<String>, ConnectError> {
     open_regular(path).and_then(|file| read_bounded(file, longest)).map_err(|error| ConnectError::File {
         option,
         path: path.to_owned(),
@@ -172,7 +167,7 @@ fn read(option: &'static str, path: &Path, longest: u64) -> Result<String, Conne
 }
 
 fn read_token(path: &Path) -> Result<Bearer, ConnectError> {
-    let text = zeroize::Zeroizing::new(read("--token-file", path, LONGEST_TOKEN)?);
+    let text = read("--token-file", path, LONGEST_TOKEN)?;
     let token = text.trim();
     let wrong = |reason: &str| {
         Err(ConnectError::File { option: "--token-file", path: path.to_owned(), reason: reason.to_owned() })
@@ -183,7 +178,7 @@ fn read_token(path: &Path) -> Result<Bearer, ConnectError> {
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return wrong("not a token: expected one line without spaces");
     }
-    let header = zeroize::Zeroizing::new(format!("Bearer {token}"));
+    let header = Zeroizing::new(format!("Bearer {token}"));
     match MetadataValue::try_from(header.as_str()) {
         Ok(mut value) => {
             value.set_sensitive(true);
@@ -202,16 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_does_not_travel_readably() {
-        let token = ConnectOptions { token_file: Some("t".into()), ..ConnectOptions::default() };
+    fn nothing_travels_readably_between_machines_unasked() {
+        let options = ConnectOptions::default();
         for url in ["https://control.example", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"] {
-            assert_eq!(check(url, &token), Ok(()), "{url}");
+            assert_eq!(check(url, &options), Ok(()), "{url}");
         }
         for url in ["http://control.example", "http://10.0.0.1:7400", "http://localhost.example"] {
-            assert!(check(url, &token).unwrap_err().contains("--insecure"), "{url}");
-            let trusting = ConnectOptions { plain_token: PlainToken::Anywhere, ..token.clone() };
-            assert_eq!(check(url, &trusting), Ok(()));
-            assert_eq!(check(url, &ConnectOptions::default()), Ok(()));
+            assert!(check(url, &options).unwrap_err().contains("--insecure"), "{url}");
+            assert_eq!(check(url, &ConnectOptions { plain: Plain::Anywhere, ..options.clone() }), Ok(()));
         }
         let ca = ConnectOptions { ca: Some("ca.pem".into()), ..ConnectOptions::default() };
         assert!(check("http://127.0.0.1:1", &ca).unwrap_err().contains("--ca needs TLS"));

@@ -10,6 +10,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::spec::FieldViolation;
 
+/// Fields at fault that are told.
+const MOST_VIOLATIONS: usize = 32;
+
 /// The domain of `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "flotilla";
 
@@ -132,9 +135,14 @@ impl Refusal {
         Self { reason, message: message.into(), violations: Vec::new() }
     }
 
-    /// Fields are at fault.
-    pub fn fields(violations: Vec<FieldViolation>) -> Self {
-        let message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    /// Fields are at fault. Of many, the first are told.
+    pub fn fields(mut violations: Vec<FieldViolation>) -> Self {
+        let more = violations.len().saturating_sub(MOST_VIOLATIONS);
+        violations.truncate(MOST_VIOLATIONS);
+        let mut message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if more > 0 {
+            message.push_str(&format!("; and {more} more"));
+        }
         Self { reason: Reason::InvalidField, message, violations }
     }
 

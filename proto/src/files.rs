@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 /// Opens a file; opening a pipe would wait for ever.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     if std::fs::metadata(path)?.is_file() {
@@ -14,14 +16,20 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads all of it, which must not be longer than so many bytes.
-pub(crate) fn read_bounded(reader: impl Read, longest: u64) -> io::Result<String> {
-    let mut text = String::new();
+/// Reads all of it, which must not be longer than so many bytes. It may be a secret, and is wiped from memory when dropped.
+pub(crate) fn read_bounded(reader: impl Read, longest: u64) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
     let length = reader.take(longest + 1).read_to_string(&mut text)?;
     if u64::try_from(length).unwrap_or(u64::MAX) > longest {
         return Err(io::Error::other(format!("it is longer than {longest} bytes")));
     }
     Ok(text)
+}
+
+/// Where a TOML file is wrong. The error itself shows what stands there, which may be a secret.
+pub(crate) fn line_of(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().map_or(0, |span| span.start.min(text.len()));
+    format!("line {}", 1 + text.get(..before).unwrap_or_default().matches('\n').count())
 }
 
 /// What tells one content of a file from another without reading it.

@@ -193,10 +193,10 @@ impl From<&Source> for v1::Source {
     }
 }
 
-/// Whether a URL leads to this machine only.
+/// Whether a URL leads to this machine only. For a name below `localhost` a resolver may ask the network.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
         None => false,

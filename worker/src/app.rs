@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::access::{Access, Listener, Protocol};
+use flotilla_proto::connect::travels_readably;
 use flotilla_proto::process::{Chance, Clock, SealingError};
 use flotilla_proto::{FleetId, Incarnation};
 use tokio::net::TcpListener;
@@ -17,7 +18,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use crate::assignment_cache::{self, AssignmentCache, CacheError};
 use crate::config::Settings;
@@ -198,12 +198,11 @@ fn warn_of_exposure(settings: &Settings) {
             "serving HTTP beyond loopback with --insecure"
         );
     }
-    let is_plain = |url: &&Url| settings.connect.sends_token_readably(url);
-    if let Some(url) = settings.control.iter().find(is_plain) {
+    if let Some(url) = settings.control.iter().find(|url| travels_readably(url)) {
         tracing::warn!(
             control = %url,
-            consequence = "whoever listens on the way can be this worker, and SDK keys travel readably",
-            "the token is sent without TLS, with --insecure"
+            consequence = "whoever is on the way can read SDK keys and passwords, and be control or this worker",
+            "control is reached without TLS, with --insecure"
         );
     }
 }

@@ -38,9 +38,6 @@ pub(crate) enum CacheError {
     /// It is not what this version writes.
     #[error("{} is damaged or of another version: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
-    /// It is to be sealed, and cannot be written.
-    #[error("cannot seal {}: {source}", path.display())]
-    Unwritable { path: PathBuf, source: io::Error },
     /// The key that it was sealed with is not there.
     #[error(transparent)]
     Sealed(#[from] SealingError),
@@ -82,8 +79,13 @@ impl AssignmentCache {
         let Opened { content, condition } = self.sealing.open(PLACE, &bytes)?;
         if condition == SealCondition::Outdated {
             let sealed = self.sealing.seal(PLACE, &content.0);
-            state_file::replace(&self.path, &sealed)
-                .map_err(|source| CacheError::Unwritable { path: self.path.clone(), source })?;
+            if let Err(error) = state_file::replace(&self.path, &sealed) {
+                tracing::warn!(
+                    path = %self.path.display(),
+                    %error,
+                    "the last assignments cannot be sealed anew yet: they stay as they were"
+                );
+            }
         }
         let damaged = |reason| CacheError::Damaged { path: self.path.clone(), reason };
         memory_of(&content.0, files).map(Some).map_err(damaged)

@@ -29,7 +29,7 @@ Examples:
     flotilla-worker --name w2 --state-dir ./w2 --http-listen 127.0.0.1:7412
 
   With labels for environments that select their workers, and a limit:
-    flotilla-worker --control http://control:7400 --label zone=eu-1 --capacity 500
+    flotilla-worker --control http://127.0.0.1:7400 --label zone=eu-1 --capacity 500
 
   Towards a control that wants to know who it is, with the files that `flotilla init` makes:
     flotilla-worker --control https://control:7400 --ca ca.pem --name w1 --token-file worker-w1.token
@@ -262,9 +262,17 @@ mod tests {
 
     #[test]
     fn what_may_be_repeated_is_collected() {
-        let settings =
-            parse(&["--control", "http://a:1", "--control", "http://b:2", "--label", "zone=eu", "--label", "a/b="])
-                .unwrap();
+        let settings = parse(&[
+            "--control",
+            "https://a:1",
+            "--control",
+            "https://b:2",
+            "--label",
+            "zone=eu",
+            "--label",
+            "a/b=",
+        ])
+        .unwrap();
         assert_eq!(settings.control.len(), 2);
         assert_eq!(settings.labels.len(), 2);
     }
@@ -300,10 +308,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_goes_to_this_machine_or_over_tls() {
+    fn control_is_on_this_machine_or_has_tls() {
         for (control, fits) in [("http://127.0.0.1:1", true), ("https://control", true), ("http://control", false)]
         {
-            let arguments = ["--name", "w1", "--token-file", "t", "--control", control];
+            let arguments = ["--name", "w1", "--control", control];
             assert_eq!(parse(&arguments).is_ok(), fits, "{control}");
             assert!(parse(&[&arguments[..], &["--insecure"]].concat()).is_ok());
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use flotilla_proto::connect::{ClientIdentity, ConnectOptions, PlainToken};
+use flotilla_proto::connect::{ClientIdentity, ConnectOptions, Plain};
 
 /// How control is reached, and who asks.
 #[derive(Debug, Clone, Default, Args)]
@@ -21,7 +21,7 @@ pub struct Connection {
     /// File with a token to show to control
     #[arg(long, env = "FLOTILLA_TOKEN_FILE", hide_env_values = true, value_name = "FILE", global = true)]
     pub token_file: Option<PathBuf>,
-    /// Send the token also without TLS, beyond this machine
+    /// Reach control also without TLS, beyond this machine: keys and tokens travel readably
     #[arg(long, env = "FLOTILLA_INSECURE", hide_env_values = true, global = true)]
     pub insecure: bool,
 }
@@ -43,7 +43,7 @@ impl Connection {
             ca: self.ca.clone(),
             identity,
             token_file: self.token_file.clone(),
-            plain_token: if self.insecure { PlainToken::Anywhere } else { PlainToken::Loopback },
+            plain: if self.insecure { Plain::Anywhere } else { Plain::Loopback },
         })
     }
 }

@@ -223,9 +223,11 @@ impl<'a> Resolver<'a> {
     }
 
     fn filter(&mut self, original: &str) -> Option<String> {
-        let setting = self.settings.last(Honoured::FilterKey, original).filter(|setting| !setting.text().is_empty())?;
+        let setting =
+            self.settings.last(Honoured::FilterKey, original).filter(|setting| !setting.text().is_empty())?;
         if !is_filter_key(setting.text()) {
-            self.errors.push(setting.error("not a filter key: 1 to 256 characters of A-Z, a-z, 0-9, '.', '_' and '-'"));
+            self.errors
+                .push(setting.error("not a filter key: 1 to 256 characters of A-Z, a-z, 0-9, '.', '_' and '-'"));
         }
         Some(setting.text().to_owned())
     }

@@ -183,7 +183,8 @@ fn a_name_that_cannot_be_shown_is_shown_as_far_as_it_can() {
     let configuration = of_variables(&format!("USE_REDIS=1\nLD_ENV_a\u{1}b=KEY\nLD_PREFIX_a\u{1}b=p")).unwrap();
     assert!(yaml(&configuration.declared(&relay(), &SecretPlace::Variables)).contains("displayName: ab\n"));
     let project = format!("LD_PROJ_KEY_aaaa=x\nLD_FILTER_KEYS_x={}", "k".repeat(254));
-    let configuration = of_variables(&format!("USE_REDIS=1\nLD_ENV_aaaa=KEY\nLD_PREFIX_aaaa=p\n{project}")).unwrap();
+    let configuration =
+        of_variables(&format!("USE_REDIS=1\nLD_ENV_aaaa=KEY\nLD_PREFIX_aaaa=p\n{project}")).unwrap();
     let declared = configuration.declared(&relay(), &SecretPlace::Variables);
     let shown = declared.document.environments[1].display_name.as_ref().unwrap();
     assert!(shown.starts_with("aaaa/kkk") && shown.len() == 256, "{shown}");

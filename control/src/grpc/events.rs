@@ -1,5 +1,7 @@
 //! What happened: lists of it, and following it.
 
+use std::collections::BTreeSet;
+
 use flotilla_proto::{EnvironmentName, FieldViolation, Refusal, Timestamp, WorkerName, v1};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -20,7 +22,7 @@ type Happening = v1::watch_events_response::Event;
 pub(super) struct Filter {
     environment: Option<EnvironmentName>,
     worker: Option<WorkerName>,
-    types: Vec<v1::EventType>,
+    types: BTreeSet<v1::EventType>,
 }
 
 impl Filter {

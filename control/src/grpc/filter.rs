@@ -8,6 +8,8 @@ use crate::fleet::Glance;
 
 /// Names that a filter may hold.
 const MOST_NAMES: usize = 1000;
+/// As many as there are.
+const MOST_INITIALIZATIONS: usize = 4;
 
 /// All parts must match; an empty part matches any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +27,12 @@ impl Filter {
         };
         let mut violations = Vec::new();
         let mut initializations = BTreeSet::new();
-        for number in &message.initializations {
+        if message.initializations.len() > MOST_INITIALIZATIONS {
+            let description =
+                format!("{} of them; there are {MOST_INITIALIZATIONS}", message.initializations.len());
+            violations.push(FieldViolation::new("filter.initializations", &description));
+        }
+        for number in message.initializations.iter().take(MOST_INITIALIZATIONS) {
             let known = v1::Initialization::try_from(*number).ok().and_then(Initialization::from_proto);
             match known {
                 Some(initialization) => {

@@ -133,7 +133,7 @@ fn judge(keys: &Keys, call: &str, needs: Needs, credential: &Credential) -> Resu
         Err(unknown) => {
             let reason = match unknown {
                 Unknown::NoCredential => Reason::CredentialMissing,
-                Unknown::Token | Unknown::Certificate { .. } => Reason::CredentialUnknown,
+                Unknown::Malformed | Unknown::Token | Unknown::Certificate { .. } => Reason::CredentialUnknown,
             };
             let message = format!("{} needs role {}: {unknown}", short(call), needs.role_name());
             Err(Denied { who: None, refusal: Refusal::new(reason, message) })

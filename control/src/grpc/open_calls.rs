@@ -55,7 +55,8 @@ impl OpenCalls {
         let mut counts = self.counts();
         let count = counts.entry(client.clone()).or_default();
         if *count >= most {
-            let message = format!("{client} has {most} calls open, and may not have more; end some, watches included");
+            let message =
+                format!("{client} has {most} calls open, and may not have more; end some, watches included");
             return Err(Refusal::new(Reason::TooManyCalls, message));
         }
         *count += 1;
@@ -91,7 +92,10 @@ mod tests {
         let ci = || Client::Named("ci".to_owned());
         let mut open: Vec<_> = (0..1000).map(|_| calls.open(ci()).unwrap()).collect();
         let refusal = calls.open(ci()).unwrap_err();
-        assert_eq!(refusal.message, "\"ci\" has 1000 calls open, and may not have more; end some, watches included");
+        assert_eq!(
+            refusal.message,
+            "\"ci\" has 1000 calls open, and may not have more; end some, watches included"
+        );
         let other = calls.open(Client::At([127, 0, 0, 1].into())).unwrap();
         open.pop();
         open.push(calls.open(ci()).unwrap());

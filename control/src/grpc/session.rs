@@ -33,8 +33,11 @@ impl v1::worker_service_server::WorkerService for Handler {
         let caller = Caller::of(&request)?;
         let address = caller.address.map(|address| address.to_string()).unwrap_or_default();
         let mut incoming = request.into_inner();
-        let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message());
-        let first = first.await.map_err(|_| {
+        let first = tokio::select! {
+            first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()) => first,
+            refusal = caller.revoked() => return Err(refusal.into()),
+        };
+        let first = first.map_err(|_| {
             let message = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
             Refusal::new(Reason::WorkerTimeout, message)
         })?;

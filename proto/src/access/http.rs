@@ -61,11 +61,7 @@ async fn keep_connection(request: Request, next: Next) -> Response {
 }
 
 /// Lets viewers pass.
-async fn require_viewer(
-    State(keys): State<watch::Receiver<Arc<Keys>>>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn require_viewer(State(keys): State<watch::Receiver<Arc<Keys>>>, request: Request, next: Next) -> Response {
     let peer = peer_of(&request);
     let token = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let credential = Peer::credential(peer.and_then(|peer| peer.certificate.as_ref()), token);

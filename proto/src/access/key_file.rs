@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::keys::{Keys, List, Listed, TokenHash};
 use super::rights::{Role, WorkerPattern};
-use crate::files::{open_regular, read_bounded};
+use crate::files::{line_of, open_regular, read_bounded};
 
 /// Largest file, in bytes, and how many entries it may have.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -82,7 +83,7 @@ pub(super) fn load(api: &Path, workers: Option<&Path>) -> Result<Keys, String> {
     Ok(Keys::Listed(Listed { api: api_list, workers: worker_list }))
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     match open_regular(path).and_then(|file| read_bounded(file, LONGEST_FILE)) {
         // A file that is being written is empty for a moment, and would send everybody away.
         Ok(text) if text.trim().is_empty() => Err("empty; a comment says that nobody shall be let in".to_owned()),
@@ -93,12 +94,9 @@ fn read(path: &Path) -> Result<String, String> {
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|error| {
-        // The error's own text shows the line, which may hold a token in the wrong place. So may a wrong value.
-        let before = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = 1 + text.get(..before).unwrap_or_default().matches('\n').count();
-        let what = error.message().split('`').next().unwrap_or_default().trim_end().to_owned();
         format!(
-            "line {line} is wrong ({what} …); expected [[token]] and [[certificate]] with the keys that docs/access.md lists"
+            "{} is wrong; expected [[token]] and [[certificate]] with the keys that docs/access.md lists",
+            line_of(text, &error)
         )
     })
 }
@@ -142,9 +140,15 @@ fn checked_name(name: String) -> Result<String, String> {
 }
 
 fn hash(name: &str, text: &str) -> Result<TokenHash, String> {
-    TokenHash::parse(text).ok_or_else(|| {
+    let hash = TokenHash::parse(text).ok_or_else(|| {
         format!("the sha256 of {name:?} is not 64 hexadecimal digits; it is the hash of the token, never the token itself")
-    })
+    })?;
+    if hash.matches(&TokenHash::of("")) {
+        return Err(format!(
+            "the sha256 of {name:?} is that of an empty token; the file that it was made of was empty"
+        ));
+    }
+    Ok(hash)
 }
 
 /// Two tokens may have one name, as they do while one is replaced, but one token has one entry.
@@ -165,6 +169,7 @@ fn distinct<G>(list: List<G>) -> Result<List<G>, String> {
 mod tests {
     use super::*;
 
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
@@ -190,6 +195,9 @@ mod tests {
                 "64 hexadecimal",
             ),
             ("flotilla_hunter2".to_owned(), "line 1"),
+            ("token = \"flotilla_hunter2\"".to_owned(), "line 1"),
+            ("\ntoken = [\"flotilla_hunter2\"]".to_owned(), "line 2"),
+            (format!("[[token]]\nname = \"ci\"\nrole = \"admin\"\nsha256 = \"{EMPTY}\"\n"), "empty token"),
             ("[[token]]\nname = \"\"\nrole = \"admin\"\nsha256 = \"".to_owned() + HASH + "\"", "1 to 253"),
             (format!("[[token]]\nname = \"a\"\nrole = \"admin\"\nsha256 = \"{HASH}\"\n").repeat(2), "twice"),
             ("[[certificate]]\nname = \"a\"\nrole = \"admin\"\n".repeat(2), "twice"),

@@ -44,6 +44,8 @@ impl fmt::Debug for TokenHash {
 pub enum Credential {
     /// Nothing.
     None,
+    /// A header that holds no token.
+    Malformed,
     /// A token.
     Token(TokenHash),
     /// A client certificate with these DNS names, whose authority was checked.
@@ -65,6 +67,9 @@ pub enum Unknown {
     /// They came with nothing.
     #[error("neither a token nor a client certificate came with the call")]
     NoCredential,
+    /// The header holds no token.
+    #[error("the authorization header is not \"Bearer\" and a token")]
+    Malformed,
     /// The token is not in the file, or not any more.
     #[error("the token is not known here, or not any more")]
     Token,
@@ -134,7 +139,7 @@ impl Keys {
     /// Who somebody is.
     pub fn identify(&self, credential: &Credential) -> Result<Identity, Unknown> {
         match (self, credential) {
-            (Self::Open, Credential::None | Credential::Token(_)) => {
+            (Self::Open, Credential::None | Credential::Malformed | Credential::Token(_)) => {
                 Ok(Identity { name: "anyone".to_owned(), rights: Rights::Everything })
             }
             (Self::Open | Self::AnyCertificate, Credential::Certificate(names)) => {
@@ -143,6 +148,7 @@ impl Keys {
             // Without files no token is known.
             (Self::AnyCertificate, Credential::Token(_)) => Err(Unknown::Token),
             (Self::AnyCertificate | Self::Listed(_), Credential::None) => Err(Unknown::NoCredential),
+            (Self::AnyCertificate | Self::Listed(_), Credential::Malformed) => Err(Unknown::Malformed),
             (Self::Listed(listed), Credential::Token(hash)) => listed.of_token(hash),
             (Self::Listed(listed), Credential::Certificate(names)) => listed.of_certificate(names),
         }

@@ -58,16 +58,20 @@ impl Peer {
     /// What somebody came with: a token, else a certificate, else nothing.
     pub fn credential(certificate: Option<&Arc<[String]>>, authorization: Option<&[u8]>) -> Credential {
         match (authorization, certificate) {
-            (Some(header), _) => {
-                let text = str::from_utf8(header).unwrap_or_default().trim();
-                let (scheme, token) = text.split_once(' ').unwrap_or_default();
-                let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim_start() } else { "" };
-                Credential::Token(TokenHash::of(token))
-            }
+            (Some(header), _) => match token_of(header) {
+                Some(token) => Credential::Token(TokenHash::of(token)),
+                None => Credential::Malformed,
+            },
             (None, Some(names)) => Credential::Certificate(Arc::clone(names)),
             (None, None) => Credential::None,
         }
     }
+}
+
+fn token_of(header: &[u8]) -> Option<&str> {
+    let (scheme, token) = str::from_utf8(header).ok()?.trim().split_once(' ')?;
+    let token = token.trim_start();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 /// A connection that is ready for use.

@@ -47,6 +47,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
 
     /// Reads the files whenever they have changed, for as long as it runs.
     pub(super) async fn keep(mut self) {
+        let mut told = String::new();
         loop {
             sleep(LOOK_INTERVAL).await;
             let (files, load, seen) = (Arc::clone(&self.files), Arc::clone(&self.load), self.seen.clone());
@@ -60,18 +61,21 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                 (stamps(&files) == now).then_some((now, loaded))
             });
             let Ok(Some((now, loaded))) = looked.await else { continue };
-            self.seen = now;
             match loaded {
                 Ok(content) => {
+                    (self.seen, told) = (now, String::new());
                     self.current.send_replace(Arc::new(content));
                     tracing::info!(what = self.what, files = self.names(), "reloaded");
                 }
+                // It is tried again: what stood in the way may pass, as a want of file handles does.
+                Err(error) if error == told => {}
                 Err(error) => {
                     tracing::warn!(
                         what = self.what,
-                        error,
+                        error = &error,
                         "a changed file cannot be used; what was there before stays in force"
                     );
+                    told = error;
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::files::{open_regular, read_bounded};
@@ -80,6 +80,9 @@ impl TlsFiles {
                 )
             })?;
             config.alpn_protocols = vec![protocol.to_vec()];
+            // A session that is taken up again brings its certificate with it, and nobody looks whether it has expired.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
             Ok::<_, String>(Arc::new(config))
         };
         let is_required = matches!(self.clients, ClientCertificates::Required(_));
@@ -89,7 +92,7 @@ impl TlsFiles {
 
 fn read(path: &Path) -> Result<zeroize::Zeroizing<String>, String> {
     let text = open_regular(path).and_then(|file| read_bounded(file, LONGEST_PEM));
-    text.map(zeroize::Zeroizing::new).map_err(|error| format!("{}: cannot be read: {error}", path.display()))
+    text.map_err(|error| format!("{}: cannot be read: {error}", path.display()))
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

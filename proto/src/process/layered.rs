@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command, Error, Parser};
 
+use crate::files::line_of;
+
 /// Reads a server's options from its arguments, the environment and the file named by `--config` or `FLOTILLA_CONFIG`.
 ///
 /// An option marked `hide_env_values` is a secret: its variable may carry the suffix `_FILE` and name a file that holds
@@ -51,7 +53,11 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| refuse(&mut command, format!("cannot read the configuration file {shown}: {error}")))?;
     let table: toml::Table = text.parse().map_err(|error| {
-        refuse(&mut command, format!("the configuration file {shown} is not valid TOML: {error}"))
+        // The error itself shows the line, and with it a password.
+        refuse(
+            &mut command,
+            format!("the configuration file {shown} is not valid TOML: see {}", line_of(&text, &error)),
+        )
     })?;
     for (key, value) in table {
         let known = command.get_arguments().find(|argument| argument.get_long() == Some(key.as_str()));

@@ -14,7 +14,7 @@ const LONGEST_SECRET: u64 = 16 << 10;
 /// Reads a manifest from an open file, or another place; `name` is what it is called in errors, and its directory is
 /// where relative paths begin.
 pub fn read_manifest_file(name: &Path, reader: impl Read) -> io::Result<Text> {
-    Ok(Text { file: name.display().to_string(), text: read_bounded(reader, LONGEST_MANIFEST)? })
+    Ok(Text { file: name.display().to_string(), text: read_bounded(reader, LONGEST_MANIFEST)?.to_string() })
 }
 
 /// The text of a secret that is said at `place`, or what is wrong with that; it never holds the secret.
@@ -23,7 +23,7 @@ pub fn resolve_secret(place: &Place, source: &SecretSource) -> Result<String, St
         SecretSource::File(_) => {
             let path = secret_path(place, source).unwrap_or_default();
             let text = open_regular(&path).and_then(|file| read_bounded(file, LONGEST_SECRET));
-            text.map_err(|error| format!("cannot read {}: {error}", path.display()))
+            text.map(|text| text.to_string()).map_err(|error| format!("cannot read {}: {error}", path.display()))
         }
         SecretSource::Env(variable) => match std::env::var_os(variable) {
             Some(value) => Ok(value.to_string_lossy().into_owned()),

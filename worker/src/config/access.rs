@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use flotilla_proto::access::{AccessSettings, ClientCertificates, KeySource, TlsFiles};
-use flotilla_proto::connect::{ClientIdentity, ConnectOptions, PlainToken};
+use flotilla_proto::connect::{ClientIdentity, ConnectOptions, Plain};
 use url::Url;
 
 /// The way to control, and who may ask.
@@ -34,7 +34,7 @@ pub struct AccessOptions {
     /// TOML file of those who may read /metrics, as control's --token-file: viewers and larger roles; probes need none
     #[arg(long, env = "FLOTILLA_HTTP_TOKEN_FILE", value_name = "FILE")]
     http_token_file: Option<PathBuf>,
-    /// Listen beyond loopback without TLS and tokens, and send a token to control without TLS
+    /// Listen beyond loopback without TLS and tokens, and reach control without TLS
     #[arg(long, env = "FLOTILLA_INSECURE")]
     pub(super) insecure: bool,
 }
@@ -47,7 +47,7 @@ impl AccessOptions {
             ca: self.ca.clone(),
             identity: identity.map(|[certificate, key]| ClientIdentity { certificate, key }),
             token_file: self.token_file.clone(),
-            plain_token: if self.insecure { PlainToken::Anywhere } else { PlainToken::Loopback },
+            plain: if self.insecure { Plain::Anywhere } else { Plain::Loopback },
         };
         for url in control {
             options.check(url).map_err(|error| error.to_string())?;
