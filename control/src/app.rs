@@ -233,7 +233,7 @@ fn tell_of_secrets(settings: &Settings) {
 fn open_records(settings: &Settings, last: LastRecord) -> anyhow::Result<(AuditReader, Option<LogWriter>)> {
     let reader = AuditReader::open(&settings.data_dir)?;
     let Some(log) = settings.audit_log.clone() else { return Ok((reader, None)) };
-    let writer = LogWriter::open(log, reader.clone(), last.number)
+    let writer = LogWriter::open(log, reader.clone(), last)
         .map_err(|error| anyhow!("cannot write to the file of --audit-log: {error}"))?;
     Ok((reader, Some(writer)))
 }

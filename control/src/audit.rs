@@ -41,7 +41,7 @@ pub(crate) struct AuditEntry {
     pub(crate) details: String,
     /// The caller's own id of the request.
     pub(crate) request_id: String,
-    /// Whether it is worth a record when it fails.
+    /// Whether the same was asked for before.
     pub(crate) attempt: Attempt,
 }
 
@@ -52,6 +52,8 @@ pub(crate) enum Attempt {
     First,
     /// Control itself asks again, by the clock: that it failed is recorded already.
     Again,
+    /// The caller sent a request id again: it is answered, and nothing is done.
+    Repeated,
 }
 
 /// What came of a call.
@@ -151,7 +153,8 @@ impl Kind {
             Self::Store => ("store", name.parse::<StoreName>().is_ok()),
             Self::Worker => ("worker", name.parse::<WorkerName>().is_ok()),
         };
-        if is_valid { format!("{kind}/{name}") } else { kind.to_owned() }
+        // A key is a valid name, and may have been given in its place.
+        if is_valid { format!("{kind}/{}", without_keys(name)) } else { kind.to_owned() }
     }
 }
 
@@ -170,8 +173,11 @@ impl AuditEntry {
         }
     }
 
-    fn about(&self, kind: Kind, name: &str, details: String) -> Self {
-        Self { subject: kind.named(name), details, ..self.clone() }
+    /// Of one of many; what was asked for all of them stays.
+    fn about(&self, kind: Kind, name: &str, done: &str) -> Self {
+        let details =
+            [done, &self.details].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
+        Self { subject: kind.named(name), details: cut(&details), ..self.clone() }
     }
 }
 
@@ -183,8 +189,9 @@ impl Outcome {
 
     /// It was refused.
     pub(crate) fn refused(refusal: &Refusal) -> Self {
-        let Refusal { reason, message, violations: _ } = refusal;
-        Self { code: reason.code(), reason: reason.as_str().to_owned(), message: cut(message) }
+        let Refusal { reason, message, violations } = refusal;
+        let paths: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+        Self::told(*reason, message, &paths)
     }
 
     /// The caller left before the answer.
@@ -195,20 +202,33 @@ impl Outcome {
 
     fn of_error(error: &v1::ApplyError) -> Self {
         let reason = Reason::parse(&error.reason).unwrap_or(Reason::Internal);
-        Self { code: reason.code(), reason: reason.as_str().to_owned(), message: cut(&error.message) }
+        Self::told(reason, &error.message, &[&error.field])
+    }
+
+    /// What is said of a wrong field shows what stands in it, which may be anything: of those only the paths are kept.
+    fn told(reason: Reason, message: &str, paths: &[&str]) -> Self {
+        let message = match reason {
+            Reason::InvalidField => format!("wrong: {}", paths.join(", ")),
+            _ => without_keys(message),
+        };
+        Self { code: reason.code(), reason: reason.as_str().to_owned(), message: cut(&message) }
     }
 }
 
 /// What is recorded of a command and its answer: of many things at once each that was changed, or could not be.
 pub(crate) fn of_answer(entry: AuditEntry, answer: &Result<Reply, Refusal>) -> Vec<(AuditEntry, Outcome)> {
     let mut records = match answer {
+        // The answer tells of what would be done now, or is there now.
+        Ok(_) if entry.attempt == Attempt::Repeated => {
+            vec![(AuditEntry { details: "sent again: nothing was done".to_owned(), ..entry }, Outcome::done())]
+        }
         Ok(Reply::Applied(applied)) => of_many(&entry, applied),
         Ok(Reply::Environment(_) | Reply::Worker(_) | Reply::Store(_) | Reply::Answer(_) | Reply::Checked(_)) => {
             vec![(entry, Outcome::done())]
         }
         Err(refusal) => vec![(entry, Outcome::refused(refusal))],
     };
-    records.retain(|(entry, outcome)| outcome.code == Code::Ok || entry.attempt == Attempt::First);
+    records.retain(|(entry, outcome)| outcome.code == Code::Ok || entry.attempt != Attempt::Again);
     records
 }
 
@@ -216,12 +236,12 @@ fn of_many(entry: &AuditEntry, applied: &v1::BatchApplyEnvironmentsResponse) -> 
     let stores = applied.stores.iter().filter_map(|result| {
         let details = done_to(result.outcome(), &[])?;
         let outcome = result.error.as_ref().map_or_else(Outcome::done, Outcome::of_error);
-        Some((entry.about(Kind::Store, &result.name, details), outcome))
+        Some((entry.about(Kind::Store, &result.name, &details), outcome))
     });
     let environments = applied.results.iter().filter_map(|result| {
         let details = done_to(result.outcome(), &result.changes)?;
         let outcome = result.error.as_ref().map_or_else(Outcome::done, Outcome::of_error);
-        Some((entry.about(Kind::Environment, &result.name, details), outcome))
+        Some((entry.about(Kind::Environment, &result.name, &details), outcome))
     });
     stores.chain(environments).collect()
 }
@@ -232,7 +252,7 @@ fn done_to(outcome: Applied, changes: &[v1::FieldChange]) -> Option<String> {
         Applied::Created => Some("created".to_owned()),
         Applied::Updated => {
             let fields: Vec<_> = changes.iter().map(|change| change.path.as_str()).collect();
-            Some(cut(&format!("updated: {}", fields.join(", "))))
+            Some(format!("updated: {}", fields.join(", ")))
         }
         Applied::Removed => Some("removed".to_owned()),
         Applied::Failed => Some(String::new()),
@@ -249,6 +269,21 @@ pub(crate) fn role_of(rights: &Rights) -> &'static str {
     }
 }
 
+/// The text with `********` for what looks like a key of LaunchDarkly's, or a token: a few letters and a UUID or random
+/// characters. Callers mix up what they give.
+pub(crate) fn without_keys(text: &str) -> String {
+    let is_key_character = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+    let is_key = |word: &str| {
+        let key = ["sdk-", "mob-", "api-", "rel-", "flotilla_"].iter().find_map(|prefix| word.strip_prefix(prefix));
+        key.is_some_and(|key| key.len() >= 32)
+    };
+    let words = text.split_inclusive(|character| !is_key_character(character));
+    words.fold(String::new(), |shown, part| {
+        let word = part.trim_end_matches(|character| !is_key_character(character));
+        if is_key(word) { shown + "********" + &part[word.len()..] } else { shown + part }
+    })
+}
+
 /// The beginning of a text.
 pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(LONGEST_TEXT) {
@@ -259,6 +294,8 @@ pub(crate) fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use flotilla_proto::FieldViolation;
+
     use super::*;
 
     fn entry() -> AuditEntry {
@@ -323,13 +360,27 @@ mod tests {
         let refused = Err(Refusal::new(Reason::BlastRadius, "too many"));
         assert_eq!(shown(&of_answer(entry(), &refused)), [" [] FailedPrecondition BLAST_RADIUS"]);
         assert!(of_answer(again, &refused).is_empty());
+        let repeated = AuditEntry { attempt: Attempt::Repeated, ..entry() };
+        assert_eq!(shown(&of_answer(repeated, &Ok(batch()))), [" [sent again: nothing was done] Ok "]);
     }
 
     #[test]
     fn nothing_long_and_no_name_that_is_none_gets_in() {
-        let refused = Outcome::refused(&Refusal::new(Reason::InvalidField, "é".repeat(10_000)));
+        let refused = Outcome::refused(&Refusal::new(Reason::NoWorker, "é".repeat(10_000)));
         assert_eq!(refused.message.chars().count(), LONGEST_TEXT + 1);
+        let wrong = FieldViolation::new("spec.prefix", "\"hunter 2\" is not valid");
+        assert_eq!(Outcome::refused(&wrong.into()).message, "wrong: spec.prefix");
         assert_eq!(Kind::Store.named("eu"), "store/eu");
         assert_eq!(Kind::Worker.named("hunter 2"), "worker");
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_something_else_is_not_shown() {
+        let key = "sdk-01234567-89ab-cdef-0123-456789abcdef";
+        assert_eq!(Kind::Environment.named(key), "environment/********");
+        let message = format!("environment \"{key}\" does not exist; nor does sdk-tools");
+        let refused = Outcome::refused(&Refusal::new(Reason::EnvironmentNotFound, message));
+        assert_eq!(refused.message, "environment \"********\" does not exist; nor does sdk-tools");
+        assert_eq!(without_keys(&format!("flotilla_{}", "x".repeat(43))), "********");
     }
 }

@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{AuditEntry, Knock, LastRecord, Outcome, Place};
+use crate::audit::{Attempt, AuditEntry, Knock, LastRecord, Outcome, Place};
 use crate::fleet::{Change, Command, Effect, EventRecord, Fleet, Input, Reply, SessionId};
 use crate::store::{Store, StoreError};
 use audit::Ledger;
@@ -239,7 +239,8 @@ impl Driver {
                 let now = self.now();
                 batch.changes.extend(self.ledger.close(now));
             }
-            self.commit(std::mem::take(&mut batch.changes)).await?;
+            let changes = self.ledger.with_kept_back(std::mem::take(&mut batch.changes));
+            self.commit(changes).await?;
             self.carry_out(batch.effects);
             self.publish();
             let Self { fleet, history, workers, events, .. } = &self;
@@ -270,13 +271,18 @@ impl Driver {
     fn take(&mut self, message: Message, batch: &mut Batch) {
         if batch.stop {
             // Dropped, it is answered with SHUTTING_DOWN.
+            let now = self.now();
+            batch.changes.extend(self.ledger.too_late(now, message));
             return;
         }
         match message {
             Message::Command { command, entry, answer } => {
                 let id = self.outlets.expect_answer(answer);
                 let command = *command;
-                if let Some(entry) = entry {
+                if let Some(mut entry) = entry {
+                    if self.fleet.is_repeated(&command) {
+                        entry.attempt = Attempt::Repeated;
+                    }
                     self.ledger.begin(id, *entry);
                 }
                 self.step(Input::Command { id, command }, batch);
@@ -346,11 +352,13 @@ impl Driver {
         }
     }
 
-    /// Makes the changes durable. On failure everybody who waits is refused, and the driver is at its end.
+    /// Makes the changes durable. On failure everybody who waits is refused, and the driver is at its end; but where only
+    /// records could not be kept, of what changed nothing, they are kept back: strangers can bring those about.
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
         }
+        let records = audit::are_records(&changes).then(|| changes.clone());
         let events: Vec<_> = changes.iter().filter_map(event_of).cloned().collect();
         let mut store = self.store.take().expect("it is put back after every commit");
         self.committing_since.store(self.clock.now().0.max(1), Ordering::Relaxed);
@@ -376,15 +384,18 @@ impl Driver {
         for event in events {
             self.events.push(event);
         }
-        if let Err(error) = &result {
-            let error = whole(error);
-            tracing::error!(
-                error,
-                "a change could not be made durable; control stops, to start anew from the disk"
-            );
-            let message = format!("the change could not be made durable, and control starts anew: {error}");
-            self.outlets.refuse_all(&Refusal::new(Reason::Internal, message));
+        let Err(error) = &result else {
+            self.ledger.committed();
+            return Ok(());
+        };
+        let error = whole(error);
+        if let Some(records) = records.filter(|_| self.store.is_some()) {
+            self.ledger.keep_back(records, &error);
+            return Ok(());
         }
+        tracing::error!(error, "a change could not be made durable; control stops, to start anew from the disk");
+        let message = format!("the change could not be made durable, and control starts anew: {error}");
+        self.outlets.refuse_all(&Refusal::new(Reason::Internal, message));
         result
     }
 

@@ -3,7 +3,7 @@
 // One SQLite file, for one process.
 mod sqlite;
 
-pub(crate) use sqlite::{AuditReader, SqliteStore};
+pub(crate) use sqlite::{AuditReader, AuditReading, SqliteStore};
 
 use std::fmt;
 use std::path::PathBuf;

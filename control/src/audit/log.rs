@@ -1,8 +1,8 @@
 //! Records as JSON lines, in a file or on standard output, after they are durable. What could not be written is written
-//! when that is possible again, as long as control runs.
+//! when that is possible again; to a file also by a later run, which goes on after its last line.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +12,14 @@ use std::time::Duration;
 use flotilla_proto::audit::AuditDocument;
 use tokio_util::sync::CancellationToken;
 
-use super::AuditFilter;
-use crate::driver::DriverHandle;
-use crate::store::{AuditReader, StoreError};
+use super::{AuditFilter, LastRecord};
+use crate::driver::{DriverHandle, Revision};
+use crate::store::{AuditReader, AuditReading, StoreError};
 
 /// Records that are written in one go.
 const CHUNK: usize = 512;
+/// Longer than any line, in bytes.
+const LONGEST_LINE: u64 = 64 << 10;
 /// After what failed it is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -57,13 +59,17 @@ enum Target {
 }
 
 impl LogWriter {
-    /// Opens the file. Records up to this number are not written.
-    pub(crate) fn open(log: AuditLog, reader: AuditReader, written: u64) -> io::Result<Self> {
-        let target = match log {
-            AuditLog::Stdout => Target::Stdout,
-            AuditLog::File(path) => Target::File { open: open(&path)?, path },
+    /// Opens the file. What is written goes on after its last line, or, if it has none, after the last record.
+    pub(crate) fn open(log: AuditLog, reader: AuditReader, last: LastRecord) -> io::Result<Self> {
+        let (target, written) = match log {
+            AuditLog::Stdout => (Target::Stdout, None),
+            AuditLog::File(path) => {
+                let open = open(&path)?;
+                let written = last_number(&path).filter(|number| *number <= last.number);
+                (Target::File { open, path }, written)
+            }
         };
-        Ok(Self { target, reader, written })
+        Ok(Self { target, reader, written: written.unwrap_or(last.number) })
     }
 
     /// Writes each record that is made, until control stops.
@@ -77,8 +83,9 @@ impl LogWriter {
         loop {
             let is_last = stopping.is_cancelled();
             newest.borrow_and_update();
+            let reading = self.reader.begin().await;
             let (writer, result) = tokio::task::spawn_blocking(move || {
-                let result = self.catch_up();
+                let result = self.catch_up(&reading);
                 (self, result)
             })
             .await?;
@@ -117,9 +124,9 @@ impl LogWriter {
     }
 
     /// Writes all that was recorded since. What was not written wholly counts as not written.
-    fn catch_up(&mut self) -> Result<(), LogError> {
+    fn catch_up(&mut self, reading: &AuditReading) -> Result<(), LogError> {
         loop {
-            let records = self.reader.after(self.written, &AuditFilter::default(), CHUNK)?;
+            let records = reading.after(self.written, &AuditFilter::default(), CHUNK)?;
             let Some((last, _)) = records.last() else { return Ok(()) };
             let last = *last;
             let mut lines = Vec::new();
@@ -174,6 +181,18 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(named)
 }
 
+/// The number of the record in the last line of a file; `None`: it has none, or another content.
+fn last_number(path: &Path) -> Option<u64> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_LINE))).ok()?;
+    let mut end = Vec::new();
+    file.take(LONGEST_LINE).read_to_end(&mut end).ok()?;
+    let line = end.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
+    let document: serde_json::Value = serde_json::from_slice(line).ok()?;
+    Some(Revision::parse(document.get("revision")?.as_str()?)?.number())
+}
+
 fn is_at(file: &File, path: &Path) -> bool {
     let same =
         |open: std::fs::Metadata, there: std::fs::Metadata| (open.dev(), open.ino()) == (there.dev(), there.ino());
@@ -202,5 +221,22 @@ mod tests {
             error.contains("not a regular file") && error.contains(directory.path().to_str().unwrap()),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_file_is_gone_on_with_after_its_last_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let long = format!("{{\"revision\":\"3.16\",\"message\":\"{}\"}}\n", "x".repeat(100_000));
+        for (text, number) in [
+            (String::new(), None),
+            ("{\"revision\":\"3.17\"}\n".to_owned(), Some(17)),
+            (format!("{long}{{\"revision\":\"4.18\"}}\n"), Some(18)),
+            ("{\"revision\":\"3.17\"}\n{\"revision\":\"3.1".to_owned(), None),
+            ("anything\n".to_owned(), None),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(last_number(&path), number);
+        }
     }
 }

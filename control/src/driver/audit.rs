@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use flotilla_proto::{Reason, Refusal, Term, Timestamp};
 
+use super::Message;
 use super::history::Revision;
 use crate::audit::{AuditEntry, AuditRecord, LastRecord, Outcome, Place, of_answer};
 use crate::fleet::{Change, CommandId, Reply};
 
 /// Commands that may wait for a worker's answer with an entry. Of more, only that they began is recorded.
 const MOST_WAITING: usize = 4096;
-/// How often old records are deleted.
+/// How often old records are deleted, and after how many new ones at the latest: fewer than go at once.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
+const PRUNE_AFTER: u64 = 1000;
+/// Records that wait for a database that can be written again.
+const MOST_KEPT_BACK: usize = 1000;
 
 /// What is known of calls that are under way, and where the records stand.
 #[derive(Debug)]
@@ -21,8 +25,13 @@ pub(super) struct Ledger {
     newest: Option<Revision>,
     retention: Duration,
     pruned: Timestamp,
+    /// Records since then.
+    unpruned: u64,
     waiting: BTreeMap<CommandId, AuditEntry>,
     most_waiting: usize,
+    /// Records that could not be written.
+    kept_back: Vec<Change>,
+    is_failing: bool,
 }
 
 impl Ledger {
@@ -33,8 +42,11 @@ impl Ledger {
             newest: last.term.map(|term| Revision::at(term, last.number)),
             retention,
             pruned: Timestamp(0),
+            unpruned: 0,
             waiting: BTreeMap::new(),
             most_waiting: MOST_WAITING,
+            kept_back: Vec::new(),
+            is_failing: false,
         }
     }
 
@@ -79,9 +91,61 @@ impl Ledger {
 
     /// Control stops: those that wait are refused.
     pub(super) fn close(&mut self, now: (Term, Timestamp)) -> Vec<Change> {
-        let refusal = Refusal::new(Reason::ShuttingDown, "control stopped before the answer");
         let waiting = std::mem::take(&mut self.waiting).into_values();
-        waiting.map(|entry| self.record(now, entry, Outcome::refused(&refusal), Place::Inside)).collect()
+        waiting.map(|entry| self.refused_at_stop(now, entry)).collect()
+    }
+
+    /// It came too late, or waited too long.
+    fn refused_at_stop(&mut self, now: (Term, Timestamp), entry: AuditEntry) -> Change {
+        let refusal = Refusal::new(Reason::ShuttingDown, "control stopped before the answer");
+        self.record(now, entry, Outcome::refused(&refusal), Place::Inside)
+    }
+
+    /// Records could not be kept. They go with the next ones.
+    pub(super) fn keep_back(&mut self, changes: Vec<Change>, error: &str) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::error!(
+                error,
+                "audit records cannot be written; they are kept back, and changes that are asked for will fail"
+            );
+        }
+        let records = changes.into_iter().filter(|change| matches!(change, Change::PutAudit(_)));
+        self.kept_back = records.collect();
+        let too_many = self.kept_back.len().saturating_sub(MOST_KEPT_BACK);
+        if too_many > 0 {
+            tracing::error!(lost = too_many, "audit records are lost");
+            self.kept_back.drain(..too_many);
+        }
+    }
+
+    /// Changes were made durable.
+    pub(super) fn committed(&mut self) {
+        if std::mem::take(&mut self.is_failing) {
+            tracing::info!("audit records are written again");
+        }
+    }
+
+    /// What is recorded of a message that came after the word to stop.
+    pub(super) fn too_late(&mut self, now: (Term, Timestamp), message: Message) -> Option<Change> {
+        match message {
+            Message::Command { entry: Some(entry), .. } => Some(self.refused_at_stop(now, *entry)),
+            Message::Audit { entry, outcome, place } => Some(self.record(now, *entry, outcome, place)),
+            Message::Command { entry: None, .. }
+            | Message::Read(_)
+            | Message::Opened { .. }
+            | Message::Said { .. }
+            | Message::Broken { .. }
+            | Message::Closed { .. }
+            | Message::Stop => None,
+        }
+    }
+
+    /// The changes of a commit, and before them what was kept back: with the next change, or now and then.
+    pub(super) fn with_kept_back(&mut self, changes: Vec<Change>) -> Vec<Change> {
+        if changes.is_empty() || self.kept_back.is_empty() {
+            return changes;
+        }
+        std::mem::take(&mut self.kept_back).into_iter().chain(changes).collect()
     }
 
     /// Makes a record.
@@ -93,19 +157,25 @@ impl Ledger {
         place: Place,
     ) -> Change {
         self.last += 1;
+        self.unpruned += 1;
         self.newest = Some(Revision::at(term, self.last));
         Change::PutAudit(Box::new(AuditRecord { number: self.last, term, at, entry, outcome, place }))
     }
 
     /// Time passed: what is too old goes, now and then.
     pub(super) fn tick(&mut self, now: Timestamp) -> Option<Change> {
-        if now.since(self.pruned) < PRUNE_INTERVAL {
+        if now.since(self.pruned) < PRUNE_INTERVAL && self.unpruned < PRUNE_AFTER {
             return None;
         }
-        self.pruned = now;
+        (self.pruned, self.unpruned) = (now, 0);
         let before = now.0.saturating_sub(u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX));
         Some(Change::PruneAudit { before: Timestamp(before) })
     }
+}
+
+/// Whether nothing was changed but records.
+pub(super) fn are_records(changes: &[Change]) -> bool {
+    changes.iter().all(|change| matches!(change, Change::PutAudit(_) | Change::PruneAudit { .. }))
 }
 
 #[cfg(test)]
@@ -135,11 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_goes_once_a_minute() {
+    fn what_is_too_old_goes_once_a_minute_or_sooner_where_there_is_much() {
         let mut ledger = Ledger::new(LastRecord::default(), Duration::from_hours(1));
         let hours = |count: u64| Timestamp(count * 3_600_000);
         assert!(matches!(ledger.tick(hours(5)), Some(Change::PruneAudit { before }) if before == hours(4)));
         assert!(ledger.tick(hours(5).after(Duration::from_secs(59))).is_none());
+        assert!(ledger.tick(hours(5).after(PRUNE_INTERVAL)).is_some());
+        for _ in 0..PRUNE_AFTER {
+            assert!(ledger.tick(hours(5).after(PRUNE_INTERVAL)).is_none());
+            ledger.record(NOW, entry(), Outcome::done(), Place::Inside);
+        }
         assert!(ledger.tick(hours(5).after(PRUNE_INTERVAL)).is_some());
     }
 }

@@ -4,8 +4,8 @@ use flotilla_proto::session::TakeOver;
 use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Generation, Reason, Refusal, SdkKey, Uid};
 
 use super::boundary::{
-    Action, Change, Claim, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Proof, Regression, RemovalKind,
-    RemovalRequest, Reply, RequestId, SpecChange, Subject,
+    Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Proof, Regression,
+    RemovalKind, RemovalRequest, Reply, RequestId, SpecChange, Subject,
 };
 use super::environment::Environment;
 use super::event::Note;
@@ -54,6 +54,11 @@ impl Fleet {
         }
         self.carry_out(&name, decision, asked);
         self.reply_present(command, name);
+    }
+
+    /// Whether the command was answered before, so that nothing is done for it.
+    pub(crate) fn is_repeated(&self, command: &Command) -> bool {
+        matches!(self.replayed(command.request()), Ok(Some(_)))
     }
 
     pub(super) fn replayed(&self, request: Option<&RequestId>) -> Result<Option<Subject>, Refusal> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use flotilla_proto::Timestamp;
 
-use super::boundary::{RequestId, Subject};
+use super::apply::Batch;
+use super::boundary::{Command, Mutation, RequestId, StoreCommand, Subject};
 
 /// How long a request id is remembered.
 const REMEMBERED: Duration = Duration::from_hours(1);
@@ -14,6 +15,18 @@ const REMEMBERED: Duration = Duration::from_hours(1);
 pub(super) const MOST_REMEMBERED: usize = 100_000;
 /// What is said beyond that.
 pub(super) const FULL: &str = "100000 request ids were used within the last hour and no more are remembered; send the request without a request_id, or later";
+
+impl Command {
+    /// What makes a retry safe, if it can be told from another command.
+    pub(super) fn request(&self) -> Option<&RequestId> {
+        match self {
+            Self::Mutate(Mutation { request, .. })
+            | Self::Apply(Batch { request, .. })
+            | Self::Store(StoreCommand { request, .. }) => request.as_ref(),
+            Self::Worker(_) | Self::CheckStore(_) | Self::Ask { .. } => None,
+        }
+    }
+}
 
 /// Request ids of the last hour.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use tonic::Request;
 
 use super::Api;
 use super::guard::Caller;
-use crate::audit::{AuditEntry, Kind, Outcome, Place, cut};
+use crate::audit::{AuditEntry, Kind, Outcome, Place, cut, without_keys};
 use crate::fleet::{Command, Reply};
 
 /// A request that changes something.
@@ -96,10 +96,15 @@ impl Changing for v1::UpdateStoreRequest {
 
 impl Changing for v1::BatchApplyEnvironmentsRequest {
     fn asked(&self) -> Asked<'_> {
-        let prune = self.prune.as_ref().map(|_| "prune".to_owned());
+        let pruning = self.prune.as_ref();
+        let words = [
+            (pruning.is_some(), "prune"),
+            (pruning.is_some_and(|prune| prune.accept_blast_radius), "acceptBlastRadius"),
+            (self.entries.iter().any(|entry| entry.take_over), "takeOver"),
+        ];
         Asked {
             subject: None,
-            details: prune.into_iter().collect(),
+            details: words.iter().filter(|(said, _)| *said).map(|(_, word)| (*word).to_owned()).collect(),
             request_id: &self.request_id,
             purpose: self.validate_only.into(),
         }
@@ -144,7 +149,7 @@ impl Caller {
         AuditEntry {
             subject: asked.subject.map(|(kind, name)| kind.named(name)).unwrap_or_default(),
             details: cut(&asked.details.join(", ")),
-            request_id: if is_id { asked.request_id.to_owned() } else { String::new() },
+            request_id: if is_id { without_keys(asked.request_id) } else { String::new() },
             ..self.bare_entry()
         }
     }

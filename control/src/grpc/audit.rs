@@ -9,12 +9,12 @@ use super::page::Page;
 use super::watch::{End, Sink, Watch, follow, lost, resume_from, spawn};
 use crate::audit::{AuditFilter, Outcomes, SubjectPattern};
 use crate::driver::{DriverHandle, Revision};
-use crate::store::{AuditReader, StoreError};
+use crate::store::{AuditReader, AuditReading, StoreError};
 
 /// Records that are looked at in one go.
 const LOOK: usize = 256;
-/// Characters of an actor or a subject, at most.
-const LONGEST: usize = 512;
+/// Longest actor or subject, in bytes.
+const LONGEST_TEXT: usize = 512;
 
 type Event = v1::watch_audit_records_response::Event;
 
@@ -32,11 +32,13 @@ impl Handler {
         let listing = request.filter.as_ref().map(prost::Message::encode_to_vec).unwrap_or_default();
         let page = Page::parse(request.page_size, &request.page_token, &[b"audit:", listing.as_slice()].concat())?;
         let filter = parse_filter(request.filter)?;
-        let before = page.after.parse::<u64>().ok();
-        // The driver answers after its commit: what was answered to others by now is in the database.
+        // The driver answers after its commit: what was answered to others by now is in the database. What comes after its
+        // answer is for those who watch from there.
         let newest = self.0.driver.read(|view| view.audit).await?;
+        let first = newest.map_or(0, Revision::number) + 1;
+        let before = page.after.parse::<u64>().unwrap_or(first);
         let limit = page.size() + 1;
-        let records = read(self.reader()?, move |reader| reader.before(before, &filter, limit)).await?;
+        let records = read(&self.reader()?, move |reading| reading.before(before, &filter, limit)).await?;
         let (records, next_page_token) =
             page.fill(records.into_iter().map(|(number, record)| (number.to_string(), record)));
         let revision = newest.map(|newest| newest.to_string()).unwrap_or_default();
@@ -46,10 +48,11 @@ impl Handler {
 
 /// Reads from the database, where blocking is allowed.
 async fn read<T: Send + 'static>(
-    reader: AuditReader,
-    read: impl FnOnce(&AuditReader) -> Result<T, StoreError> + Send + 'static,
+    reader: &AuditReader,
+    read: impl FnOnce(&AuditReading) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let result = tokio::task::spawn_blocking(move || read(&reader).map_err(|error| error.to_string())).await;
+    let reading = reader.begin().await;
+    let result = tokio::task::spawn_blocking(move || read(&reading).map_err(|error| error.to_string())).await;
     result.map_err(|error| error.to_string()).flatten().map_err(|error| {
         tracing::error!(error, "the audit records cannot be read");
         Refusal::new(Reason::Internal, format!("the audit records cannot be read: {error}"))
@@ -61,8 +64,8 @@ fn parse_filter(message: Option<v1::AuditFilter>) -> Result<AuditFilter, Refusal
         return Ok(AuditFilter::default());
     };
     for (field, text) in [("filter.actor", &actor), ("filter.subject", &subject)] {
-        if text.len() > LONGEST {
-            return Err(FieldViolation::new(field, &format!("longer than {LONGEST} bytes")).into());
+        if text.len() > LONGEST_TEXT {
+            return Err(FieldViolation::new(field, &format!("longer than {LONGEST_TEXT} bytes")).into());
         }
     }
     Ok(AuditFilter {
@@ -98,7 +101,7 @@ impl v1::audit_service_server::AuditService for Handler {
         let (driver, reader) = (self.0.driver.clone(), self.reader()?);
         Ok(Response::new(spawn(&self.0, async move |sink| {
             if let Some(revision) = from {
-                match read(reader.clone(), move |reader| reader.has(revision)).await {
+                match is_known(&driver, &reader, revision).await {
                     Ok(true) => {}
                     Ok(false) => return lost().into(),
                     Err(refusal) => return refusal.into(),
@@ -107,6 +110,16 @@ impl v1::audit_service_server::AuditService for Handler {
             follow(&driver, from.map(Some), Watcher { driver: driver.clone(), reader, filter, sink }).await
         })))
     }
+}
+
+/// Whether a watch can go on from a revision: that of the newest record, which a list gives also where that record was
+/// deleted for its age, or of one that is kept.
+async fn is_known(driver: &DriverHandle, reader: &AuditReader, revision: Revision) -> Result<bool, Refusal> {
+    let newest = driver.read(|view| view.audit).await?;
+    if newest == Some(revision) {
+        return Ok(true);
+    }
+    read(reader, move |reading| reading.has(revision)).await
 }
 
 struct Watcher {
@@ -131,7 +144,7 @@ impl Watch for Watcher {
         let mut after = at.map_or(0, Revision::number);
         loop {
             let filter = self.filter.clone();
-            let records = read(self.reader.clone(), move |reader| reader.after(after, &filter, LOOK)).await?;
+            let records = read(&self.reader, move |reading| reading.after(after, &filter, LOOK)).await?;
             let Some((last, _)) = records.last() else { return Ok(newest.max(at)) };
             after = *last;
             for (_, record) in records {

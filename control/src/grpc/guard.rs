@@ -20,7 +20,7 @@ use tower_layer::Layer;
 use super::asked::Asked;
 use super::open_calls::{Client, OpenCall, OpenCalls};
 use crate::access::{Needs, row};
-use crate::audit::{Attempt, AuditEntry, Door, Knock, role_of};
+use crate::audit::{Attempt, AuditEntry, Door, Knock, cut, role_of};
 
 /// Who makes a call. Handlers find it in the request's extensions.
 #[derive(Debug, Clone)]
@@ -193,9 +193,14 @@ impl<S> Guard<S> {
         let token = request.headers().get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let credential = Peer::credential(peer.and_then(|peer| peer.certificate.as_ref()), token);
         let address = peer.map(|peer| peer.address);
+        let shown = peer.and_then(|peer| peer.certificate.as_deref()).unwrap_or_default();
         let refused = |who: Option<&Identity>, refusal: &Refusal| {
             let who = who.map(|identity| (identity.name.as_str(), &identity.rights));
-            self.door.refused(entry(call, address, who), refusal);
+            let mut entry = entry(call, address, who);
+            if !shown.is_empty() {
+                entry.details = cut(&format!("with the certificate of {}", shown.join(", ")));
+            }
+            self.door.refused(entry, refusal);
         };
         let keys = self.keys.borrow();
         let identity = judge(&keys, call, needs, &credential).map_err(|Denied { who, refusal }| {

@@ -28,7 +28,7 @@ use flotilla_proto::process::{SealCondition, Sealing};
 use flotilla_proto::{FleetId, Term};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-pub(crate) use audit::AuditReader;
+pub(crate) use audit::{AuditReader, AuditReading};
 
 use super::{Loaded, Store, StoreError};
 use crate::fleet::Change;

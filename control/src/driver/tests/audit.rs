@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::*;
 use crate::audit::{Attempt, AuditRecord, Door};
-use crate::fleet::StoreCheck;
+use crate::fleet::{RequestId, StoreCheck};
 
 fn entry(subject: &str) -> AuditEntry {
     AuditEntry { subject: subject.to_owned(), ..AuditEntry::of_file(std::path::Path::new("f"), Attempt::First) }
@@ -117,4 +117,51 @@ async fn a_worker_that_is_refused_at_once_is_told_of_at_the_door() {
         ("the second", "WORKER_NAME_TAKEN")
     );
     assert_eq!(all[0].place, Place::Door { left_out: 0 });
+}
+
+/// Anybody can have records of refusals made, and a full disk is no reason to end for them.
+#[tokio::test]
+async fn records_alone_that_cannot_be_written_wait_and_end_nothing() {
+    let (driver, handle, store) = make();
+    let asking = async {
+        let refusal = Refusal::new(Reason::CredentialMissing, "no");
+        let refused = async |subject: &str| {
+            handle.record(entry(subject), Outcome::refused(&refusal), Place::Door { left_out: 0 }).await;
+            handle.read(|_| ()).await.unwrap();
+        };
+        refused("1").await;
+        store.fails.store(true, Ordering::Relaxed);
+        refused("2").await;
+        refused("3").await;
+        store.fails.store(false, Ordering::Relaxed);
+        refused("4").await;
+        handle.recorded_command(create("a"), Some(entry("5"))).await.unwrap();
+        handle.stop().await;
+    };
+    let (ended, ()) = tokio::join!(driver.run(), asking);
+    ended.unwrap();
+    let commits = store.commits();
+    let subjects = commits.iter().flat_map(|changes| records(changes)).map(|record| record.entry.subject.as_str());
+    assert_eq!(subjects.collect::<Vec<_>>(), ["1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn what_is_sent_again_is_recorded_as_that() {
+    let (driver, handle, store) = make();
+    let request = |name: &str| {
+        let Command::Mutate(mutation) = create(name) else { unreachable!("it is one") };
+        let request = RequestId { id: "r1".to_owned(), digest: "d".to_owned() };
+        Command::Mutate(Mutation { request: Some(request), ..mutation })
+    };
+    let asking = async {
+        for _ in 0..2 {
+            handle.recorded_command(request("a"), Some(entry("environment/a"))).await.unwrap();
+        }
+        handle.stop().await;
+    };
+    let (ended, ()) = tokio::join!(driver.run(), asking);
+    ended.unwrap();
+    let commits = store.commits();
+    let details = commits.iter().flat_map(|changes| records(changes)).map(|record| record.entry.details.as_str());
+    assert_eq!(details.collect::<Vec<_>>(), ["", "sent again: nothing was done"]);
 }

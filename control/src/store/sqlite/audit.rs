@@ -1,24 +1,30 @@
 //! Audit records: written by the store, read over a connection of their own.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use flotilla_proto::{Term, Timestamp, v1};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, named_params, params};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{BUSY_TIMEOUT, DATABASE, rows};
 use crate::audit::{AuditFilter, AuditRecord, LastRecord, Outcomes, Place, SubjectPattern};
 use crate::driver::Revision;
 use crate::store::StoreError;
 
-/// Records that are kept, at most; the oldest go first.
-const MOST_KEPT: u64 = 1_000_000;
-/// Of calls that were refused at the door so many are kept, at most: strangers must not push out what others did.
-const MOST_KEPT_AT_DOOR: u64 = 100_000;
-/// Records that are deleted in one go, for each of the two reasons.
+/// Records that are kept, at most, of each kind; the oldest go first. Those of the door are counted on their own, for
+/// strangers must not push out what others did.
+const MOST_KEPT: Most = Most { inside: 900_000, at_door: 100_000 };
+/// Records that are deleted in one go, for each reason: more than are made between two.
 const MOST_PRUNED: u64 = 5000;
 
-/// Adds a record, and takes off what is one too many.
+#[derive(Clone, Copy)]
+struct Most {
+    inside: u64,
+    at_door: u64,
+}
+
+/// Adds a record.
 pub(super) fn put(transaction: &Connection, record: &AuditRecord) -> Result<(), StoreError> {
     let AuditRecord { number, term, at, entry, outcome, place } = record;
     let (at_door, left_out) = match place {
@@ -48,26 +54,33 @@ pub(super) fn put(transaction: &Connection, record: &AuditRecord) -> Result<(), 
             at_door,
             left_out.cast_signed(),
         ])?;
-    let last_to_go = number.saturating_sub(MOST_KEPT).cast_signed();
-    transaction.prepare("DELETE FROM audit WHERE number <= ?1")?.execute([last_to_go])?;
     Ok(())
 }
 
 /// Deletes some of those that are too old, or too many.
 pub(super) fn prune(transaction: &Connection, before: Timestamp) -> Result<(), StoreError> {
-    prune_to(transaction, before, MOST_KEPT_AT_DOOR)
+    prune_to(transaction, before, MOST_KEPT)
 }
 
-fn prune_to(transaction: &Connection, before: Timestamp, most_at_door: u64) -> Result<(), StoreError> {
+fn prune_to(transaction: &Connection, before: Timestamp, most: Most) -> Result<(), StoreError> {
     transaction
         .prepare("DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2)")?
         .execute([before.0.cast_signed(), MOST_PRUNED.cast_signed()])?;
-    transaction
-        .prepare(
-            "DELETE FROM audit WHERE number IN
-                (SELECT number FROM audit WHERE at_door = 1 ORDER BY number DESC LIMIT ?1 OFFSET ?2)",
-        )?
-        .execute([MOST_PRUNED.cast_signed(), most_at_door.cast_signed()])?;
+    // Their numbers span at least as many: where they do not, there is nothing to count.
+    let span: Option<i64> = transaction.query_row(
+        "SELECT (SELECT max(number) FROM audit) - (SELECT min(number) FROM audit) + 1",
+        [],
+        |row| row.get(0),
+    )?;
+    for (kind, most) in [("at_door = 0", most.inside), ("at_door = 1", most.at_door)] {
+        if span.unwrap_or_default().cast_unsigned() > most {
+            let sql = format!(
+                "DELETE FROM audit WHERE number IN
+                    (SELECT number FROM audit WHERE {kind} ORDER BY number DESC LIMIT ?1 OFFSET ?2)"
+            );
+            transaction.prepare(&sql)?.execute([MOST_PRUNED.cast_signed(), most.cast_signed()])?;
+        }
+    }
     Ok(())
 }
 
@@ -87,9 +100,13 @@ fn term_of(connection: &Connection, number: u64) -> Result<Option<Term>, StoreEr
     Ok(term.map(|term| Term(term.cast_unsigned())))
 }
 
-/// Reads records while the store writes. Calls block. Cheap to clone; clones wait for each other.
+/// Reads records while the store writes, one reader at a time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct AuditReader(Arc<Mutex<Connection>>);
+
+/// The one that reads now. Calls block.
+#[derive(Debug)]
+pub(crate) struct AuditReading(OwnedMutexGuard<Connection>);
 
 /// Records with their numbers.
 pub(crate) type Numbered = Vec<(u64, v1::AuditRecord)>;
@@ -108,18 +125,18 @@ impl AuditReader {
         Ok(Self(Arc::new(Mutex::new(connection))))
     }
 
-    /// The last records that match, newest first; those before a number, if one is given.
-    pub(crate) fn before(
-        &self,
-        number: Option<u64>,
-        filter: &AuditFilter,
-        limit: usize,
-    ) -> Result<Numbered, StoreError> {
-        // Numbers never come near the highest that SQLite has.
-        let number = number.map_or(i64::MAX, u64::cast_signed);
+    /// Waits for those who read. Who waits takes no thread, so that a commit never lacks one.
+    pub(crate) async fn begin(&self) -> AuditReading {
+        AuditReading(Arc::clone(&self.0).lock_owned().await)
+    }
+}
+
+impl AuditReading {
+    /// The last records that match of those before a number, newest first.
+    pub(crate) fn before(&self, number: u64, filter: &AuditFilter, limit: usize) -> Result<Numbered, StoreError> {
         let sql =
             format!("SELECT * FROM audit WHERE number < :number AND {MATCHING} ORDER BY number DESC LIMIT :limit");
-        self.query(&sql, number, filter, limit)
+        self.query(&sql, number.cast_signed(), filter, limit)
     }
 
     /// The first records that match of those after a number, oldest first.
@@ -130,8 +147,7 @@ impl AuditReader {
 
     /// Whether a record is kept, and is the one that had its number in that term.
     pub(crate) fn has(&self, revision: Revision) -> Result<bool, StoreError> {
-        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(term_of(&connection, revision.number())? == Some(revision.term()))
+        Ok(term_of(&self.0, revision.number())? == Some(revision.term()))
     }
 
     fn query(&self, sql: &str, number: i64, filter: &AuditFilter, limit: usize) -> Result<Numbered, StoreError> {
@@ -140,8 +156,7 @@ impl AuditReader {
             Some(SubjectPattern::Exactly(subject)) => (Some(subject), None),
             Some(SubjectPattern::Prefix(prefix)) => (None, Some(prefix)),
         };
-        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut statement = connection.prepare(sql)?;
+        let mut statement = self.0.prepare(sql)?;
         let mut found = statement.query(named_params! {
             ":number": number,
             ":actor": filter.actor,
@@ -209,11 +224,11 @@ mod tests {
         AuditRecord { outcome: Outcome::refused(&refusal), place, ..record }
     }
 
-    fn opened(directory: &Path) -> (SqliteStore, AuditReader, LastRecord) {
+    fn opened(directory: &Path) -> (SqliteStore, AuditReading, LastRecord) {
         let mut store = SqliteStore::open(directory, Sealing::default()).unwrap();
         let last = store.load().unwrap().audit;
         let reader = AuditReader::open(directory).unwrap();
-        (store, reader, last)
+        (store, AuditReading(reader.0.try_lock_owned().unwrap()), last)
     }
 
     fn commit(store: &mut SqliteStore, records: impl IntoIterator<Item = AuditRecord>) {
@@ -258,11 +273,11 @@ mod tests {
         ] {
             assert_eq!(numbers(reader.after(0, &filter, 10).unwrap()), expected, "{filter:?}");
             let newest_first: Vec<_> = expected.into_iter().rev().collect();
-            assert_eq!(numbers(reader.before(None, &filter, 10).unwrap()), newest_first, "{filter:?}");
+            assert_eq!(numbers(reader.before(9, &filter, 10).unwrap()), newest_first, "{filter:?}");
         }
-        assert_eq!(numbers(reader.before(Some(4), &AuditFilter::default(), 2).unwrap()), [3, 2]);
+        assert_eq!(numbers(reader.before(4, &AuditFilter::default(), 2).unwrap()), [3, 2]);
         assert_eq!(numbers(reader.after(2, &AuditFilter::default(), 2).unwrap()), [3, 4]);
-        let (_, shown) = reader.before(None, &failed, 1).unwrap().remove(0);
+        let (_, shown) = reader.before(9, &failed, 1).unwrap().remove(0);
         assert_eq!((shown.revision.as_str(), shown.code, shown.left_out), ("2.5", 16, 3));
         assert!(reader.has(Revision::at(Term(2), 5)).unwrap());
         assert!(!reader.has(Revision::at(Term(1), 5)).unwrap() && !reader.has(Revision::at(Term(2), 6)).unwrap());
@@ -277,15 +292,18 @@ mod tests {
         store.commit(&[Change::PruneAudit { before: Timestamp(2000) }]).unwrap();
         let all = AuditFilter::default();
         assert_eq!(numbers(reader.after(0, &all, 10).unwrap()), [2, 3, 4, 5]);
-        prune_to(&store.connection, Timestamp(0), 2).unwrap();
+        let most = Most { inside: 2, at_door: 2 };
+        prune_to(&store.connection, Timestamp(0), most).unwrap();
         assert_eq!(numbers(reader.after(0, &all, 10).unwrap()), [2, 4, 5]);
-        commit(&mut store, [record(MOST_KEPT + 4, "ops", "a")]);
-        assert_eq!(numbers(reader.after(0, &all, 10).unwrap()), [5, MOST_KEPT + 4], "the hard bound");
+        // However many of the door there were, what was done inside stays.
+        commit(&mut store, [door(2_000_000), record(2_000_001, "ops", "a"), record(2_000_002, "ops", "a")]);
+        prune_to(&store.connection, Timestamp(0), most).unwrap();
+        assert_eq!(numbers(reader.after(0, &all, 10).unwrap()), [5, 2_000_000, 2_000_001, 2_000_002]);
         store.commit(&[Change::PruneAudit { before: Timestamp(u64::MAX >> 1) }]).unwrap();
         assert_eq!(reader.after(0, &all, 10).unwrap().len(), 0);
         drop((store, reader));
         let (_, _, last) = opened(directory.path());
-        assert_eq!(last, LastRecord { number: MOST_KEPT + 4, term: None });
+        assert_eq!(last, LastRecord { number: 2_000_002, term: None });
     }
 
     #[test]
@@ -309,6 +327,6 @@ mod tests {
         store.commit(&twice).unwrap_err();
         let (_, kept) = reader.after(0, &AuditFilter::default(), 10).unwrap().remove(0);
         assert_eq!(kept.actor, "ops");
-        assert!(reader.0.lock().unwrap().execute("DELETE FROM audit", []).is_err(), "it only reads");
+        assert!(reader.0.execute("DELETE FROM audit", []).is_err(), "it only reads");
     }
 }

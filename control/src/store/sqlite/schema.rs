@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// Step N takes a database from `user_version` N to N + 1.
-pub(super) const MIGRATIONS: [&str; 6] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     // Numbers are 64 bits, stored as SQLite's signed ones; times are milliseconds since 1970.
     "CREATE TABLE fleet (
         only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -105,6 +105,8 @@ pub(super) const MIGRATIONS: [&str; 6] = [
     CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit BEGIN
         SELECT RAISE(ABORT, 'audit records are never changed');
     END;",
+    // The records of each kind are counted on their own.
+    "CREATE INDEX audit_inside ON audit (number) WHERE at_door = 0;",
 ];
 
 /// Brings the database to the newest schema, in one transaction.
