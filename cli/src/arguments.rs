@@ -167,7 +167,7 @@ Examples:
     Apply(Apply),
     /// Print environments as a file that `plan` finds the same
     ///
-    /// SDK keys do not come out of control: an entry without sdkKey keeps the key that is there.
+    /// SDK keys do not come out of control, but for references to them: an entry without sdkKey keeps the key that is there.
     #[command(after_help = "Examples:
   flotilla export > environments.yaml
   flotilla export -l team=spree -o json")]

@@ -20,6 +20,8 @@ use url::Url;
 
 pub use access::AccessOptions;
 
+use crate::secrets::Secrets;
+
 const EXAMPLES: &str = "\
 Examples:
   One worker beside a control on the same machine:
@@ -85,6 +87,14 @@ pub struct Options {
     /// Directory of the flag-data files that environments with a file source read [default: none may]
     #[arg(long, env = "FLOTILLA_FILE_SOURCE_DIR", value_name = "DIR")]
     file_source_dir: Option<PathBuf>,
+    /// Directory of the secrets that environments and stores refer to by file:NAME, and control never has [default: none may]
+    ///
+    /// Such as a mounted Kubernetes secret or systemd's $CREDENTIALS_DIRECTORY. SDK keys are read from it for every connection to
+    /// LaunchDarkly, passwords for every connection to a store, so files can be replaced in place. Whoever may add environments or
+    /// stores can have any of them sent anywhere: have nothing else there. References env:NAME need no directory: they mean
+    /// the variable FLOTILLA_SECRET_NAME.
+    #[arg(long, env = "FLOTILLA_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     /// How long environments may be handed over to other workers before this one leaves
     #[arg(long, env = "FLOTILLA_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = parse_drain_timeout, default_value = "25s")]
     drain_timeout: Duration,
@@ -124,6 +134,8 @@ pub struct Settings {
     pub max_connecting: NonZeroUsize,
     /// Where flag-data files are; `None`: file sources are rejected.
     pub file_source_dir: Option<PathBuf>,
+    /// Where secrets are that control does not have.
+    pub secrets: Secrets,
     /// How long environments may be handed over to others before the worker leaves.
     pub drain_timeout: Duration,
 }
@@ -158,11 +170,14 @@ impl Options {
                 return Err(refuse(format!("'--label <KEY=VALUE>' gives the key '{key}' more than once")));
             }
         }
-        if let Some(directory) = self.file_source_dir.as_ref().filter(|directory| !directory.is_dir()) {
-            return Err(refuse(format!(
-                "invalid value '{}' for '--file-source-dir <DIR>': it is not a directory",
-                directory.display()
-            )));
+        let directories = [("--file-source-dir", &self.file_source_dir), ("--secrets-dir", &self.secrets_dir)];
+        for (option, directory) in directories {
+            if let Some(directory) = directory.as_ref().filter(|directory| !directory.is_dir()) {
+                return Err(refuse(format!(
+                    "invalid value '{}' for '{option} <DIR>': it is not a directory",
+                    directory.display()
+                )));
+            }
         }
         let sealing = match &self.encryption_key_file {
             Some(path) => Sealing::from_file(path).map_err(|error| refuse(error.to_string()))?,
@@ -180,6 +195,7 @@ impl Options {
             sealing,
             max_connecting: self.max_connecting,
             file_source_dir: self.file_source_dir.clone(),
+            secrets: Secrets::new(self.secrets_dir.clone()),
             drain_timeout: self.drain_timeout,
         })
     }
@@ -290,6 +306,7 @@ mod tests {
             (["--drain-timeout", "2h"], ["--drain-timeout", "0s to 1h"]),
             (["--encryption-key-file", "/nowhere"], ["--encryption-key-file", "/nowhere"]),
             (["--file-source-dir", "/nowhere/at/all"], ["--file-source-dir", "not a directory"]),
+            (["--secrets-dir", "/nowhere/at/all"], ["--secrets-dir", "not a directory"]),
         ] {
             let error = parse(&arguments).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments:?}");

@@ -40,8 +40,8 @@ pub(super) fn w(name: &str) -> WorkerName {
     name.parse().unwrap()
 }
 
-pub(super) fn key(text: &str) -> SdkKey {
-    SdkKey::parse("sdk_key", text).unwrap()
+pub(super) fn key(text: &str) -> SdkKeySource {
+    SdkKeySource::parse("sdk_key", text).unwrap()
 }
 
 pub(super) fn spec(prefix: &str) -> EnvironmentSpec {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use flotilla_proto::process::Sealing;
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::{
-    EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKey, StoreName, StoreUrl, Term, Timestamp, v1,
+    EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKeySource, StoreName, StoreUrl, Term, Timestamp,
+    v1,
 };
 
 use prost::Message as _;
@@ -29,8 +30,8 @@ fn record(name: &str) -> EnvironmentRecord {
         name: name.parse().unwrap(),
         uid: "0b5d".parse().unwrap(),
         spec: EnvironmentSpec::parse(&message, "spec").unwrap(),
-        sdk_key: Some(SdkKey::parse("sdk_key", "sdk-one").unwrap()),
-        pending_key: Some(SdkKey::parse("sdk_key", "sdk-two").unwrap()),
+        sdk_key: Some(SdkKeySource::parse("sdk_key", "sdk-one").unwrap()),
+        pending_key: Some(SdkKeySource::parse("sdk_key", "sdk-two").unwrap()),
         failed_rotation: Some(FailedRotation {
             reason: RotationFailure::KeyRejected,
             message: "refused".to_owned(),
