@@ -89,10 +89,10 @@ pub struct Options {
     file_source_dir: Option<PathBuf>,
     /// Directory of the secrets that environments and stores refer to by file:NAME, and control never has [default: none may]
     ///
-    /// Such as a mounted Kubernetes secret or systemd's $CREDENTIALS_DIRECTORY. SDK keys are read from it for every connection to
-    /// LaunchDarkly, passwords for every connection to a store, so files can be replaced in place. Whoever may add environments or
-    /// stores can have any of them sent anywhere: have nothing else there. References env:NAME need no directory: they mean
-    /// the variable FLOTILLA_SECRET_NAME.
+    /// Such as a mounted Kubernetes secret. SDK keys are read from it for every connection to LaunchDarkly, passwords for every
+    /// connection to a store, so files can be replaced in place. Whoever may add environments or stores can have any of them
+    /// sent anywhere: have nothing else there. References env:NAME need no directory: they mean the variable
+    /// FLOTILLA_SECRET_NAME.
     #[arg(long, env = "FLOTILLA_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
     /// How long environments may be handed over to other workers before this one leaves
@@ -179,6 +179,7 @@ impl Options {
                 )));
             }
         }
+        self.check_secrets_apart().map_err(refuse)?;
         let sealing = match &self.encryption_key_file {
             Some(path) => Sealing::from_file(path).map_err(|error| refuse(error.to_string()))?,
             None => Sealing::default(),
@@ -198,6 +199,28 @@ impl Options {
             secrets: Secrets::new(self.secrets_dir.clone()),
             drain_timeout: self.drain_timeout,
         })
+    }
+}
+
+impl Options {
+    /// Whoever may add environments can have the worker send what is below the directory of secrets: what makes the worker what
+    /// it is must not be there.
+    fn check_secrets_apart(&self) -> Result<(), String> {
+        let Some(directory) = self.secrets_dir.as_ref().and_then(|directory| directory.canonicalize().ok()) else {
+            return Ok(());
+        };
+        let state_dir = Some(self.state_dir.clone());
+        let own = [("--encryption-key-file", &self.encryption_key_file), ("--state-dir", &state_dir)];
+        let own = self.access.private_files().into_iter().chain(own);
+        for (option, path) in own.filter_map(|(option, path)| Some((option, path.as_ref()?.canonicalize().ok()?))) {
+            if path.starts_with(&directory) {
+                return Err(format!(
+                    "'--secrets-dir <DIR>' holds what '{option}' names, which whoever may add environments could then have sent \
+                     out; give the secrets a directory of their own"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -313,6 +336,36 @@ mod tests {
             let text = error.to_string();
             assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: {text}");
             assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_makes_the_worker_what_it_is_lies_not_among_the_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        for name in ["secrets", "secrets/below", "state", "secrets-too"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("secrets/below/token"), "t").unwrap();
+        std::fs::write(path("secrets-too/token"), "t").unwrap();
+        std::os::unix::fs::symlink(path("secrets/below/token"), path("state/link")).unwrap();
+        let secrets = path("secrets");
+        let parse = |option: &str, name: &str| {
+            parse(&["--name", "w1", "--secrets-dir", &secrets, option, &path(name)])
+                .map_err(|error| error.to_string())
+        };
+        for (option, name) in [
+            ("--token-file", "secrets/below/token"),
+            ("--token-file", "state/link"),
+            ("--encryption-key-file", "secrets/below/token"),
+            ("--state-dir", "secrets/below"),
+            ("--state-dir", "secrets"),
+        ] {
+            let error = parse(option, name).unwrap_err();
+            assert!(error.contains(option) && error.contains("a directory of their own"), "{name}: {error}");
+        }
+        for (option, name) in [("--token-file", "secrets-too/token"), ("--state-dir", "state")] {
+            assert!(parse(option, name).is_ok(), "{name}");
         }
     }
 

@@ -72,7 +72,7 @@ fn everything_is_there_after_reopening() {
     bare.grant = None;
     bare.released = None;
     bare.take_over = Some(TakeOver::Any);
-    bare.sdk_key = None;
+    (bare.sdk_key, bare.pending_key) = (None, SdkKeySource::parse("sdk_key", "file:team/b").ok());
     let request = RequestId { id: "r".to_owned(), digest: "d".to_owned() };
     let url = StoreUrl::parse("url", "redis://u:p@127.0.0.1").unwrap();
     let changes = [
@@ -107,6 +107,7 @@ fn everything_is_there_after_reopening() {
     let remembered = second.remembered;
     assert_eq!(format!("{:?}", remembered.environments), format!("{:?}", [record("a"), bare]));
     assert_eq!(remembered.environments[0].sdk_key.as_ref().unwrap().expose(), "sdk-one");
+    assert_eq!(remembered.environments[1].pending_key.as_ref().unwrap().expose(), "file:team/b");
     assert_eq!(remembered.epochs, [(StoreName::default_store(), "ld:a".parse().unwrap(), Epoch(7))]);
     assert_eq!(remembered.former_epochs, [(url.endpoint(), "ld:a".parse().unwrap(), Epoch(8))]);
     assert_eq!(remembered.stores, [(StoreName::default_store(), url)]);
