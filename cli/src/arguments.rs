@@ -159,7 +159,8 @@ Examples:
     ///
     /// Files are YAML or JSON, with one document or several: see docs/manifests.md and docs/environments.schema.json.
     /// Secrets are never written into them: sdkKey: {file: PATH} or {env: VARIABLE} says where one is. They are read where
-    /// this program runs; a relative path begins at the directory of the file that names it.
+    /// this program runs; a relative path begins at the directory of the file that names it. {worker: REFERENCE} says where
+    /// workers find one, and is passed on.
     #[command(after_help = "Examples:
   flotilla apply -f environments.yaml
   flotilla apply -f environments/ --prune

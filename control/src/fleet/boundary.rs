@@ -336,7 +336,7 @@ pub(crate) enum Change {
     /// The highest epoch ever granted for a prefix of a store. Survives the environment.
     PutEpoch { store: StoreName, prefix: Prefix, epoch: Epoch },
     /// A store.
-    PutStore { store: StoreName, url: StoreUrl },
+    PutStore { store: StoreName, url: Box<StoreUrl> },
     /// No such store any more. What was granted there is remembered by its endpoint.
     DeleteStore { store: StoreName, endpoint: StoreEndpoint },
     /// An answered request id; forgotten after 1 h.

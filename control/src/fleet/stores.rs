@@ -97,11 +97,11 @@ impl Fleet {
             Decision::Unchanged => return,
             Decision::Add(url) => {
                 self.put_store(store.clone(), (*url).clone());
-                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: *url });
+                self.gathered.changes.push(Change::PutStore { store: store.clone(), url });
                 "added"
             }
             Decision::Change(url) => {
-                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: (*url).clone() });
+                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: url.clone() });
                 self.change_store(store, *url);
                 "changed"
             }

@@ -201,7 +201,7 @@ impl World {
                     Change::PutStore { store, url } => {
                         match self.stores.iter_mut().find(|(name, _)| name == store) {
                             Some((_, present)) => present.clone_from(url),
-                            None => self.stores.push((store.clone(), url.clone())),
+                            None => self.stores.push((store.clone(), (**url).clone())),
                         }
                     }
                     Change::DeleteStore { store, .. } => self.stores.retain(|(name, _)| name != store),

@@ -81,7 +81,7 @@ fn everything_is_there_after_reopening() {
         Change::PutEnvironment(Box::new(record("gone"))),
         Change::DeleteEnvironment { environment: "gone".parse().unwrap() },
         Change::PutEpoch { store: StoreName::default_store(), prefix: "ld:a".parse().unwrap(), epoch: Epoch(7) },
-        Change::PutStore { store: StoreName::default_store(), url: url.clone() },
+        Change::PutStore { store: StoreName::default_store(), url: Box::new(url.clone()) },
         Change::PutRequest {
             request: request.clone(),
             subject: Subject::Environment("a".parse().unwrap()),
@@ -92,7 +92,7 @@ fn everything_is_there_after_reopening() {
             subject: Subject::Store("eu".parse().unwrap()),
             at: Timestamp(6),
         },
-        Change::PutStore { store: "eu".parse().unwrap(), url: url.clone() },
+        Change::PutStore { store: "eu".parse().unwrap(), url: Box::new(url.clone()) },
         Change::PutEpoch { store: "eu".parse().unwrap(), prefix: "ld:a".parse().unwrap(), epoch: Epoch(8) },
         Change::DeleteStore { store: "eu".parse().unwrap(), endpoint: url.endpoint() },
         Change::ForgetRequests { before: Timestamp(5) },
@@ -185,7 +185,7 @@ fn a_failed_commit_changes_nothing() {
     let url = StoreUrl::parse("url", "redis://127.0.0.1").unwrap();
     let changes = [
         Change::PutEnvironment(Box::new(record("a"))),
-        Change::PutStore { store: StoreName::default_store(), url },
+        Change::PutStore { store: StoreName::default_store(), url: Box::new(url) },
     ];
     store.commit(&changes).unwrap_err();
     let left: i64 = store.connection.query_row("SELECT count(*) FROM environments", [], |row| row.get(0)).unwrap();
@@ -253,7 +253,7 @@ fn secrets_are_sealed_from_the_start_with_a_key_on_and_keys_can_be_changed() {
     let url = StoreUrl::parse("url", "redis://u:hunter2@127.0.0.1").unwrap();
     let changes = [
         Change::PutEnvironment(Box::new(record("a"))),
-        Change::PutStore { store: StoreName::default_store(), url: url.clone() },
+        Change::PutStore { store: StoreName::default_store(), url: Box::new(url.clone()) },
         Change::PutRequest { request: request.clone(), subject: Subject::Batch, at: Timestamp(1) },
     ];
     plain.commit(&changes).unwrap();
