@@ -212,7 +212,10 @@ impl Options {
         let state_dir = Some(self.state_dir.clone());
         let own = [("--encryption-key-file", &self.encryption_key_file), ("--state-dir", &state_dir)];
         let own = self.access.private_files().into_iter().chain(own);
-        for (option, path) in own.filter_map(|(option, path)| Some((option, path.as_ref()?.canonicalize().ok()?))) {
+        // What is not there yet will be where its directory is.
+        let place =
+            |path: &PathBuf| std::path::absolute(path).ok()?.ancestors().find_map(|part| part.canonicalize().ok());
+        for (option, path) in own.filter_map(|(option, path)| Some((option, place(path.as_ref()?)?))) {
             if path.starts_with(&directory) {
                 return Err(format!(
                     "'--secrets-dir <DIR>' holds what '{option}' names, which whoever may add environments could then have sent \
@@ -360,11 +363,14 @@ mod tests {
             ("--encryption-key-file", "secrets/below/token"),
             ("--state-dir", "secrets/below"),
             ("--state-dir", "secrets"),
+            ("--state-dir", "secrets/not-yet/there"),
         ] {
             let error = parse(option, name).unwrap_err();
             assert!(error.contains(option) && error.contains("a directory of their own"), "{name}: {error}");
         }
-        for (option, name) in [("--token-file", "secrets-too/token"), ("--state-dir", "state")] {
+        for (option, name) in
+            [("--token-file", "secrets-too/token"), ("--state-dir", "state"), ("--state-dir", "not-yet")]
+        {
             assert!(parse(option, name).is_ok(), "{name}");
         }
     }
