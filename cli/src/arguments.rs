@@ -159,7 +159,8 @@ Examples:
     ///
     /// Files are YAML or JSON, with one document or several: see docs/manifests.md and docs/environments.schema.json.
     /// Secrets are never written into them: sdkKey: {file: PATH} or {env: VARIABLE} says where one is. They are read where
-    /// this program runs; a relative path begins at the directory of the file that names it.
+    /// this program runs; a relative path begins at the directory of the file that names it. {worker: REFERENCE} says where
+    /// workers find one, and is passed on.
     #[command(after_help = "Examples:
   flotilla apply -f environments.yaml
   flotilla apply -f environments/ --prune
@@ -167,7 +168,7 @@ Examples:
     Apply(Apply),
     /// Print environments as a file that `plan` finds the same
     ///
-    /// SDK keys do not come out of control: an entry without sdkKey keeps the key that is there.
+    /// SDK keys do not come out of control, but for references to them: an entry without sdkKey keeps the key that is there.
     #[command(after_help = "Examples:
   flotilla export > environments.yaml
   flotilla export -l team=spree -o json")]

@@ -2,14 +2,21 @@
 
 use clap::Parser as _;
 use flotilla_proto::manifest::{Manifest, Text};
-use flotilla_proto::{EnvironmentName, Prefix, SdkKey, StoreUrl};
+use flotilla_proto::{EnvironmentName, Prefix, SdkKeySource, StoreUrl};
 
 use crate::arguments::Cli;
 use crate::relay_configuration::{RelayConfiguration, SecretPlace, StoreChoice};
 
-/// What is wrong with SDK keys that are none.
-const KEY_FAULTS: [&str; 4] =
-    ["is empty", "is a masked SDK key", "longer than 8192", "holds characters other than"];
+/// What is wrong with SDK keys, and references to them, that are none.
+const KEY_FAULTS: [&str; 7] = [
+    "is empty",
+    "is a masked SDK key",
+    "longer than 8192",
+    "holds characters other than",
+    "an SDK key holds no ':'",
+    "in file:NAME the name is",
+    "in env:NAME the name is",
+];
 
 /// A manifest. Asking for it is refused or says the same again.
 pub fn manifest(input: &[u8]) {
@@ -66,9 +73,12 @@ pub fn values(input: &[u8]) {
     if let Ok(prefix) = text.parse::<Prefix>() {
         assert_eq!(prefix.as_str(), text);
     }
-    if let Err(violation) = SdkKey::parse("key", &text) {
+    match SdkKeySource::parse("key", &text) {
+        Ok(key) => assert_eq!(SdkKeySource::parse("key", key.expose()), Ok(key)),
         // Whatever is wrong with it, the same is said of every text: nothing of it is shown.
-        assert!(KEY_FAULTS.iter().any(|fault| violation.description.contains(fault)), "{violation}");
+        Err(violation) => {
+            assert!(KEY_FAULTS.iter().any(|fault| violation.description.contains(fault)), "{violation}");
+        }
     }
     let _ = flotilla_proto::process::parse_duration(&text);
     let _ = flotilla_proto::spec::parse_service_uri("uri", &text);

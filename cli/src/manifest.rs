@@ -8,11 +8,11 @@ mod view;
 
 use std::io::Write as _;
 
-use flotilla_proto::manifest::{Document, export as document_of};
+use flotilla_proto::manifest::{Document, Exported, export as document_of};
 use flotilla_proto::v1::{
-    ApplyOutcome, BatchApplyEnvironmentsRequest, BatchApplyEnvironmentsResponse, EnvironmentFilter, EnvironmentSpec,
+    ApplyOutcome, BatchApplyEnvironmentsRequest, BatchApplyEnvironmentsResponse, Environment, EnvironmentFilter,
 };
-use flotilla_proto::{EnvironmentName, Reason, Refusal};
+use flotilla_proto::{EnvironmentName, EnvironmentSpec, Reason, Refusal};
 
 use crate::arguments::{Apply, Export, OutputFormat, Plan};
 use crate::environment::{Run, list_all};
@@ -147,15 +147,14 @@ pub async fn export(session: &mut Session, options: &Export) -> Result<ExitStatu
     let environments = list_all(&session.client, filter).await?;
     // What is being removed takes no changes.
     let staying = environments.iter().filter(|environment| !environment.removing);
-    let read = staying.map(|environment| read(&environment.name, environment.spec.as_ref()));
-    let specs = read.collect::<Result<Vec<_>, _>>()?;
-    let document = document_of(specs.iter().map(|(name, spec)| (name, spec)));
-    print(session, &document)?;
+    let exported = staying.map(read).collect::<Result<Vec<_>, _>>()?;
+    print(session, &document_of(&exported))?;
     Ok(ExitStatus::Done)
 }
 
 fn print(session: &mut Session, document: &Document) -> Result<(), Failure> {
-    const KEYS: &str = "SDK keys do not come out of control: an entry without sdkKey keeps the key that is there";
+    const KEYS: &str = "SDK keys do not come out of control, but for references to them: an entry without sdkKey keeps the key \
+        that is there";
     match session.format {
         OutputFormat::Name => {
             for environment in &document.environments {
@@ -172,19 +171,19 @@ fn print(session: &mut Session, document: &Document) -> Result<(), Failure> {
             writeln!(
                 session.out,
                 "# Environments of the control at {url}. {KEYS}.\n# To create them elsewhere, add to each: \
-                 sdkKey: {{file: PATH}} or {{env: VARIABLE}}"
+                 sdkKey: {{file: PATH}}, {{env: VARIABLE}} or {{worker: REFERENCE}}"
             )?;
             write_document(&mut session.out, Notation::Yaml, document)
         }
     }
 }
 
-type Named = (EnvironmentName, flotilla_proto::EnvironmentSpec);
-
-fn read(name: &str, spec: Option<&EnvironmentSpec>) -> Result<Named, Failure> {
-    let name: Option<EnvironmentName> = name.parse().ok();
-    let spec = spec.and_then(|spec| flotilla_proto::EnvironmentSpec::parse(spec, "spec").ok());
-    name.zip(spec).ok_or_else(|| {
+fn read(environment: &Environment) -> Result<Exported, Failure> {
+    let name: Option<EnvironmentName> = environment.name.parse().ok();
+    let spec = environment.spec.as_ref().and_then(|spec| EnvironmentSpec::parse(spec, "spec").ok());
+    // A masked key is no reference, and does not look like one.
+    let sdk_key = environment.sdk_key_masked.parse().ok();
+    name.zip(spec).map(|(name, spec)| Exported { name, spec, sdk_key }).ok_or_else(|| {
         Failure::new(ExitStatus::Failed, "control's answer holds an environment that is not understood")
             .hint("control may be newer than this command line: see `flotilla version`")
     })

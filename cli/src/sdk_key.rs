@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use flotilla_proto::SdkKey;
+use flotilla_proto::{SdkKey, SdkKeySource};
 
 use crate::arguments::KeyOptions;
 use crate::failure::{ExitStatus, Failure};
@@ -10,20 +10,26 @@ use crate::failure::{ExitStatus, Failure};
 /// Longest text that is read; a key has at most 8192 characters and a line end.
 const LONGEST_INPUT: u64 = 16 * 1024;
 
-/// Reads the key, if one is given. `--sdk-key` is warned about on `warnings`.
+/// Reads the key, if one is given, or takes the reference to it. A key in `--sdk-key` is warned about on `warnings`.
 pub(crate) fn read(
     options: &KeyOptions,
     stdin: impl Read,
     warnings: &mut impl Write,
-) -> Result<Option<SdkKey>, Failure> {
+) -> Result<Option<SdkKeySource>, Failure> {
     let (option, text) = if let Some(key) = &options.sdk_key {
-        // Best effort: a closed standard error does not stop what was asked for.
-        let _ = writeln!(
-            warnings,
-            "warning: --sdk-key shows the key in process lists and shell history; --sdk-key-file, --sdk-key-env and \
-             --sdk-key-stdin do not"
-        );
-        ("--sdk-key", key.clone())
+        let key = SdkKeySource::parse("--sdk-key", key)?;
+        match key {
+            SdkKeySource::Reference(_) => {}
+            // Best effort: a closed standard error does not stop what was asked for.
+            SdkKeySource::Key(_) => {
+                let _ = writeln!(
+                    warnings,
+                    "warning: --sdk-key shows the key in process lists and shell history; --sdk-key-file, --sdk-key-env and \
+                     --sdk-key-stdin do not"
+                );
+            }
+        }
+        return Ok(Some(key));
     } else if let Some(path) = &options.sdk_key_file {
         let file = std::fs::File::open(path).and_then(read_text).map_err(|error| {
             Failure::new(ExitStatus::Usage, format!("--sdk-key-file: cannot read {}: {error}", path.display()))
@@ -41,7 +47,7 @@ pub(crate) fn read(
     } else {
         return Ok(None);
     };
-    Ok(Some(SdkKey::parse(option, &text)?))
+    Ok(Some(SdkKey::parse(option, &text)?.into()))
 }
 
 /// Reads the key; it is an error if none is given.
@@ -49,10 +55,10 @@ pub(crate) fn read_required(
     options: &KeyOptions,
     stdin: impl Read,
     warnings: &mut impl Write,
-) -> Result<SdkKey, Failure> {
+) -> Result<SdkKeySource, Failure> {
     read(options, stdin, warnings)?.ok_or_else(|| {
         Failure::usage("an SDK key is needed")
-            .hint("give it with --sdk-key-file FILE, --sdk-key-env VARIABLE or --sdk-key-stdin")
+            .hint("give it with --sdk-key-file FILE, --sdk-key-env VARIABLE or --sdk-key-stdin, or where workers find it: --sdk-key file:NAME or env:NAME")
     })
 }
 
@@ -107,7 +113,7 @@ mod tests {
         KeyOptions::default()
     }
 
-    fn read_from(options: &KeyOptions, stdin: &str) -> (Result<Option<SdkKey>, Failure>, String) {
+    fn read_from(options: &KeyOptions, stdin: &str) -> (Result<Option<SdkKeySource>, Failure>, String) {
         let mut warnings = Vec::new();
         let result = read(options, stdin.as_bytes(), &mut warnings);
         (result, String::from_utf8(warnings).unwrap())
@@ -118,7 +124,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         std::fs::write(&path, format!("{KEY}\n")).unwrap();
-        let expected = SdkKey::parse("x", KEY).unwrap();
+        let expected = SdkKeySource::parse("x", KEY).unwrap();
         let quiet =
             [KeyOptions { sdk_key_file: Some(path), ..options() }, KeyOptions { sdk_key_stdin: true, ..options() }];
         for options in quiet {
@@ -130,6 +136,15 @@ mod tests {
         assert_eq!(key.unwrap(), Some(expected));
         assert!(warnings.starts_with("warning:") && warnings.lines().count() == 1 && !warnings.contains(KEY));
         assert_eq!(read_from(&options(), "").0.unwrap(), None);
+    }
+
+    #[test]
+    fn a_reference_is_passed_on_and_not_warned_about() {
+        let (key, warnings) = read_from(&KeyOptions { sdk_key: Some("file:team/a".to_owned()), ..options() }, "");
+        assert_eq!((key.unwrap().unwrap().expose(), warnings.as_str()), ("file:team/a", ""));
+        // What is read here is a key.
+        let read_here = KeyOptions { sdk_key_stdin: true, ..options() };
+        assert!(read_from(&read_here, "file:team/a").0.unwrap_err().to_string().contains("characters other"));
     }
 
     #[test]
@@ -153,6 +168,8 @@ mod tests {
             (KeyOptions { sdk_key: Some(String::new()), ..options() }, "", "empty"),
             (KeyOptions { sdk_key_stdin: true, ..options() }, "\n", "empty"),
             (KeyOptions { sdk_key: Some(format!("{KEY} x")), ..options() }, "", "characters other"),
+            (KeyOptions { sdk_key: Some(format!("key:{KEY}")), ..options() }, "", "file:NAME"),
+            (KeyOptions { sdk_key: Some(format!("file:../{KEY}")), ..options() }, "", "--secrets-dir"),
             (KeyOptions { sdk_key_stdin: true, ..options() }, "sdk-***", "masked"),
             (
                 KeyOptions { sdk_key_file: Some("/nonexistent/key.txt".into()), ..options() },

@@ -21,7 +21,7 @@ use crate::failure::{ExitStatus, Failure};
 use crate::output::Shown;
 use crate::output::document::{RemovedStoreDocument, StoreCheckDocument, StoreDocument, StoresDocument};
 use crate::session::Session;
-use password::Passwords;
+use password::{Password, Passwords};
 use view::{check_table, store_pairs, store_table};
 
 const PAGE_SIZE: u32 = 500;
@@ -69,8 +69,9 @@ fn warn_of_password(session: &mut Session, url: &str) {
 /// What is given, as messages; what is not is empty.
 fn access_messages(access: &AccessOptions, passwords: Passwords) -> (StoreLogin, StoreLogin, StoreTls) {
     let given = |text: &Option<String>| text.clone().unwrap_or_default();
-    let login = StoreLogin { username: given(&access.username), password: passwords.redis };
-    let sentinel_login = StoreLogin { username: given(&access.sentinel_username), password: passwords.sentinel };
+    let login = |username, Password { text, from }| StoreLogin { username, password: text, password_from: from };
+    let sentinel_login = login(given(&access.sentinel_username), passwords.sentinel);
+    let login = login(given(&access.username), passwords.redis);
     let tls = StoreTls {
         ca_file: given(&access.tls_ca),
         cert_file: given(&access.tls_cert),

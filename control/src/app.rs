@@ -313,7 +313,7 @@ pub(crate) fn settle_default_store(
             bail!("--redis-url cannot be the store of environment {}: {why}", one.name);
         }
     }
-    let change = Change::PutStore { store: name.clone(), url: url.clone() };
+    let change = Change::PutStore { store: name.clone(), url: Box::new(url.clone()) };
     store.commit(&[change])?;
     match before {
         Some(at) => remembered.stores[at].1 = url,

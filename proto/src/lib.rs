@@ -12,6 +12,8 @@
 pub mod names;
 // Values that are never printed.
 pub mod secret;
+// Secrets that only workers read.
+pub mod secret_reference;
 // Where a store is, and how one gets in.
 pub mod store_url;
 // Instants, for hearts that read no clock.
@@ -60,6 +62,7 @@ pub use names::{
     EnvironmentName, FleetId, Generation, InvalidName, ManagerName, Prefix, StoreName, Term, Uid, WorkerName,
 };
 pub use secret::SdkKey;
+pub use secret_reference::{SdkKeySource, SecretReference};
 pub use spec::{EnvironmentSpec, FieldViolation, Guard, Labels, Source};
 pub use status::{
     Condition, ConditionStatus, EnvironmentReport, GrantState, Initialization, LastError, Marker, SourceState,

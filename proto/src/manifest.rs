@@ -18,11 +18,12 @@ use std::fmt;
 
 use crate::names::{EnvironmentName, StoreName};
 use crate::secret::SdkKey;
+use crate::secret_reference::SecretReference;
 use crate::spec::EnvironmentSpec;
 use crate::v1;
 
 pub use document::{Document, EnvironmentDocument, GuardWord, StoreDocument};
-pub use export::export;
+pub use export::{Exported, export};
 pub use read::Text;
 pub use secret::SecretSource;
 
@@ -113,29 +114,34 @@ impl Manifest {
         read::read(texts)
     }
 
-    /// What control is asked for. `resolve` gives the text of a secret that is said in a file, or what is wrong with it;
-    /// the end of a line after it is left out.
+    /// What control is asked for. `resolve` gives the text of a secret that is somewhere else, or what is wrong with it; the
+    /// end of a line after it is left out. It is not asked about those that workers read.
     pub fn request(
         &self,
         mut resolve: impl FnMut(&Place, &SecretSource) -> Result<String, String>,
     ) -> Result<v1::BatchApplyEnvironmentsRequest, Vec<ManifestError>> {
         let mut errors = Vec::new();
         let mut secret = |place: &Place, key: &str, source: Option<&SecretSource>| {
-            let text = source.map_or(Ok(String::new()), |source| resolve(place, source));
+            let text = match source {
+                None => return Ok(Asked::Nothing),
+                Some(SecretSource::Worker(reference)) => return Ok(Asked::Reference(reference.clone())),
+                Some(source) => resolve(place, source),
+            };
             let text = text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
             match text {
-                Ok(text) if text.is_empty() && source.is_some() => Err("it is empty".to_owned()),
-                other => other,
+                Ok(text) if text.is_empty() => Err("it is empty".to_owned()),
+                other => other.map(Asked::Secret),
             }
             .map_err(|problem| ManifestError::new(place, key, problem))
         };
         let mut entries = Vec::new();
         for EnvironmentDeclaration { place, name, spec, sdk_key } in &self.environments {
-            let key = secret(place, "sdkKey", sdk_key.as_ref()).and_then(|text| match sdk_key {
-                Some(_) => SdkKey::parse("sdk_key", &text)
+            let key = secret(place, "sdkKey", sdk_key.as_ref()).and_then(|asked| match asked {
+                Asked::Secret(text) => SdkKey::parse("sdk_key", &text)
                     .map(|key| key.expose().to_owned())
                     .map_err(|violation| ManifestError::new(place, "sdkKey", violation.description)),
-                None => Ok(text),
+                Asked::Reference(reference) => Ok(reference.to_string()),
+                Asked::Nothing => Ok(String::new()),
             });
             match key {
                 Ok(sdk_key) => entries.push(v1::EnvironmentEntry {
@@ -152,7 +158,10 @@ impl Manifest {
             let password = secret(place, "password", document.password.as_ref());
             let sentinels = secret(place, "sentinelPassword", document.sentinel_password.as_ref());
             match (password, sentinels) {
-                (Ok(password), Ok(sentinels)) => stores.push(document.entry(name, password, sentinels)),
+                (Ok(password), Ok(sentinels)) => {
+                    let login = password.login(document.username.as_ref());
+                    stores.push(document.entry(name, login, sentinels.login(document.sentinel_username.as_ref())));
+                }
                 (password, sentinels) => errors.extend(password.err().into_iter().chain(sentinels.err())),
             }
         }
@@ -181,6 +190,25 @@ impl Manifest {
                 Err(ManifestError::new(&other.place, &format!("labels.{MANAGED_BY}"), problem))
             }
         }
+    }
+}
+
+/// What control is told of a secret.
+enum Asked {
+    Nothing,
+    Secret(String),
+    Reference(SecretReference),
+}
+
+impl Asked {
+    /// The part of a request that is about a login.
+    fn login(self, username: Option<&String>) -> v1::StoreLogin {
+        let (password, password_from) = match self {
+            Self::Nothing => (String::new(), String::new()),
+            Self::Secret(password) => (password, String::new()),
+            Self::Reference(reference) => (String::new(), reference.to_string()),
+        };
+        v1::StoreLogin { username: username.cloned().unwrap_or_default(), password, password_from }
     }
 }
 

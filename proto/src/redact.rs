@@ -24,6 +24,6 @@ redacted! {
     ProveKey { environment }
     CreateStoreRequest { name, tls, request_id, validate_only }
     UpdateStoreRequest { name, tls, update_mask, request_id, validate_only }
-    StoreLogin { username }
+    StoreLogin { username, password_from }
     ProbeStore { prefix }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::Reason;
 use crate::grant::{Grant, GrantId, HeldGrant, Incarnation};
 use crate::names::{EnvironmentName, FleetId, Generation, Term, Uid, WorkerName};
-use crate::secret::SdkKey;
+use crate::secret_reference::SdkKeySource;
 use crate::spec::{EnvironmentSpec, Labels};
 use crate::status::EnvironmentReport;
 use crate::store_url::StoreUrl;
@@ -137,8 +137,8 @@ pub struct Assignment {
     pub grant: Grant,
     /// The spec, the fleet's defaults filled in.
     pub spec: EnvironmentSpec,
-    /// The SDK key; `None` for file sources, and for releases and purges.
-    pub sdk_key: Option<SdkKey>,
+    /// The SDK key, or where the worker finds it; `None` for file sources, and for releases and purges.
+    pub sdk_key: Option<SdkKeySource>,
     /// Where the store is.
     pub store_url: StoreUrl,
     /// Counts the user's resync requests.

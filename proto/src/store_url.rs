@@ -1,16 +1,20 @@
-//! Where a store is, and how one gets in: a URL that holds all of it, secrets included.
+//! Where a store is, and how one gets in: a URL that holds all of it, secrets or references to them included.
 //!
 //! `SCHEME://[USER:PASSWORD@]ADDRESS[,ADDRESS…][/…][?NAME=VALUE&…]`, with schemes `redis`, `rediss`, `redis+unix`,
 //! `redis+sentinel`, `rediss+sentinel`, `redis+cluster` and `rediss+cluster`; an `s` means TLS.
 
+// Its parts, read.
+mod parts;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
-use url::Url;
-use url::form_urlencoded::{Serializer, parse};
+use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
+use self::parts::{Query, addresses, percent_decoded};
 use crate::names::Prefix;
+use crate::secret_reference::SecretReference;
 use crate::spec::FieldViolation;
 
 /// What is said of a URL that makes no sense.
@@ -28,6 +32,8 @@ pub struct StoreUrl {
     pub login: Login,
     /// Who they are towards the Sentinels, which have logins of their own.
     pub sentinel_login: Login,
+    /// Where workers find passwords that are not in the logins.
+    pub passwords_from: PasswordsFrom,
     /// Encryption; `None`: there is none.
     pub tls: Option<TlsFiles>,
     /// All of it as text.
@@ -83,6 +89,15 @@ impl fmt::Debug for Login {
     }
 }
 
+/// Where workers find passwords, read whenever a connection is made. A password is either in the login or here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PasswordsFrom {
+    /// That towards Redis.
+    pub redis: Option<SecretReference>,
+    /// That towards the Sentinels.
+    pub sentinel: Option<SecretReference>,
+}
+
 /// Paths of PEM files on the workers, read whenever a connection is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -133,10 +148,6 @@ impl StoreEndpoint {
             && !self.addresses.is_disjoint(&other.addresses)
     }
 }
-
-/// The names of what may stand in a URL's query.
-const QUERY: [&str; 8] =
-    ["db", "user", "pass", "sentinel-username", "sentinel-password", "tls-ca", "tls-cert", "tls-key"];
 
 impl StoreUrl {
     /// Takes URLs of the schemes that the module names. A violation never shows what may be a secret.
@@ -225,6 +236,10 @@ impl StoreUrl {
             username: given("sentinel-username", ""),
             password: Zeroizing::new(given("sentinel-password", "")),
         };
+        let passwords_from = PasswordsFrom {
+            redis: query.reference("password-from")?,
+            sentinel: query.reference("sentinel-password-from")?,
+        };
         let file = |name: &str| query.get(name).map(ToOwned::to_owned);
         let files = TlsFiles { ca: file("tls-ca"), cert: file("tls-cert"), key: file("tls-key") };
         if !is_encrypted && files != TlsFiles::default() {
@@ -232,15 +247,15 @@ impl StoreUrl {
                 "TLS files are given, but scheme {scheme:?} has no TLS; use its form with an \"s\""
             ));
         }
-        Self::new(place, database, login, sentinel_login, is_encrypted.then_some(files))
+        Self::new(place, database, [login, sentinel_login], passwords_from, is_encrypted.then_some(files))
     }
 
     /// Puts a URL together, or says what does not fit.
     fn new(
         place: StorePlace,
         database: u16,
-        login: Login,
-        sentinel_login: Login,
+        [login, sentinel_login]: [Login; 2],
+        passwords_from: PasswordsFrom,
         tls: Option<TlsFiles>,
     ) -> Result<Self, String> {
         if let Some(TlsFiles { ca, cert, key }) = &tls {
@@ -252,10 +267,19 @@ impl StoreUrl {
                 return Err(format!("{path:?} is no absolute path; TLS files are read on the workers"));
             }
         }
-        if !matches!(place, StorePlace::Sentinel { .. }) && sentinel_login != Login::default() {
+        let has_sentinel_login = sentinel_login != Login::default() || passwords_from.sentinel.is_some();
+        if !matches!(place, StorePlace::Sentinel { .. }) && has_sentinel_login {
             return Err("a login for Sentinels is given, but the URL names none".to_owned());
         }
-        let mut url = Self { place, database, login, sentinel_login, tls, text: Zeroizing::new(String::new()) };
+        for (login, from) in [(&login, &passwords_from.redis), (&sentinel_login, &passwords_from.sentinel)] {
+            if let Some(from) = from.as_ref().filter(|_| !login.password.is_empty()) {
+                return Err(format!(
+                    "a password is given, and that workers read it from {from}; say one of the two"
+                ));
+            }
+        }
+        let text = Zeroizing::new(String::new());
+        let mut url = Self { place, database, login, sentinel_login, passwords_from, tls, text };
         url.text = url.write();
         Ok(url)
     }
@@ -272,8 +296,12 @@ impl StoreUrl {
         }
         add("user", &self.login.username);
         add("pass", &self.login.password);
+        let from =
+            |reference: &Option<SecretReference>| reference.as_ref().map(ToString::to_string).unwrap_or_default();
+        add("password-from", &from(&self.passwords_from.redis));
         add("sentinel-username", &self.sentinel_login.username);
         add("sentinel-password", &self.sentinel_login.password);
+        add("sentinel-password-from", &from(&self.passwords_from.sentinel));
         for (name, file) in self.files() {
             add(name, file);
         }
@@ -332,8 +360,29 @@ impl StoreUrl {
                 key: files.key.or(present.key),
             }),
         };
-        let (login, sentinel_login) = (pick(login, self.login), pick(sentinel_login, self.sentinel_login));
-        Self::new(self.place, self.database, login, sentinel_login, tls).map_err(wrong)
+        let from = self.passwords_from;
+        let passwords_from = PasswordsFrom {
+            redis: from.redis.filter(|_| login.password.is_empty()),
+            sentinel: from.sentinel.filter(|_| sentinel_login.password.is_empty()),
+        };
+        let logins = [pick(login, self.login), pick(sentinel_login, self.sentinel_login)];
+        Self::new(self.place, self.database, logins, passwords_from, tls).map_err(wrong)
+    }
+
+    /// The same store, with passwords that workers find there, instead of those that it had. `None` changes nothing.
+    pub fn with_passwords_from(
+        self,
+        field: &'static str,
+        PasswordsFrom { redis, sentinel }: PasswordsFrom,
+    ) -> Result<Self, FieldViolation> {
+        let without = |login: Login, from: &Option<SecretReference>| match from {
+            Some(_) => Login { password: Zeroizing::default(), ..login },
+            None => login,
+        };
+        let logins = [without(self.login, &redis), without(self.sentinel_login, &sentinel)];
+        let present = self.passwords_from;
+        let from = PasswordsFrom { redis: redis.or(present.redis), sentinel: sentinel.or(present.sentinel) };
+        Self::new(self.place, self.database, logins, from, self.tls).map_err(|why| FieldViolation::new(field, &why))
     }
 
     /// The whole URL, passwords included: for the wire, the store of control, and the key of a client only.
@@ -341,7 +390,7 @@ impl StoreUrl {
         &self.text
     }
 
-    /// The URL without users, passwords and files.
+    /// The URL without users, passwords, where these are, and files.
     pub fn redacted(&self) -> String {
         match (&self.place, self.database) {
             (StorePlace::Socket(_), 1..) => format!("{}?db={}", self.bare(), self.database),
@@ -397,47 +446,6 @@ fn normal(address: &Address) -> String {
         other => other.trim_end_matches('.').to_owned(),
     };
     Address { host, port: address.port }.to_string()
-}
-
-/// A list of hosts, each with a port or the default one.
-fn addresses(hosts: &str, default_port: u16) -> Result<Vec<Address>, String> {
-    let address = |text: &str| {
-        // What may be part of a password is not repeated.
-        let url = Url::parse(&format!("redis://{text}"))
-            .map_err(|error| format!("not a valid store URL: {error}; {EXPECTED}"))?;
-        let host = url.host_str().filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| format!("the store URL has no host; {EXPECTED}"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Address { host, port: url.port().unwrap_or(default_port) })
-    };
-    hosts.split(',').map(address).collect()
-}
-
-/// What a URL's query says.
-struct Query(Vec<(String, Zeroizing<String>)>);
-
-impl Query {
-    fn read(text: &str) -> Result<Self, String> {
-        let pairs: Vec<_> = parse(text.as_bytes())
-            .map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())))
-            .collect();
-        // The value that follows may be a secret, and so may the name of one that lacks its "=".
-        if pairs.iter().any(|(name, _)| !QUERY.contains(&name.as_str())) {
-            return Err(format!("its query holds another name than {}", QUERY.join(", ")));
-        }
-        Ok(Self(pairs))
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(found, _)| found == name);
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
-    }
-}
-
-/// Decoding is the query's: there a plus means a blank, and "&" and "=" divide.
-fn percent_decoded(text: &str) -> String {
-    let text = Zeroizing::new(text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D"));
-    parse(text.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

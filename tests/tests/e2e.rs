@@ -65,6 +65,9 @@ mod audit;
 // What must never be shown.
 #[path = "e2e/secrets.rs"]
 mod secrets;
+// Secrets that only workers read.
+#[path = "e2e/secret_references.rs"]
+mod secret_references;
 // Many environments at once, and what Redis should hold of them.
 #[path = "e2e/population.rs"]
 mod population;

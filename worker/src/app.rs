@@ -28,6 +28,7 @@ pub use crate::identity::StateDirectoryError;
 use crate::launchdarkly::{SharedSources, SourceTimeouts, Sources};
 use crate::link;
 use crate::metrics::Metrics;
+use crate::secrets::Secrets;
 pub use crate::session::Ended;
 use crate::session::{FileSources, Profile, Session};
 use crate::store::{OpenStore, StoreError, Stores};
@@ -133,8 +134,13 @@ impl App {
             clock,
             chance: chance.clone(),
             incarnation,
-            stores: Arc::new(Stores::default()),
-            sources: SharedSources::new(settings.max_connecting, SourceTimeouts::default()),
+            stores: Arc::new(Stores::new(settings.secrets.clone())),
+            sources: SharedSources::new(
+                settings.max_connecting,
+                SourceTimeouts::default(),
+                settings.secrets.clone(),
+            ),
+            secrets: settings.secrets,
             metrics: Arc::clone(&metrics),
             file_source_dir: settings.file_source_dir,
             context: None,
@@ -259,6 +265,7 @@ pub(crate) struct Surroundings {
     pub(crate) stores: Arc<dyn OpenStore>,
     pub(crate) sources: Arc<dyn Sources>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) secrets: Secrets,
     pub(crate) file_source_dir: Option<PathBuf>,
     /// Made with the first environment, for the fleet is not known before.
     pub(crate) context: Option<Arc<EnvironmentContext>>,
@@ -289,5 +296,9 @@ impl Environments for Surroundings {
     fn start(&mut self, start: Start) -> Result<EnvironmentHandle, StoreError> {
         let Start { assignment, fleet, control, updates, first_write_number, ended } = start;
         EnvironmentHandle::start(assignment, self.context(fleet), control, updates, first_write_number, ended)
+    }
+
+    fn secrets(&self) -> Secrets {
+        self.secrets.clone()
     }
 }

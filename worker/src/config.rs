@@ -20,6 +20,8 @@ use url::Url;
 
 pub use access::AccessOptions;
 
+use crate::secrets::Secrets;
+
 const EXAMPLES: &str = "\
 Examples:
   One worker beside a control on the same machine:
@@ -85,6 +87,14 @@ pub struct Options {
     /// Directory of the flag-data files that environments with a file source read [default: none may]
     #[arg(long, env = "FLOTILLA_FILE_SOURCE_DIR", value_name = "DIR")]
     file_source_dir: Option<PathBuf>,
+    /// Directory of the secrets that environments and stores refer to by file:NAME, and control never has [default: none may]
+    ///
+    /// Such as a mounted Kubernetes secret. SDK keys are read from it for every connection to LaunchDarkly, passwords for every
+    /// connection to a store, so files can be replaced in place. Whoever may add environments or stores can have any of them
+    /// sent anywhere: have nothing else there. References env:NAME need no directory: they mean the variable
+    /// FLOTILLA_SECRET_NAME.
+    #[arg(long, env = "FLOTILLA_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     /// How long environments may be handed over to other workers before this one leaves
     #[arg(long, env = "FLOTILLA_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = parse_drain_timeout, default_value = "25s")]
     drain_timeout: Duration,
@@ -124,6 +134,8 @@ pub struct Settings {
     pub max_connecting: NonZeroUsize,
     /// Where flag-data files are; `None`: file sources are rejected.
     pub file_source_dir: Option<PathBuf>,
+    /// Where secrets are that control does not have.
+    pub secrets: Secrets,
     /// How long environments may be handed over to others before the worker leaves.
     pub drain_timeout: Duration,
 }
@@ -158,12 +170,16 @@ impl Options {
                 return Err(refuse(format!("'--label <KEY=VALUE>' gives the key '{key}' more than once")));
             }
         }
-        if let Some(directory) = self.file_source_dir.as_ref().filter(|directory| !directory.is_dir()) {
-            return Err(refuse(format!(
-                "invalid value '{}' for '--file-source-dir <DIR>': it is not a directory",
-                directory.display()
-            )));
+        let directories = [("--file-source-dir", &self.file_source_dir), ("--secrets-dir", &self.secrets_dir)];
+        for (option, directory) in directories {
+            if let Some(directory) = directory.as_ref().filter(|directory| !directory.is_dir()) {
+                return Err(refuse(format!(
+                    "invalid value '{}' for '{option} <DIR>': it is not a directory",
+                    directory.display()
+                )));
+            }
         }
+        self.check_secrets_apart().map_err(refuse)?;
         let sealing = match &self.encryption_key_file {
             Some(path) => Sealing::from_file(path).map_err(|error| refuse(error.to_string()))?,
             None => Sealing::default(),
@@ -180,8 +196,34 @@ impl Options {
             sealing,
             max_connecting: self.max_connecting,
             file_source_dir: self.file_source_dir.clone(),
+            secrets: Secrets::new(self.secrets_dir.clone()),
             drain_timeout: self.drain_timeout,
         })
+    }
+}
+
+impl Options {
+    /// Whoever may add environments can have the worker send what is below the directory of secrets: what makes the worker what
+    /// it is must not be there.
+    fn check_secrets_apart(&self) -> Result<(), String> {
+        let Some(directory) = self.secrets_dir.as_ref().and_then(|directory| directory.canonicalize().ok()) else {
+            return Ok(());
+        };
+        let state_dir = Some(self.state_dir.clone());
+        let own = [("--encryption-key-file", &self.encryption_key_file), ("--state-dir", &state_dir)];
+        let own = self.access.private_files().into_iter().chain(own);
+        // What is not there yet will be where its directory is.
+        let place =
+            |path: &PathBuf| std::path::absolute(path).ok()?.ancestors().find_map(|part| part.canonicalize().ok());
+        for (option, path) in own.filter_map(|(option, path)| Some((option, place(path.as_ref()?)?))) {
+            if path.starts_with(&directory) {
+                return Err(format!(
+                    "'--secrets-dir <DIR>' holds what '{option}' names, which whoever may add environments could then have sent \
+                     out; give the secrets a directory of their own"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -298,12 +340,46 @@ mod tests {
             (["--drain-timeout", "2h"], ["--drain-timeout", "0s to 1h"]),
             (["--encryption-key-file", "/nowhere"], ["--encryption-key-file", "/nowhere"]),
             (["--file-source-dir", "/nowhere/at/all"], ["--file-source-dir", "not a directory"]),
+            (["--secrets-dir", "/nowhere/at/all"], ["--secrets-dir", "not a directory"]),
         ] {
             let error = parse(&arguments).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments:?}");
             let text = error.to_string();
             assert!(words.iter().all(|word| text.contains(word)), "{arguments:?}: {text}");
             assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_makes_the_worker_what_it_is_lies_not_among_the_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        for name in ["secrets", "secrets/below", "state", "secrets-too"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("secrets/below/token"), "t").unwrap();
+        std::fs::write(path("secrets-too/token"), "t").unwrap();
+        std::os::unix::fs::symlink(path("secrets/below/token"), path("state/link")).unwrap();
+        let secrets = path("secrets");
+        let parse = |option: &str, name: &str| {
+            parse(&["--name", "w1", "--secrets-dir", &secrets, option, &path(name)])
+                .map_err(|error| error.to_string())
+        };
+        for (option, name) in [
+            ("--token-file", "secrets/below/token"),
+            ("--token-file", "state/link"),
+            ("--encryption-key-file", "secrets/below/token"),
+            ("--state-dir", "secrets/below"),
+            ("--state-dir", "secrets"),
+            ("--state-dir", "secrets/not-yet/there"),
+        ] {
+            let error = parse(option, name).unwrap_err();
+            assert!(error.contains(option) && error.contains("a directory of their own"), "{name}: {error}");
+        }
+        for (option, name) in
+            [("--token-file", "secrets-too/token"), ("--state-dir", "state"), ("--state-dir", "not-yet")]
+        {
+            assert!(parse(option, name).is_ok(), "{name}");
         }
     }
 

@@ -10,6 +10,8 @@ pub(crate) mod sse;
 pub(crate) mod event;
 // Failures to delays.
 mod backoff;
+// The key, given or read here.
+mod key;
 // Requests, redirects and what a failed one is called.
 mod http;
 // The task that follows a stream.
@@ -26,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::SdkKey;
+use flotilla_proto::SdkKeySource;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
@@ -35,6 +37,8 @@ use uuid::Uuid;
 pub use self::backoff::DEFAULT_INITIAL_RETRY_DELAY;
 use self::backoff::Jitter;
 use self::http::HttpClient;
+use self::key::SourceKey;
+use crate::secrets::Secrets;
 use crate::source::{FullPayload, SourceEvents, SourceFailure, SourceHandle};
 
 /// LaunchDarkly's default and shortest time between polls.
@@ -61,8 +65,8 @@ pub struct LaunchDarklySettings {
     pub stream_uri: Url,
     /// Base of the polling address; `/sdk/latest-all` is added. With or without a slash at its end.
     pub base_uri: Url,
-    /// The environment's SDK key.
-    pub key: SdkKey,
+    /// The environment's SDK key, or where it is read.
+    pub key: SdkKeySource,
     /// Key of a payload filter.
     pub filter: Option<Box<str>>,
     /// Named in `X-LaunchDarkly-Tags`, if it is of `[A-Za-z0-9._-]{1,64}`.
@@ -146,18 +150,25 @@ pub struct SharedSources {
     /// One permit per connect under way, up to the end of its first payload.
     connecting: Arc<Semaphore>,
     timeouts: SourceTimeouts,
+    secrets: Secrets,
     max_payload_bytes: usize,
 }
 
 impl SharedSources {
-    /// `max_connecting` is how many environments may be between connect and first payload at once.
-    pub fn new(max_connecting: NonZeroUsize, timeouts: SourceTimeouts) -> Arc<Self> {
+    /// `max_connecting` is how many environments may be between connect and first payload at once; keys that control does not
+    /// have are read from `secrets`.
+    pub fn new(max_connecting: NonZeroUsize, timeouts: SourceTimeouts, secrets: Secrets) -> Arc<Self> {
         Arc::new(Self {
             client: HttpClient::new(timeouts.connect),
             connecting: Arc::new(Semaphore::new(max_connecting.get().min(Semaphore::MAX_PERMITS))),
             timeouts,
+            secrets,
             max_payload_bytes: sse::DEFAULT_MAX_EVENT_BYTES,
         })
+    }
+
+    fn key(&self, settings: &LaunchDarklySettings) -> SourceKey {
+        SourceKey::new(&settings.key, &self.secrets)
     }
 
     async fn connect_permit(&self) -> OwnedSemaphorePermit {

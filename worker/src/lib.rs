@@ -32,6 +32,8 @@ mod supervisor;
 mod http;
 // Errors with their causes.
 mod causes;
+// Secrets that only workers read.
+pub mod secrets;
 
 // What every source of flag data tells its environment.
 pub mod source;

@@ -90,6 +90,7 @@ pub async fn run(parts: Parts) -> Result<(), Ended> {
         stores: parts.stores,
         sources: parts.sources,
         metrics: Arc::new(Metrics::new()),
+        secrets: crate::secrets::Secrets::default(),
         file_source_dir: None,
         context: None,
     };

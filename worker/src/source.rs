@@ -170,6 +170,9 @@ pub enum SourceFailure {
     /// LaunchDarkly refused the SDK key (401 or 403).
     #[error("LaunchDarkly refused the SDK key with HTTP status {status}")]
     Auth { status: u16 },
+    /// There is no SDK key to show: it could not be read where the worker runs.
+    #[error("{message}")]
+    Key { message: String },
     /// What arrived is not what the protocol says: malformed JSON, a wrong shape, a payload over the limit.
     #[error("{message}")]
     Data { message: String },
@@ -181,7 +184,7 @@ impl SourceFailure {
         match self {
             Self::Network { .. } => ErrorKind::Network,
             Self::Http { .. } => ErrorKind::Http,
-            Self::Auth { .. } => ErrorKind::Auth,
+            Self::Auth { .. } | Self::Key { .. } => ErrorKind::Auth,
             Self::Data { .. } => ErrorKind::Data,
         }
     }
@@ -190,7 +193,7 @@ impl SourceFailure {
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Http { status } | Self::Auth { status } => Some(*status),
-            Self::Network { .. } | Self::Data { .. } => None,
+            Self::Network { .. } | Self::Key { .. } | Self::Data { .. } => None,
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::dataset::{Body, Differences, Evidence, ItemId, Snapshot};
 use crate::fence::{FenceKind, Found};
+use crate::secrets::Secrets;
 use crate::source::Kind;
 
 /// Above this many bytes of keys and bodies, or [`SCRIPT_FIELDS`], a difference is staged rather than written by one script.
@@ -211,8 +212,17 @@ pub trait OpenStore: fmt::Debug + Send + Sync {
 /// The stores of a worker, one per URL, shared by its environments. A store lives for as long as one of them holds it.
 #[derive(Default)]
 pub struct Stores {
+    /// Where passwords are that URLs do not hold.
+    secrets: Secrets,
     /// By the whole URL, which may hold a password: never to be shown.
     open: Mutex<HashMap<String, Weak<dyn FlagStore>>>,
+}
+
+impl Stores {
+    /// Passwords that URLs only refer to are read there.
+    pub fn new(secrets: Secrets) -> Self {
+        Self { secrets, open: Mutex::default() }
+    }
 }
 
 impl OpenStore for Stores {
@@ -223,7 +233,7 @@ impl OpenStore for Stores {
         if let Some(store) = open.get(url.expose()).and_then(Weak::upgrade) {
             return Ok(store);
         }
-        let store: Arc<dyn FlagStore> = Arc::new(redis::RedisStore::connect(url)?);
+        let store: Arc<dyn FlagStore> = Arc::new(redis::RedisStore::connect(url, &self.secrets)?);
         open.insert(url.expose().to_owned(), Arc::downgrade(&store));
         Ok(store)
     }

@@ -32,6 +32,7 @@ use self::restarts::Restarts;
 use self::slot::{Ask, Errand, Mail, Run, Slot};
 use crate::environment::{ControlState, EnvironmentHandle, EnvironmentInput, EnvironmentUpdate};
 use crate::link::{Closed, Connection, LinkEvent};
+use crate::secrets::Secrets;
 use crate::session::{CloseReason, Effect, Ended, Input, Memory, Session, SessionNumber};
 use crate::store::StoreError;
 
@@ -70,6 +71,8 @@ pub(crate) trait Environments: Send + 'static {
     type Running: RunningEnvironment;
     /// Starts one; fails when the assignment cannot be carried out here.
     fn start(&mut self, start: Start) -> Result<Self::Running, StoreError>;
+    /// Where passwords are, for stores that are looked over.
+    fn secrets(&self) -> Secrets;
 }
 
 /// What an environment is started with.
@@ -448,7 +451,7 @@ impl<E: Environments> Supervisor<E> {
         let environment = match environment_of(&question) {
             Ok(environment) => environment,
             Err(probe) if self.questions.len() < QUESTIONS => {
-                let probe = questions::probe(deadline, probe.clone());
+                let probe = questions::probe(deadline, probe.clone(), self.environments.secrets());
                 self.questions.spawn(async move { (asked_by, id, probe.await) });
                 return;
             }

@@ -103,7 +103,8 @@ Examples:
 #[group(multiple = false)]
 #[command(next_help_heading = "SDK key")]
 pub struct KeyOptions {
-    /// The SDK key itself; it shows in process lists, so better use one of the others
+    /// The SDK key itself, which shows in process lists, so better use one of the others; or where workers find it, so that
+    /// control never has it: file:NAME, below their --secrets-dir, or env:NAME, their variable FLOTILLA_SECRET_NAME
     #[arg(long, value_name = "KEY")]
     pub sdk_key: Option<String>,
     /// Read the SDK key from this file

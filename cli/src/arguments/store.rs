@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use flotilla_proto::{Prefix, StoreName, WorkerName};
+use flotilla_proto::{Prefix, SecretReference, StoreName, WorkerName};
 
 /// `flotilla store …`.
 #[derive(Debug, Subcommand)]
@@ -13,14 +13,16 @@ pub enum StoreCommand {
     /// The URL is resolved on the workers. It may name a Redis server, a Unix socket of the workers' machine, Sentinels and
     /// the name of their master, or nodes of a cluster; an \"s\" after \"redis\" means TLS.
     ///
-    /// A password in the URL shows in process lists: rather give it with one of the options below. TLS files are paths on
-    /// the workers, which read them whenever they connect, so that they can be renewed in place.
+    /// A password in the URL shows in process lists: rather give it with one of the options below, or say where workers
+    /// find it. TLS files are paths on the workers, which read them whenever they connect, so that they can be renewed in
+    /// place.
     #[command(
         after_help = "In a cluster the prefix of each environment needs a hash tag, as in {ld:spree}, to keep its keys together.
 
 Examples:
   flotilla store add eu redis://redis.eu.example:6379/2
   flotilla store add acl redis://redis.example --username flotilla --password-file password.txt
+  flotilla store add mounted redis://redis.example --password-from file:redis/password
   flotilla store add tls rediss://redis.example --tls-ca /etc/flotilla/ca.pem
   flotilla store add local redis+unix:///run/redis.sock?db=1
   flotilla store add ha redis+sentinel://s1.example,s2.example/mymaster --sentinel-password-env SENTINEL_PASSWORD
@@ -94,12 +96,19 @@ pub struct SecretOptions {
     /// Read the password from standard input
     #[arg(long, group = "password")]
     pub password_stdin: bool,
+    /// Where workers find the password, so that control never has it: file:NAME, below their --secrets-dir, or env:NAME, their
+    /// variable FLOTILLA_SECRET_NAME; read whenever they connect
+    #[arg(long, value_name = "REFERENCE", group = "password")]
+    pub password_from: Option<SecretReference>,
     /// Read the password of the Sentinels from this file
     #[arg(long, value_name = "FILE", group = "sentinel_password")]
     pub sentinel_password_file: Option<PathBuf>,
     /// Read the password of the Sentinels from this environment variable
     #[arg(long, value_name = "VARIABLE", group = "sentinel_password")]
     pub sentinel_password_env: Option<String>,
+    /// Where workers find the password of the Sentinels: file:NAME or env:NAME, as above
+    #[arg(long, value_name = "REFERENCE", group = "sentinel_password")]
+    pub sentinel_password_from: Option<SecretReference>,
 }
 
 impl std::fmt::Debug for SecretOptions {

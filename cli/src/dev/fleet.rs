@@ -105,6 +105,7 @@ impl<'a> Fleet<'a> {
                 state_dir: self.options.directory.join(format!("worker-{number}")),
                 sealing: Sealing::default(),
                 max_connecting: MAX_CONNECTING,
+                secrets: worker::secrets::Secrets::default(),
                 file_source_dir: self.options.file_source_dir.clone(),
                 // All workers end together: there is nobody to hand anything over to.
                 drain_timeout: Duration::ZERO,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flotilla_proto::SdkKey;
+use flotilla_proto::SdkKeySource;
 use flotilla_proto::v1::{
     CreateEnvironmentRequest, DeleteEnvironmentRequest, Environment, EnvironmentSpec, FileSource,
     GetEnvironmentRequest, Source, StreamSource, source::Kind,
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(super) enum SeedSource {
     /// LaunchDarkly's stream, with this key.
-    LaunchDarkly(SdkKey),
+    LaunchDarkly(SdkKeySource),
     /// A flag file.
     File(FlagFile),
 }

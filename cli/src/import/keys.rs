@@ -14,7 +14,7 @@ use crate::relay_configuration::Declared;
 pub(super) fn write(declared: &Declared) -> Result<(), Failure> {
     for (source, text) in declared.secrets() {
         match source {
-            SecretSource::Env(_) => {}
+            SecretSource::Env(_) | SecretSource::Worker(_) => {}
             SecretSource::File(path) => write_one(Path::new(path), text).map_err(|error| {
                 Failure::new(ExitStatus::Usage, format!("--write-keys: cannot write {path}: {error}"))
             })?,

@@ -1,6 +1,9 @@
-//! Reads passwords from where the command line says. They are never shown, not even by an error.
+//! Reads passwords from where the command line says. They are never shown, not even by an error. Those that workers read
+//! are not read here.
 
 use std::io::Read;
+
+use flotilla_proto::SecretReference;
 
 use crate::arguments::SecretOptions;
 use crate::failure::Failure;
@@ -8,12 +11,27 @@ use crate::failure::Failure;
 /// Longest text that is read.
 const LONGEST_INPUT: u64 = 16 * 1024;
 
-/// What was read; empty: nothing was given.
+/// What was given.
 pub(super) struct Passwords {
     /// Towards Redis.
-    pub(super) redis: String,
+    pub(super) redis: Password,
     /// Towards the Sentinels.
-    pub(super) sentinel: String,
+    pub(super) sentinel: Password,
+}
+
+/// A password, or where workers find it. Either may be empty: it was not given.
+#[derive(Default)]
+pub(super) struct Password {
+    /// The password itself.
+    pub(super) text: String,
+    /// Where workers find it.
+    pub(super) from: String,
+}
+
+impl Password {
+    fn new(text: String, from: Option<&SecretReference>) -> Self {
+        Self { text, from: from.map(ToString::to_string).unwrap_or_default() }
+    }
 }
 
 /// Reads the passwords that are given.
@@ -36,7 +54,11 @@ pub(super) fn read(options: &SecretOptions, stdin: impl Read) -> Result<Password
     } else {
         String::new()
     };
-    Ok(Passwords { redis, sentinel })
+    let SecretOptions { password_from, sentinel_password_from, .. } = options;
+    Ok(Passwords {
+        redis: Password::new(redis, password_from.as_ref()),
+        sentinel: Password::new(sentinel, sentinel_password_from.as_ref()),
+    })
 }
 
 fn from_file(option: &str, path: &std::path::Path) -> Result<String, Failure> {
@@ -83,7 +105,10 @@ mod tests {
             ..SecretOptions::default()
         };
         let passwords = read(&options, "hunter2\n".as_bytes()).unwrap();
-        assert_eq!((passwords.redis.as_str(), passwords.sentinel.as_str()), ("hunter2", "p w"));
+        assert_eq!((passwords.redis.text.as_str(), passwords.sentinel.text.as_str()), ("hunter2", "p w"));
+        let elsewhere = SecretOptions { password_from: "env:REDIS".parse().ok(), ..SecretOptions::default() };
+        let Passwords { redis, sentinel } = read(&elsewhere, std::io::empty()).unwrap();
+        assert_eq!((redis.text.as_str(), redis.from.as_str(), sentinel.from.as_str()), ("", "env:REDIS", ""));
         std::fs::write(&path, "\n").unwrap();
         for options in [
             SecretOptions { password_file: Some(path), ..SecretOptions::default() },

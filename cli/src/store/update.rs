@@ -39,9 +39,11 @@ fn changed(options: &UpdateStore, passwords: &Passwords) -> Result<Vec<String>, 
     let fields = [
         ("url", url.is_some()),
         ("login.username", access.username.is_some()),
-        ("login.password", !passwords.redis.is_empty()),
+        ("login.password", !passwords.redis.text.is_empty()),
+        ("login.password_from", !passwords.redis.from.is_empty()),
         ("sentinel_login.username", access.sentinel_username.is_some()),
-        ("sentinel_login.password", !passwords.sentinel.is_empty()),
+        ("sentinel_login.password", !passwords.sentinel.text.is_empty()),
+        ("sentinel_login.password_from", !passwords.sentinel.from.is_empty()),
         ("tls.ca_file", access.tls_ca.is_some()),
         ("tls.cert_file", access.tls_cert.is_some()),
         ("tls.key_file", access.tls_key.is_some()),
@@ -50,7 +52,8 @@ fn changed(options: &UpdateStore, passwords: &Passwords) -> Result<Vec<String>, 
     if paths.is_empty() {
         return Err(Failure::usage(
             "nothing to change: give --url, --username, --sentinel-username, --tls-ca, --tls-cert, --tls-key, or a password \
-             with --password-file, --password-env, --password-stdin, --sentinel-password-file or --sentinel-password-env",
+             with --password-file, --password-env, --password-stdin, --password-from, --sentinel-password-file, \
+             --sentinel-password-env or --sentinel-password-from",
         ));
     }
     Ok(paths)

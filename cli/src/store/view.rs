@@ -8,12 +8,13 @@ use crate::output::table::{Align, columns, pairs};
 use crate::output::text::or_dash;
 
 /// Who the workers are, in words.
-fn login(username: &str, has_password: bool) -> String {
-    match (username, has_password) {
-        ("", false) => "-".to_owned(),
-        ("", true) => "default, with a password".to_owned(),
-        (user, false) => format!("{user}, without a password"),
-        (user, true) => format!("{user}, with a password"),
+fn login(username: &str, has_password: bool, from: &str) -> String {
+    let user = if username.is_empty() { "default" } else { username };
+    match (username, has_password, from) {
+        ("", false, _) => "-".to_owned(),
+        (_, false, _) => format!("{user}, without a password"),
+        (_, true, "") => format!("{user}, with a password"),
+        (_, true, from) => format!("{user}, with the password in {from}"),
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) fn store_table(stores: &[Store], width: Width) -> String {
                 store.url.clone(),
             ];
             if width == Width::Wide {
-                row.push(login(&store.username, store.has_password));
+                row.push(login(&store.username, store.has_password, &store.password_from));
             }
             row
         })
@@ -61,10 +62,11 @@ pub(super) fn store_pairs(store: &Store) -> String {
         ("Name", store.name.clone()),
         ("Topology", topology_text(store.topology()).to_owned()),
         ("URL", store.url.clone()),
-        ("Login", login(&store.username, store.has_password)),
+        ("Login", login(&store.username, store.has_password, &store.password_from)),
     ];
     if !store.sentinel_username.is_empty() || store.has_sentinel_password {
-        lines.push(("Sentinel login", login(&store.sentinel_username, store.has_sentinel_password)));
+        let login = login(&store.sentinel_username, store.has_sentinel_password, &store.sentinel_password_from);
+        lines.push(("Sentinel login", login));
     }
     match &store.tls {
         None => lines.push(("TLS", "no".to_owned())),
@@ -93,6 +95,7 @@ mod tests {
             username: "flotilla".to_owned(),
             has_password: true,
             has_sentinel_password: true,
+            sentinel_password_from: "file:sentinel".to_owned(),
             tls: Some(StoreTls { ca_file: "/etc/ca.pem".to_owned(), ..StoreTls::default() }),
             environments: 12,
             ..Store::default()
@@ -142,7 +145,7 @@ mod tests {
         Topology:         sentinel
         URL:              rediss+sentinel://s1:26379,s2:26379/mymaster
         Login:            flotilla, with a password
-        Sentinel login:   default, with a password
+        Sentinel login:   default, with the password in file:sentinel
         TLS:              yes
         TLS CA:           /etc/ca.pem
         TLS certificate:  -

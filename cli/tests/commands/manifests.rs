@@ -216,8 +216,8 @@ async fn what_is_exported_is_planned_to_stay_as_it_is() {
     place.run("apply -f FILE").await;
     let exported = place.run("export").await;
     insta::assert_snapshot!(exported, @r"
-    # Environments of the control at URL. SDK keys do not come out of control: an entry without sdkKey keeps the key that is there.
-    # To create them elsewhere, add to each: sdkKey: {file: PATH} or {env: VARIABLE}
+    # Environments of the control at URL. SDK keys do not come out of control, but for references to them: an entry without sdkKey keeps the key that is there.
+    # To create them elsewhere, add to each: sdkKey: {file: PATH}, {env: VARIABLE} or {worker: REFERENCE}
     environments:
     - name: spree-eu
       prefix: ld:spree
@@ -251,7 +251,7 @@ async fn what_is_exported_is_planned_to_stay_as_it_is() {
       ]
     }
     --- 0
-    hint: SDK keys do not come out of control: an entry without sdkKey keeps the key that is there
+    hint: SDK keys do not come out of control, but for references to them: an entry without sdkKey keeps the key that is there
     "#);
 }
 
@@ -349,7 +349,7 @@ async fn a_wrong_file_is_a_usage_error() {
         .write("environments:\n- {name: a, prefix: p, sdkKey: sdk-in-the-file, team: x}\n- {name: B, prefix: q}\n");
     insta::assert_snapshot!(place.run("apply -f FILE").await, @r#"
     --- 2
-    DIR/environments.yaml, document 1, environment "a", sdkKey: a secret is never written into the file; say where it is: {file: PATH} or {env: VARIABLE}
+    DIR/environments.yaml, document 1, environment "a", sdkKey: a secret is never written into the file; say where it is: {file: PATH}, {env: VARIABLE} or, where only workers read it, {worker: REFERENCE}
            DIR/environments.yaml, document 1, environment "B", name: "B" is not a valid environment name: 1 to 63 characters of a-z, 0-9, '.', '_' and '-', the first and the last a letter or digit
     "#);
     insta::assert_snapshot!(place.run("plan -f FILE/nowhere").await, @r"

@@ -82,6 +82,8 @@ async fn an_update_names_what_is_given_and_nothing_else() {
         ("--username u", &["login.username"]),
         ("--username= --tls-ca=", &["login.username", "tls.ca_file"]),
         (&password, &["login.password"]),
+        ("--password-from file:redis", &["login.password_from"]),
+        ("--sentinel-password-from env:S", &["sentinel_login.password_from"]),
         ("--sentinel-username u", &["sentinel_login.username"]),
         (&format!("--sentinel-password-file {file}"), &["sentinel_login.password"]),
         ("--tls-cert /c --tls-key /k", &["tls.cert_file", "tls.key_file"]),

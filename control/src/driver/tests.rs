@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use flotilla_proto::process::Clock;
 use flotilla_proto::session::Hello;
 use flotilla_proto::{
-    EnvironmentSpec, Incarnation, Labels, Reason, Refusal, SdkKey, StoreName, StoreUrl, Term, v1,
+    EnvironmentSpec, Incarnation, Labels, Reason, Refusal, SdkKeySource, StoreName, StoreUrl, Term, v1,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ fn create(name: &str) -> Command {
         action: Action::Create {
             uid: "u".parse().unwrap(),
             spec: EnvironmentSpec::parse(&message, "spec").unwrap(),
-            sdk_key: Some(SdkKey::parse("sdk_key", "sdk-x").unwrap()),
+            sdk_key: Some(SdkKeySource::parse("sdk_key", "sdk-x").unwrap()),
             claim: Claim::Respect,
         },
         etag: None,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use flotilla_proto::manifest::MANAGED_BY;
 use flotilla_proto::spec::FieldDifference;
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, ManagerName, Reason, Refusal, SdkKey, StoreName, StoreUrl, Uid, v1,
+    EnvironmentName, EnvironmentSpec, ManagerName, Reason, Refusal, SdkKeySource, StoreName, StoreUrl, Uid, v1,
 };
 use v1::ApplyOutcome as Outcome;
 
@@ -58,7 +58,7 @@ pub(crate) struct Wanted {
     /// All that users say of it.
     pub(crate) spec: EnvironmentSpec,
     /// Its key; `None`: the one that is there.
-    pub(crate) sdk_key: Option<SdkKey>,
+    pub(crate) sdk_key: Option<SdkKeySource>,
     /// For one that is created.
     pub(crate) claim: Claim,
 }
@@ -209,7 +209,7 @@ impl Fleet {
         &self,
         present: &Environment,
         spec: EnvironmentSpec,
-        sdk_key: Option<SdkKey>,
+        sdk_key: Option<SdkKeySource>,
     ) -> Result<Decision, Refusal> {
         check_not_removing(present)?;
         let before = &present.record;
@@ -280,12 +280,12 @@ impl Fleet {
 }
 
 /// The key that a user wants: the one to be proved, or the one in force.
-fn wanted_key(record: &EnvironmentRecord) -> Option<&SdkKey> {
+fn wanted_key(record: &EnvironmentRecord) -> Option<&SdkKeySource> {
     record.pending_key.as_ref().or(record.sdk_key.as_ref())
 }
 
-fn key_difference(before: Option<&SdkKey>, after: Option<&SdkKey>) -> Option<FieldDifference> {
-    let masked = |key: Option<&SdkKey>| key.map(SdkKey::masked);
+fn key_difference(before: Option<&SdkKeySource>, after: Option<&SdkKeySource>) -> Option<FieldDifference> {
+    let masked = |key: Option<&SdkKeySource>| key.map(SdkKeySource::masked);
     let difference = FieldDifference { path: "sdkKey".to_owned(), before: masked(before), after: masked(after) };
     (before != after).then_some(difference)
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use flotilla_proto::session::{ControlMessage, Hello, TakeOver, WorkerMessage};
 use flotilla_proto::store_url::StoreEndpoint;
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal, SdkKey,
-    StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
+    EnvironmentName, EnvironmentSpec, Epoch, FieldViolation, Generation, Grant, GrantId, Prefix, Refusal,
+    SdkKeySource, StoreName, StoreUrl, Term, Timestamp, Uid, WorkerName,
 };
 
 use super::apply::Batch;
@@ -179,7 +179,7 @@ pub(crate) struct RequestId {
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Add it. `uid` is a fresh random one.
-    Create { uid: Uid, spec: EnvironmentSpec, sdk_key: Option<SdkKey>, claim: Claim },
+    Create { uid: Uid, spec: EnvironmentSpec, sdk_key: Option<SdkKeySource>, claim: Claim },
     /// Remove it.
     Delete(RemovalRequest),
     /// Change it. Not possible while it is being removed.
@@ -219,7 +219,7 @@ pub(crate) enum RemovalRequest {
 #[derive(Debug)]
 pub(crate) enum Edit {
     /// Apply a partial change to its spec.
-    Update { change: SpecChange, sdk_key: Option<SdkKey> },
+    Update { change: SpecChange, sdk_key: Option<SdkKeySource> },
     /// Stop streaming and writing.
     Pause,
     /// Take streaming and writing up again.
@@ -227,7 +227,7 @@ pub(crate) enum Edit {
     /// Connect anew and compare in full.
     Resync { claim: Claim, regression: Regression },
     /// Replace the SDK key.
-    RotateSdkKey { sdk_key: SdkKey, proof: Proof },
+    RotateSdkKey { sdk_key: SdkKeySource, proof: Proof },
 }
 
 /// Whether a new SDK key is tried before it replaces the old one.
@@ -336,7 +336,7 @@ pub(crate) enum Change {
     /// The highest epoch ever granted for a prefix of a store. Survives the environment.
     PutEpoch { store: StoreName, prefix: Prefix, epoch: Epoch },
     /// A store.
-    PutStore { store: StoreName, url: StoreUrl },
+    PutStore { store: StoreName, url: Box<StoreUrl> },
     /// No such store any more. What was granted there is remembered by its endpoint.
     DeleteStore { store: StoreName, endpoint: StoreEndpoint },
     /// An answered request id; forgotten after 1 h.
@@ -371,9 +371,9 @@ pub(crate) struct EnvironmentRecord {
     /// What users said.
     pub(crate) spec: EnvironmentSpec,
     /// The SDK key in force.
-    pub(crate) sdk_key: Option<SdkKey>,
+    pub(crate) sdk_key: Option<SdkKeySource>,
     /// A new key that is not proved yet.
-    pub(crate) pending_key: Option<SdkKey>,
+    pub(crate) pending_key: Option<SdkKeySource>,
     /// How the last rotation failed; `None`: it did not, or another was asked for since.
     pub(crate) failed_rotation: Option<FailedRotation>,
     /// Whether it is paused.

@@ -216,9 +216,16 @@ fn connected(environment: &Environment, holder: Holder) -> Finding {
             finding(kind, ConditionStatus::True, "Connected", "the source is connected")
         }
         Some(SourceState::Interrupted) if environment.is_key_refused() => {
-            let status = report.source_error.as_ref().and_then(|error| error.status);
-            let status = status.map(|status| format!(" with HTTP status {status}")).unwrap_or_default();
-            no("KeyRefused", format!("LaunchDarkly refuses the SDK key{status}; replace it with rotate-key"))
+            match report.source_error.as_ref().map(|error| (error.status, &error.message)) {
+                Some((None, why)) => no("KeyUnreadable", why.clone()),
+                Some((Some(status), _)) => no(
+                    "KeyRefused",
+                    format!(
+                        "LaunchDarkly refuses the SDK key with HTTP status {status}; replace it with rotate-key"
+                    ),
+                ),
+                None => no("KeyRefused", "LaunchDarkly refuses the SDK key; replace it with rotate-key".to_owned()),
+            }
         }
         Some(SourceState::Connecting) => no("Connecting", "the first connection is under way".to_owned()),
         Some(SourceState::Interrupted) => {

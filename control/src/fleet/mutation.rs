@@ -1,7 +1,9 @@
 //! What users may change, and when not. Deciding is separate from doing, so that a dry run is the same decision.
 
 use flotilla_proto::session::TakeOver;
-use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Generation, Reason, Refusal, SdkKey, Uid};
+use flotilla_proto::{
+    EnvironmentName, EnvironmentSpec, FieldViolation, Generation, Reason, Refusal, SdkKeySource, Uid,
+};
 
 use super::boundary::{
     Action, Change, Claim, Command, CommandId, Edit, Effect, EnvironmentRecord, Mutation, Proof, Regression,
@@ -108,7 +110,7 @@ impl Fleet {
         name: &EnvironmentName,
         uid: Uid,
         spec: EnvironmentSpec,
-        sdk_key: Option<SdkKey>,
+        sdk_key: Option<SdkKeySource>,
         claim: Claim,
     ) -> Result<Decision, Refusal> {
         if let Some(taken) = self.environments.get(name) {
@@ -176,7 +178,7 @@ impl Fleet {
         &self,
         environment: &Environment,
         change: SpecChange,
-        sdk_key: Option<SdkKey>,
+        sdk_key: Option<SdkKeySource>,
     ) -> Result<Decision, Refusal> {
         let old = &environment.record.spec;
         let new = (change.0)(old).map_err(Refusal::fields)?;
@@ -264,7 +266,7 @@ impl Fleet {
     pub(super) fn decide_rotate(
         &self,
         environment: &Environment,
-        key: SdkKey,
+        key: SdkKeySource,
         proof: Proof,
     ) -> Result<Decision, Refusal> {
         let mut record = environment.record.clone();
@@ -427,7 +429,7 @@ fn check_etag(environment: &Environment, given: Option<&str>) -> Result<(), Refu
     }
 }
 
-fn check_key(spec: &EnvironmentSpec, key: Option<&SdkKey>) -> Result<(), Refusal> {
+fn check_key(spec: &EnvironmentSpec, key: Option<&SdkKeySource>) -> Result<(), Refusal> {
     match (spec.is_file(), key) {
         (true, None) | (false, Some(_)) => Ok(()),
         (true, Some(_)) => Err(key_for_file()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flotilla_proto::session::{Answer, Question};
-use flotilla_proto::{EnvironmentName, Intent, Reason, SdkKey, Timestamp, v1};
+use flotilla_proto::{EnvironmentName, Intent, Reason, SdkKeySource, Timestamp, v1};
 
 use super::Fleet;
 use super::boundary::{FailedRotation, RotationFailure};
@@ -95,7 +95,7 @@ impl Fleet {
     }
 
     /// The new key works. It is put in force if it is as good as the present one.
-    fn key_proved(&mut self, name: &EnvironmentName, key: SdkKey, proved: v1::KeyProved) {
+    fn key_proved(&mut self, name: &EnvironmentName, key: SdkKeySource, proved: v1::KeyProved) {
         let Some(environment) = self.environments.get(name) else { return };
         let observed = environment.report_of_grant().and_then(|report| report.environment_id.clone());
         let present = match proved.present_environment_id.as_str() {
@@ -144,7 +144,7 @@ impl Fleet {
         self.wakes.insert((not_before, name.clone()));
     }
 
-    fn commit_key(&mut self, name: &EnvironmentName, key: SdkKey) {
+    fn commit_key(&mut self, name: &EnvironmentName, key: SdkKeySource) {
         let Some(environment) = self.environments.get_mut(name) else { return };
         environment.record.sdk_key = Some(key);
         environment.record.pending_key = None;

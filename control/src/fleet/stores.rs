@@ -97,11 +97,11 @@ impl Fleet {
             Decision::Unchanged => return,
             Decision::Add(url) => {
                 self.put_store(store.clone(), (*url).clone());
-                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: *url });
+                self.gathered.changes.push(Change::PutStore { store: store.clone(), url });
                 "added"
             }
             Decision::Change(url) => {
-                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: (*url).clone() });
+                self.gathered.changes.push(Change::PutStore { store: store.clone(), url: url.clone() });
                 self.change_store(store, *url);
                 "changed"
             }
@@ -218,16 +218,19 @@ impl Fleet {
             cert_file: cert.unwrap_or_default(),
             key_file: key.unwrap_or_default(),
         });
+        let from = &url.passwords_from;
         v1::Store {
             name: name.to_string(),
             url: url.redacted(),
             topology: topology.into(),
             username: url.login.username.clone(),
-            has_password: !url.login.password.is_empty(),
+            has_password: !url.login.password.is_empty() || from.redis.is_some(),
             sentinel_username: url.sentinel_login.username.clone(),
-            has_sentinel_password: !url.sentinel_login.password.is_empty(),
+            has_sentinel_password: !url.sentinel_login.password.is_empty() || from.sentinel.is_some(),
             tls,
             environments: self.users_of(name).count() as u64,
+            password_from: from.redis.as_ref().map(ToString::to_string).unwrap_or_default(),
+            sentinel_password_from: from.sentinel.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 
@@ -252,6 +255,12 @@ fn is_alike(given: &StoreUrl, present: &StoreUrl) -> bool {
     let is_same = |(given, present): (&Login, &Login)| {
         given.username == present.username && (given.password.is_empty() || given.password == present.password)
     };
+    let references = [
+        (&given.passwords_from.redis, &present.passwords_from.redis),
+        (&given.passwords_from.sentinel, &present.passwords_from.sentinel),
+    ];
     let is_there = given.place == present.place && given.database == present.database && given.tls == present.tls;
-    is_there && logins.into_iter().all(is_same)
+    is_there
+        && logins.into_iter().all(is_same)
+        && references.into_iter().all(|(given, present)| given.is_none() || given == present)
 }

@@ -37,7 +37,8 @@ use std::time::Duration;
 use flotilla_proto::session::{Assignment, ControlMessage, GoAway, Hello, Removal, WorkerMessage};
 use flotilla_proto::spec::{DEFAULT_INITIAL_RETRY_DELAY, Guard};
 use flotilla_proto::{
-    EnvironmentReport, GrantState, HeldGrant, Incarnation, Intent, Labels, Marker, SdkKey, Source, SourceState, v1,
+    EnvironmentReport, GrantState, HeldGrant, Incarnation, Intent, Labels, Marker, SdkKeySource, Source,
+    SourceState, v1,
 };
 
 use super::*;

@@ -181,7 +181,7 @@ impl Fleet {
             status: Some(self.show_status(environment)),
             paused: record.paused,
             removing: record.removal.is_some(),
-            sdk_key_masked: record.sdk_key.as_ref().map(flotilla_proto::SdkKey::masked).unwrap_or_default(),
+            sdk_key_masked: record.sdk_key.as_ref().map(flotilla_proto::SdkKeySource::masked).unwrap_or_default(),
             generation: record.generation.0,
             etag: environment.etag(),
             create_time: Some(record.created.to_proto()),

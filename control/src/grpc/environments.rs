@@ -1,6 +1,6 @@
 //! Adding, reading, changing and removing environments.
 
-use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Refusal, SdkKey, v1};
+use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Refusal, SdkKeySource, v1};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
@@ -83,13 +83,13 @@ fn update_of(request: &v1::UpdateEnvironmentRequest) -> Result<Action, Refusal> 
     let change = update::spec_change(request.update_mask.clone(), request.spec.clone())?;
     let sdk_key = match request.sdk_key.as_str() {
         "" => None,
-        key => Some(SdkKey::parse("sdk_key", key)?),
+        key => Some(SdkKeySource::parse("sdk_key", key)?),
     };
     Ok(Edit::Update { change, sdk_key }.into())
 }
 
 fn rotation_of(request: &v1::RotateSdkKeyRequest) -> Result<Action, Refusal> {
-    let sdk_key = SdkKey::parse("sdk_key", &request.sdk_key)?;
+    let sdk_key = SdkKeySource::parse("sdk_key", &request.sdk_key)?;
     let proof = if request.force { Proof::Skipped } else { Proof::Required };
     Ok(Edit::RotateSdkKey { sdk_key, proof }.into())
 }
@@ -119,7 +119,7 @@ pub(super) fn wanted(
     name: &str,
     spec: Option<&v1::EnvironmentSpec>,
     sdk_key: &str,
-) -> Result<(EnvironmentName, EnvironmentSpec, Option<SdkKey>), Refusal> {
+) -> Result<(EnvironmentName, EnvironmentSpec, Option<SdkKeySource>), Refusal> {
     let mut violations = Vec::new();
     let name = environment_name("name", name).map_err(|refusal| violations.extend(refusal.violations)).ok();
     let spec = EnvironmentSpec::parse(spec.unwrap_or(&v1::EnvironmentSpec::default()), "spec")
@@ -133,7 +133,7 @@ pub(super) fn wanted(
             violations.push(FieldViolation::new("sdk_key", description));
             None
         }
-        (false, key) => SdkKey::parse("sdk_key", key).map_err(|violation| violations.push(violation)).ok(),
+        (false, key) => SdkKeySource::parse("sdk_key", key).map_err(|violation| violations.push(violation)).ok(),
     };
     match (name, spec) {
         (Some(name), Some(spec)) if violations.is_empty() => Ok((name, spec, sdk_key)),

@@ -5,8 +5,8 @@ mod update;
 
 use std::time::Duration;
 
-use flotilla_proto::store_url::{Login, TlsFiles};
-use flotilla_proto::{FieldViolation, InvalidName, Prefix, Refusal, StoreName, StoreUrl, v1};
+use flotilla_proto::store_url::{Login, PasswordsFrom, TlsFiles};
+use flotilla_proto::{FieldViolation, InvalidName, Prefix, Refusal, SecretReference, StoreName, StoreUrl, v1};
 use tonic::{Request, Response, Status};
 
 use super::asked::begin;
@@ -78,6 +78,7 @@ struct Given {
     url: String,
     login: Login,
     sentinel_login: Login,
+    passwords_from: PasswordsFrom,
     files: TlsFiles,
 }
 
@@ -88,12 +89,10 @@ impl Given {
         sentinel_login: Option<v1::StoreLogin>,
         tls: Option<v1::StoreTls>,
     ) -> Result<Self, FieldViolation> {
-        let login_of = |given: Option<v1::StoreLogin>| {
-            let v1::StoreLogin { username, password } = given.unwrap_or_default();
-            Login { username, password: password.into() }
-        };
         let v1::StoreTls { ca_file, cert_file, key_file } = tls.unwrap_or_default();
-        let (login, sentinel_login) = (login_of(login), login_of(sentinel_login));
+        let (login, from) = login_of("login.password_from", login)?;
+        let (sentinel_login, sentinel_from) = login_of("sentinel_login.password_from", sentinel_login)?;
+        let passwords_from = PasswordsFrom { redis: from, sentinel: sentinel_from };
         let texts = [&url, &login.username, &*login.password, &sentinel_login.username];
         let more = [&*sentinel_login.password, &ca_file, &cert_file, &key_file];
         if texts.into_iter().chain(more).any(|text| text.len() > LONGEST) {
@@ -101,8 +100,24 @@ impl Given {
         }
         let path = |text: String| Some(text).filter(|text| !text.is_empty());
         let files = TlsFiles { ca: path(ca_file), cert: path(cert_file), key: path(key_file) };
-        Ok(Self { url, login, sentinel_login, files })
+        Ok(Self { url, login, sentinel_login, passwords_from, files })
     }
+}
+
+/// A login, and where workers find its password, which it then does not hold.
+fn login_of(
+    field: &'static str,
+    given: Option<v1::StoreLogin>,
+) -> Result<(Login, Option<SecretReference>), FieldViolation> {
+    let v1::StoreLogin { username, password, password_from } = given.unwrap_or_default();
+    let from = match password_from.as_str() {
+        "" => None,
+        text => Some(SecretReference::parse(field, text)?),
+    };
+    if from.is_some() && !password.is_empty() {
+        return Err(FieldViolation::new(field, "given beside the password itself; say one of the two"));
+    }
+    Ok((Login { username, password: password.into() }, from))
 }
 
 /// The URL with all that is given beside it.
@@ -118,8 +133,9 @@ pub(super) fn full_url(
     sentinel_login: Option<v1::StoreLogin>,
     tls: Option<v1::StoreTls>,
 ) -> Result<StoreUrl, FieldViolation> {
-    let Given { url, login, sentinel_login, files } = Given::new(url, login, sentinel_login, tls)?;
-    StoreUrl::parse("url", &url)?.with_access("url", login, sentinel_login, files)
+    let Given { url, login, sentinel_login, passwords_from, files } = Given::new(url, login, sentinel_login, tls)?;
+    let url = StoreUrl::parse("url", &url)?.with_access("url", login, sentinel_login, files)?;
+    url.with_passwords_from("url", passwords_from)
 }
 
 fn prefix_of(text: &str) -> Result<Prefix, Refusal> {

@@ -123,16 +123,18 @@ pub enum GuardWord {
 
 impl StoreDocument {
     /// The part of a request that is about it.
-    pub(super) fn entry(&self, name: &StoreName, password: String, sentinel_password: String) -> v1::StoreEntry {
+    pub(super) fn entry(
+        &self,
+        name: &StoreName,
+        login: v1::StoreLogin,
+        sentinel_login: v1::StoreLogin,
+    ) -> v1::StoreEntry {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         v1::StoreEntry {
             name: name.to_string(),
             url: self.url.clone(),
-            login: Some(v1::StoreLogin { username: text(&self.username), password }),
-            sentinel_login: Some(v1::StoreLogin {
-                username: text(&self.sentinel_username),
-                password: sentinel_password,
-            }),
+            login: Some(login),
+            sentinel_login: Some(sentinel_login),
             tls: Some(v1::StoreTls {
                 ca_file: text(&self.tls_ca),
                 cert_file: text(&self.tls_cert),

@@ -1,17 +1,29 @@
 //! What is there, written down: applied again it changes nothing.
 
 use super::document::{Document, EnvironmentDocument, GuardWord};
+use super::secret::SecretSource;
+use crate::secret_reference::SecretReference;
 use crate::spec::{DEFAULT_INITIAL_RETRY_DELAY, DEFAULT_POLL_INTERVAL, EnvironmentSpec, Guard, Source};
 use crate::time::duration_text;
 use crate::{EnvironmentName, StoreName, v1};
 
-/// The document of environments, without their keys and without what is the default.
-pub fn export<'a>(environments: impl Iterator<Item = (&'a EnvironmentName, &'a EnvironmentSpec)>) -> Document {
-    let environments = environments.map(|(name, spec)| document_of(name, spec)).collect();
-    Document { stores: Vec::new(), environments }
+/// An environment that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// What it is.
+    pub spec: EnvironmentSpec,
+    /// Where workers find its key; `None`: control has it, or there is none.
+    pub sdk_key: Option<SecretReference>,
 }
 
-fn document_of(name: &EnvironmentName, spec: &EnvironmentSpec) -> EnvironmentDocument {
+/// The document of environments, without their keys, but for references to them, and without what is the default.
+pub fn export(environments: &[Exported]) -> Document {
+    Document { stores: Vec::new(), environments: environments.iter().map(document_of).collect() }
+}
+
+fn document_of(Exported { name, spec, sdk_key }: &Exported) -> EnvironmentDocument {
     let shown = v1::EnvironmentSpec::from(spec);
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
     let duration = |given, default| (given != default).then(|| duration_text(given));
@@ -26,7 +38,7 @@ fn document_of(name: &EnvironmentName, spec: &EnvironmentSpec) -> EnvironmentDoc
         name: name.to_string(),
         display_name: given(shown.display_name),
         prefix: shown.prefix,
-        sdk_key: None,
+        sdk_key: sdk_key.clone().map(SecretSource::Worker),
         store: (spec.store != StoreName::default_store()).then_some(shown.store),
         source,
         initial_retry_delay,

@@ -185,8 +185,8 @@ fn check_store(document: StoreDocument) -> Result<(crate::StoreName, StoreDocume
         document.name.parse().map_err(|error: InvalidName| FieldViolation::new("name", &error.to_string()))?;
     let url = StoreUrl::parse("url", &document.url)?;
     if !url.login.password.is_empty() || !url.sentinel_login.password.is_empty() {
-        let why = "a password is never written into the file; leave it out of the URL and say password: {file: PATH} or \
-                   {env: VARIABLE}";
+        let why = "a password is never written into the file; leave it out of the URL and say password: {file: PATH}, \
+                   {env: VARIABLE} or {worker: REFERENCE}";
         return Err(FieldViolation::new("url", why));
     }
     let StoreDocument { tls_ca: ca, tls_cert: cert, tls_key: key, .. } = document.clone();

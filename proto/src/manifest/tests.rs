@@ -101,6 +101,8 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
         "null".to_owned(),
         "{}".to_owned(),
         "{file: ''}".to_owned(),
+        format!("{{worker: [{SECRET}]}}"),
+        format!("{{worker: 'env:A', env: {SECRET}}}"),
     ] {
         let shown = match parse(&format!("environments: [{{name: a, prefix: p, sdkKey: {value}}}]")) {
             // What is not there is no secret.
@@ -110,7 +112,7 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
             }
             Err(errors) => errors[0].to_string(),
         };
-        assert!(shown.contains("sdkKey") && shown.contains("{file: PATH} or {env: VARIABLE}"), "{shown}");
+        assert!(shown.contains("sdkKey") && shown.contains("{file: PATH}, {env: VARIABLE} or"), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains("1234567890"), "{shown}");
     }
     for misplaced in [
@@ -135,6 +137,7 @@ fn secrets_are_resolved_by_the_caller_and_checked() {
         .request(|place, source| match source {
             SecretSource::File(path) => Ok(format!("{}-of-{path}\n", &place.file[..3])),
             SecretSource::Env(name) => Ok(format!("{name}!")),
+            SecretSource::Worker(_) => unreachable!("workers read it"),
         })
         .unwrap();
     assert_eq!((request.entries[0].sdk_key.as_str(), request.entries[1].sdk_key.as_str()), ("env-of-a.key", ""));
@@ -146,6 +149,27 @@ fn secrets_are_resolved_by_the_caller_and_checked() {
     }
     let wrong = manifest.request(|_, _| Err("cannot read it".to_owned())).unwrap_err();
     assert_eq!(wrong.len(), 2);
+}
+
+#[test]
+fn what_workers_read_is_passed_on_as_it_is() {
+    let yaml = "environments: [{name: a, prefix: p, sdkKey: {worker: 'file:team/a'}}]\n\
+                stores: [{name: eu, url: 'redis+sentinel://eu/m', username: u, password: {worker: 'env:REDIS'}, \
+                sentinelPassword: {worker: 'file:sentinel'}}]";
+    let request = parse(yaml).unwrap().request(|_, _| Err("nobody is to be asked".to_owned())).unwrap();
+    assert_eq!(request.entries[0].sdk_key, "file:team/a");
+    let [login, sentinel] =
+        [&request.stores[0].login, &request.stores[0].sentinel_login].map(|one| one.as_ref().unwrap());
+    assert_eq!(
+        (login.username.as_str(), login.password.as_str(), login.password_from.as_str()),
+        ("u", "", "env:REDIS")
+    );
+    assert_eq!((sentinel.password.as_str(), sentinel.password_from.as_str()), ("", "file:sentinel"));
+    for (reference, words) in [("file:../hunter2", "--secrets-dir"), ("hunter2", "file:NAME"), ("", "file:NAME")] {
+        let shown =
+            errors(&format!("environments: [{{name: a, prefix: p, sdkKey: {{worker: '{reference}'}}}}]")).join("");
+        assert!(shown.contains("sdkKey: ") && shown.contains(words) && !shown.contains("hunter2"), "{shown}");
+    }
 }
 
 #[test]
@@ -242,13 +266,19 @@ proptest! {
         // What the API would refuse is nowhere.
         let specs: Vec<_> = parsed.filter_map(Result::ok).enumerate()
             .map(|(index, spec)| (format!("e{index}").parse::<EnvironmentName>().unwrap(), spec)).collect();
-        let document = export(specs.iter().map(|(name, spec)| (name, spec)));
+        let key = |spec: &EnvironmentSpec| (!spec.is_file()).then(|| "file:k".parse().unwrap());
+        let exported: Vec<_> = specs.iter()
+            .map(|(name, spec)| Exported { name: name.clone(), spec: spec.clone(), sdk_key: key(spec) }).collect();
+        let document = export(&exported);
         let yaml = serde_norway::to_string(&document).unwrap();
         let json = serde_json::to_string(&document).unwrap();
         for text in [text("x.yaml", &yaml), text("x.json", &json)] {
             let manifest = Manifest::parse(&[text]).unwrap();
             let again: Vec<_> = manifest.environments.iter().map(|one| (one.name.clone(), one.spec.clone())).collect();
             prop_assert_eq!(&again, &specs, "{}", &yaml);
+            for one in &manifest.environments {
+                prop_assert_eq!(&one.sdk_key, &key(&one.spec).map(SecretSource::Worker));
+            }
             let unchanged = again.iter().zip(&specs).all(|(after, before)| after.1.differences_from(Some(&before.1)).is_empty());
             prop_assert!(unchanged);
         }

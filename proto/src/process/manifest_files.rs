@@ -29,6 +29,7 @@ pub fn resolve_secret(place: &Place, source: &SecretSource) -> Result<String, St
             Some(value) => Ok(value.to_string_lossy().into_owned()),
             None => Err(format!("the environment variable {variable} is not set")),
         },
+        SecretSource::Worker(_) => Err("only workers can read it".to_owned()),
     }
 }
 
@@ -36,7 +37,7 @@ pub fn resolve_secret(place: &Place, source: &SecretSource) -> Result<String, St
 pub fn secret_path(place: &Place, source: &SecretSource) -> Option<PathBuf> {
     match source {
         SecretSource::File(path) => Some(Path::new(&place.file).parent().unwrap_or(Path::new("")).join(path)),
-        SecretSource::Env(_) => None,
+        SecretSource::Env(_) | SecretSource::Worker(_) => None,
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::grant::{GrantId, Malformed};
 use crate::names::{Generation, Term};
-use crate::secret::SdkKey;
+use crate::secret_reference::SdkKeySource;
 use crate::spec::EnvironmentSpec;
 use crate::store_url::StoreUrl;
 use crate::time::{duration_from_proto, duration_to_proto};
@@ -61,7 +61,7 @@ impl TryFrom<&v1::Assignment> for Assignment {
             spec: EnvironmentSpec::parse(spec, "spec").map_err(violations)?,
             sdk_key: match message.sdk_key.as_str() {
                 "" => None,
-                key => Some(SdkKey::parse("sdk_key", key).map_err(one)?),
+                key => Some(SdkKeySource::parse("sdk_key", key).map_err(one)?),
             },
             store_url: StoreUrl::parse("store_url", &message.store_url).map_err(one)?,
             resync: message.resync,

@@ -43,6 +43,8 @@ fn every_topology_is_read_and_written_again() {
         ("redis+cluster://u:p@a,b", "redis+cluster://a:6379,b:6379"),
         ("rediss+cluster://a/0", "rediss+cluster://a:6379"),
         ("redis+unix:///run/a%20b?db=2", "redis+unix:///run/a b?db=2"),
+        ("redis://u@a?password-from=file:redis/main", "redis://a:6379"),
+        ("redis+sentinel://a/m?password-from=env:P&sentinel-password-from=env:S", "redis+sentinel://a:26379/m"),
     ] {
         let url = StoreUrl::parse("url", text).unwrap();
         assert_eq!(url.redacted(), shown);
@@ -72,6 +74,12 @@ fn what_makes_no_sense_is_refused_without_a_secret() {
         ("rediss://a?tls-cert=/c", "come together"),
         ("rediss://a?tls-ca=ca.pem", "absolute"),
         ("redis://a?sentinel-password=hunter2", "names none"),
+        ("redis://a?sentinel-password-from=env:S", "names none"),
+        ("redis://:hunter2@a?password-from=env:P", "one of the two"),
+        ("redis://a?pass=hunter2&password-from=env:P", "one of the two"),
+        ("redis://a?password-from=hunter2", "password-from: a reference to a secret is file:NAME"),
+        ("redis://a?password-from=file:../hunter2", "--secrets-dir"),
+        ("redis+sentinel://a/m?sentinel-password-from=env:hunter2", "sentinel-password-from: in env:NAME"),
     ] {
         let violation = StoreUrl::parse("url", bad).unwrap_err().to_string();
         assert!(violation.contains(part) && !violation.contains("hunter2"), "{bad}: {violation}");
@@ -89,6 +97,31 @@ fn access_is_added_to_a_url() {
     assert_eq!(url(whole.expose()), whole);
     assert!(url("redis://a").with_access("url", none(), none(), files).is_err());
     assert!(url("redis://a").with_access("url", none(), login, TlsFiles::default()).is_err());
+}
+
+#[test]
+fn a_password_is_given_or_referred_to() {
+    let url = |text: &str| StoreUrl::parse("url", text).unwrap();
+    let login = |password: &str| Login { username: String::new(), password: Zeroizing::new(password.into()) };
+    let from = |redis: &str| PasswordsFrom { redis: Some(redis.parse().unwrap()), sentinel: None };
+    let as_literal = |url: StoreUrl| url.with_access("url", login("p"), login(""), TlsFiles::default()).unwrap();
+    let as_reference = |url: StoreUrl| url.with_passwords_from("url", from("file:redis")).unwrap();
+    for present in ["redis://u@a", "redis://u:old@a", "redis://u@a?password-from=env:OLD"] {
+        let (literal, referred) = (as_literal(url(present)), as_reference(url(present)));
+        assert_eq!((literal.login.password.as_str(), &literal.passwords_from), ("p", &PasswordsFrom::default()));
+        assert_eq!((referred.login.password.as_str(), &referred.passwords_from), ("", &from("file:redis")));
+        assert_eq!((literal.login.username.as_str(), referred.login.username.as_str()), ("u", "u"));
+        assert_eq!(url(referred.expose()), referred);
+        assert!(!referred.expose().contains("old"));
+    }
+    let kept =
+        url("redis://u@a?password-from=env:OLD").with_passwords_from("url", PasswordsFrom::default()).unwrap();
+    assert_eq!(kept.passwords_from, from("env:OLD"));
+    let sentinel = PasswordsFrom { redis: None, sentinel: Some("env:S".parse().unwrap()) };
+    assert!(url("redis://a").with_passwords_from("url", sentinel.clone()).is_err());
+    let whole =
+        url("redis+sentinel://a/m?sentinel-password=x").with_passwords_from("url", sentinel.clone()).unwrap();
+    assert_eq!((whole.sentinel_login.password.as_str(), whole.passwords_from), ("", sentinel));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use flotilla_proto::{Prefix, StoreUrl};
 use flotilla_tests::harness::{RedisCluster, RedisServer, Sentinels, wait_until};
 use flotilla_worker::dataset::{Differences, Evidence, ItemId, Snapshot};
 use flotilla_worker::fence::FenceKind;
+use flotilla_worker::secrets::Secrets;
 use flotilla_worker::source::Kind;
 use flotilla_worker::store::redis::RedisStore;
 use flotilla_worker::store::{FenceStep, FlagStore as _, Look, Op, Outcome, Urgency, Write};
@@ -78,7 +79,7 @@ impl Bench {
     }
 
     async fn on(url: &str, prefix: &str, other: MultiplexedConnection, around: Box<dyn Any>) -> Self {
-        let open = || RedisStore::connect(&StoreUrl::parse("url", url).unwrap()).unwrap();
+        let open = || RedisStore::connect(&StoreUrl::parse("url", url).unwrap(), &Secrets::default()).unwrap();
         let (store, rival) = (open(), open());
         let bench = Self { server: None, store, rival, prefix: prefix.parse().unwrap(), other, _around: around };
         wait_until("the store connects", BOUND, async || match bench.run(Op::Look).await {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flotilla_tests::harness::{Fleet, RedisServer, redis_info, require_tool, wait_until};
 use flotilla_tests::simulator::generated_flags;
+use flotilla_worker::secrets::Secrets;
 use flotilla_worker::store::redis::RedisStore;
 use flotilla_worker::store::{FlagStore as _, Look, Op, Outcome};
 use redis::AsyncCommands as _;
@@ -81,7 +82,8 @@ async fn a_server_that_forgets_whom_to_tell_counts_as_one_that_does_not() {
     }
     let server = RedisServer::start_with(&["--tracking-table-max-keys", "10"]).await.unwrap();
     let url = flotilla_proto::StoreUrl::parse("url", &server.url()).unwrap();
-    let (store, rival) = (RedisStore::connect(&url).unwrap(), RedisStore::connect(&url).unwrap());
+    let open = || RedisStore::connect(&url, &Secrets::default()).unwrap();
+    let (store, rival) = (open(), open());
     wait_until("the store tells", BOUND, async || {
         let look = look(&store, "a").await?;
         if look.untracked.is_none() { Ok(()) } else { Err(format!("{look:?}")) }

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::*;
+use crate::secrets::Secrets;
 use crate::session::testing::{assignment, memory};
 
 const BOUND: Duration = Duration::from_secs(10);
@@ -26,6 +27,7 @@ fn settings(state_dir: &Path) -> Settings {
         state_dir: state_dir.to_owned(),
         sealing: Sealing::default(),
         max_connecting: std::num::NonZeroUsize::MIN,
+        secrets: Secrets::default(),
         file_source_dir: None,
         drain_timeout: Duration::from_secs(25),
     }

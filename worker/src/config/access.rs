@@ -40,6 +40,15 @@ pub struct AccessOptions {
 }
 
 impl AccessOptions {
+    /// What nobody else may have, and the option that names it.
+    pub(super) fn private_files(&self) -> [(&'static str, &Option<PathBuf>); 3] {
+        [
+            ("--token-file", &self.token_file),
+            ("--client-key", &self.client_key),
+            ("--http-tls-key", &self.http_tls_key),
+        ]
+    }
+
     /// The way to control, which must do for all its addresses.
     pub(super) fn connect(&self, control: &[Url]) -> Result<ConnectOptions, String> {
         let identity = pair(["--client-cert", "--client-key"], [&self.client_cert, &self.client_key])?;

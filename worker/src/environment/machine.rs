@@ -395,8 +395,15 @@ impl Machine {
         self.source_state = Some(SourceState::Interrupted);
         let (kind, status) = (failure.kind(), failure.status());
         let seconds = retry_in.as_secs_f64();
-        let error =
-            LastError { kind, status, message: format!("{failure}; next attempt in {seconds:.0} s"), time: now };
+        let or_before = match failure {
+            SourceFailure::Key { .. } => ", or as soon as its file changes",
+            SourceFailure::Network { .. }
+            | SourceFailure::Http { .. }
+            | SourceFailure::Auth { .. }
+            | SourceFailure::Data { .. } => "",
+        };
+        let message = format!("{failure}; next attempt in {seconds:.0} s{or_before}");
+        let error = LastError { kind, status, message, time: now };
         self.last_error = Some(error.clone());
         self.source_error = Some(error);
     }

@@ -38,7 +38,7 @@ impl FailureClass {
     pub(crate) fn of(failure: &SourceFailure) -> Self {
         match failure {
             SourceFailure::Network { .. } | SourceFailure::Data { .. } => Self::Normal,
-            SourceFailure::Auth { .. } => Self::Unexpected,
+            SourceFailure::Auth { .. } | SourceFailure::Key { .. } => Self::Unexpected,
             SourceFailure::Http { status } => match status {
                 400 | 408 | 429 => Self::Normal,
                 200..=299 | 401..=499 => Self::Unexpected,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use flotilla_proto::SdkKey;
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -129,10 +130,8 @@ pub(super) fn endpoint(base: &Url, path: &str, filter: Option<&str>) -> Url {
 }
 
 /// The headers of every request of an environment.
-pub(super) fn headers(settings: &LaunchDarklySettings, accept: &'static str) -> Result<HeaderMap, SourceFailure> {
-    let mut authorization = HeaderValue::from_str(settings.key.expose()).map_err(|_| SourceFailure::Data {
-        message: "the SDK key holds characters that cannot be sent".to_owned(),
-    })?;
+pub(super) fn headers(settings: &LaunchDarklySettings, key: &SdkKey, accept: &'static str) -> HeaderMap {
+    let mut authorization = HeaderValue::from_str(key.expose()).expect("a key is plain ASCII");
     authorization.set_sensitive(true);
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, authorization);
@@ -145,7 +144,7 @@ pub(super) fn headers(settings: &LaunchDarklySettings, accept: &'static str) -> 
     if let Some(tags) = tags {
         headers.insert(TAGS, HeaderValue::from_str(&tags).expect("tags are checked to be plain ASCII"));
     }
-    Ok(headers)
+    headers
 }
 
 /// `application-id/… application-version/…`, in this order; a part that LaunchDarkly would not take is left out.

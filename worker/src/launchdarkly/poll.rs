@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use flotilla_proto::SdkKey;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::{Backoff, FailureClass};
 use super::event::parse_poll;
 use super::http::{self, Connection, endpoint, environment_id, network, refusal};
+use super::key::ReadKey;
 use super::{LaunchDarklySettings, Proof, SharedSources, jitter};
 use crate::causes::with_causes;
 use crate::source::{FullPayload, NobodyListens, SourceEvent, SourceEvents, SourceFailure};
@@ -40,11 +42,20 @@ enum Told {
 /// Polls until nobody listens.
 pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedSources>, events: SourceEvents) {
     let mut backoff = Backoff::new(settings.initial_retry_delay);
+    let mut key = shared.key(&settings);
     let mut etag = None;
     let mut told = Told::Disconnected;
     loop {
         let permit = shared.connect_permit().await;
-        let wait = match poll(&settings, &shared, etag.as_ref()).await {
+        let polled = async {
+            let ReadKey { key, is_another } = key.read().await?;
+            if is_another {
+                // It may be of another environment.
+                etag = None;
+            }
+            poll(&settings, &key, &shared, etag.as_ref()).await
+        };
+        match polled.await {
             Ok(answer) => {
                 backoff.poll_succeeded();
                 let event = if let Some(changed) = answer.changed {
@@ -57,7 +68,7 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
                 if tell(&events, &mut told, answer.environment_id, event).await.is_err() {
                     return;
                 }
-                settings.poll_interval
+                sleep(settings.poll_interval).await;
             }
             Err(failure) => {
                 drop(permit);
@@ -67,16 +78,20 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
                 if events.send(SourceEvent::Interrupted { failure, retry_in }).await.is_err() {
                     return;
                 }
-                retry_in
+                tokio::select! {
+                    () = sleep(retry_in) => {}
+                    // What the former key met says nothing of this one.
+                    () = key.changed() => backoff = Backoff::new(settings.initial_retry_delay),
+                }
             }
-        };
-        sleep(wait).await;
+        }
     }
 }
 
 /// Polls once.
 pub(super) async fn prove(settings: &LaunchDarklySettings, shared: &SharedSources) -> Result<Proof, SourceFailure> {
-    let Answer { environment_id, changed } = poll(settings, shared, None).await?;
+    let ReadKey { key, .. } = shared.key(settings).read().await?;
+    let Answer { environment_id, changed } = poll(settings, &key, shared, None).await?;
     let Changed { payload, .. } =
         changed.ok_or_else(|| network("not modified, though nothing was compared".to_owned()))?;
     Ok(Proof { environment_id, payload })
@@ -102,10 +117,11 @@ async fn tell(
 
 async fn poll(
     settings: &LaunchDarklySettings,
+    key: &SdkKey,
     shared: &SharedSources,
     etag: Option<&HeaderValue>,
 ) -> Result<Answer, SourceFailure> {
-    let mut headers = http::headers(settings, "application/json")?;
+    let mut headers = http::headers(settings, key, "application/json");
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     if let Some(etag) = etag {
         headers.insert(IF_NONE_MATCH, etag.clone());

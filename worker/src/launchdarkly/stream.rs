@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use flotilla_proto::SdkKey;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::backoff::{Backoff, FailureClass};
 use super::event::{DataError, DataEvent, parse_event};
 use super::http::{self, Connection, endpoint, environment_id, network, refusal};
+use super::key::{ReadKey, SourceKey};
 use super::sse::{SseItem, SseParser};
 use super::{LaunchDarklySettings, Proof, SharedSources, SourceTimeouts, jitter};
 use crate::causes::with_causes;
@@ -33,6 +35,7 @@ const MAX_PARSED_INLINE_BYTES: usize = 256 * 1024;
 pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedSources>, events: SourceEvents) {
     let mut source = StreamSource {
         backoff: Backoff::new(settings.initial_retry_delay),
+        key: shared.key(&settings),
         settings,
         shared,
         events,
@@ -50,13 +53,18 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
         if source.events.send(SourceEvent::Interrupted { failure, retry_in }).await.is_err() {
             return;
         }
-        sleep(retry_in).await;
+        tokio::select! {
+            () = sleep(retry_in) => {}
+            // What the former key met says nothing of this one.
+            () = source.key.changed() => source.backoff = Backoff::new(source.settings.initial_retry_delay),
+        }
     }
 }
 
 /// Connects once and waits for a full payload.
 pub(super) async fn prove(settings: &LaunchDarklySettings, shared: &SharedSources) -> Result<Proof, SourceFailure> {
-    let response = connect(settings, shared, None).await?;
+    let ReadKey { key, .. } = shared.key(settings).read().await?;
+    let response = connect(settings, &key, shared, None).await?;
     let environment_id = environment_id(response.headers());
     let mut connection = OpenStream::new(response.into_body(), shared);
     loop {
@@ -87,6 +95,7 @@ impl From<SourceFailure> for Ended {
 
 struct StreamSource {
     settings: Box<LaunchDarklySettings>,
+    key: SourceKey,
     shared: Arc<SharedSources>,
     events: SourceEvents,
     backoff: Backoff,
@@ -99,7 +108,12 @@ impl StreamSource {
     /// One connection, from its permit to its end.
     async fn follow(&mut self) -> Result<Infallible, Ended> {
         let mut permit = Some(self.shared.connect_permit().await);
-        let response = connect(&self.settings, &self.shared, self.last_event_id.as_deref()).await?;
+        let ReadKey { key, is_another } = self.key.read().await?;
+        if is_another {
+            // It may be of another environment.
+            self.last_event_id = None;
+        }
+        let response = connect(&self.settings, &key, &self.shared, self.last_event_id.as_deref()).await?;
         let environment_id = environment_id(response.headers());
         self.events.send(SourceEvent::Connected { environment_id }).await?;
         let mut connection = OpenStream::new(response.into_body(), &self.shared);
@@ -158,10 +172,11 @@ fn is_due(last: &mut Option<Instant>) -> bool {
 
 async fn connect(
     settings: &LaunchDarklySettings,
+    key: &SdkKey,
     shared: &SharedSources,
     last_event_id: Option<&str>,
 ) -> Result<Response<Incoming>, SourceFailure> {
-    let mut headers = http::headers(settings, EVENT_STREAM)?;
+    let mut headers = http::headers(settings, key, EVENT_STREAM);
     if let Some(id) = last_event_id.and_then(|id| HeaderValue::from_str(id).ok()) {
         headers.insert(LAST_EVENT_ID, id);
     }

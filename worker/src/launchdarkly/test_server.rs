@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_proto::SdkKey;
+use flotilla_proto::SdkKeySource;
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
@@ -21,6 +21,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{Delivery, LaunchDarklySettings, SharedSources, SourceSettings, SourceTimeouts, Sources as _};
+use crate::secrets::Secrets;
 use crate::source::{Received, SourceEvent, SourceHandle, source_events};
 
 /// Far above what anything takes; a test that waits longer has failed.
@@ -78,7 +79,7 @@ impl TestServer {
             delivery,
             stream_uri: self.url.clone(),
             base_uri: self.url.clone(),
-            key: SdkKey::parse("sdk_key", KEY).expect("a valid key"),
+            key: SdkKeySource::parse("sdk_key", KEY).expect("a valid key"),
             filter: None,
             application_id: None,
             application_version: None,
@@ -174,7 +175,11 @@ impl TestSource {
 }
 
 pub(crate) fn shared(max_connecting: usize, timeouts: SourceTimeouts) -> Arc<SharedSources> {
-    SharedSources::new(NonZeroUsize::new(max_connecting).expect("not zero"), timeouts)
+    shared_with(max_connecting, timeouts, Secrets::default())
+}
+
+pub(crate) fn shared_with(max_connecting: usize, timeouts: SourceTimeouts, secrets: Secrets) -> Arc<SharedSources> {
+    SharedSources::new(NonZeroUsize::new(max_connecting).expect("not zero"), timeouts, secrets)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a server for the length of a test")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flotilla_proto::session::Assignment;
 use flotilla_proto::{
-    EnvironmentReport, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Incarnation, Intent, Labels, SdkKey,
-    StoreUrl, Term, Timestamp, v1,
+    EnvironmentReport, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Incarnation, Intent, Labels,
+    SdkKeySource, StoreUrl, Term, Timestamp, v1,
 };
 
 use super::{FileSources, Memory, Profile};
@@ -41,7 +41,7 @@ pub(crate) fn assignment(environment: &str, uid: &str, epoch: u64) -> Assignment
             intent: Intent::Serve,
         },
         spec: EnvironmentSpec::parse(&spec, "spec").unwrap(),
-        sdk_key: Some(SdkKey::parse("sdk_key", "sdk-secret").unwrap()),
+        sdk_key: Some(SdkKeySource::parse("sdk_key", "sdk-secret").unwrap()),
         store_url: StoreUrl::parse("store_url", "redis://127.0.0.1:1").unwrap(),
         resync: 0,
         accept_regression: false,

@@ -37,8 +37,10 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 pub(crate) use self::check::check;
 use self::link::Link;
 use self::node::Connections;
+use self::target::Target;
 use super::{FenceStep, FlagStore, Look, Op, Outcome, StoreError, StoreNews, StoredItem, Urgency, hash_suffix};
 use crate::dataset::{Body, Comparison, Evidence, ItemId, Snapshot};
+use crate::secrets::Secrets;
 use crate::source::Kind;
 
 /// Comparisons and loads under way at once on one store, so that a thousand environments do not make a storm.
@@ -86,10 +88,11 @@ impl Keys {
 
 impl RedisStore {
     /// Opens a store; the connections are made in the background and made anew for ever.
-    pub fn connect(url: &StoreUrl) -> Result<Self, StoreError> {
+    pub fn connect(url: &StoreUrl, secrets: &Secrets) -> Result<Self, StoreError> {
+        let target = Target { url: url.clone(), secrets: secrets.clone() };
         Ok(Self {
             shared: Arc::new(Shared {
-                link: Link::open(url),
+                link: Link::open(target),
                 heavy: Semaphore::new(HEAVY_AT_ONCE),
                 listing: Semaphore::new(1),
             }),

@@ -7,6 +7,7 @@ use flotilla_proto::{Reason, StoreUrl, v1};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::secrets::Secrets;
 use crate::store::redis::check;
 
 /// The environment that a question is about, or the store.
@@ -21,12 +22,12 @@ pub(super) fn environment_of(question: &Question) -> Result<&str, &v1::ProbeStor
 }
 
 /// Looks a store over, in less time than there is: what was found until then is of use.
-pub(super) async fn probe(deadline: Duration, probe: v1::ProbeStore) -> Answer {
+pub(super) async fn probe(deadline: Duration, probe: v1::ProbeStore, secrets: Secrets) -> Answer {
     let url = match StoreUrl::parse("store_url", &probe.store_url) {
         Ok(url) => url,
         Err(violation) => return failure(Reason::InvalidField, &violation.to_string()),
     };
-    Answer::StoreProbed(v1::StoreProbed { checks: check(&url, &probe.prefix, deadline).await })
+    Answer::StoreProbed(v1::StoreProbed { checks: check(url, secrets, &probe.prefix, deadline).await })
 }
 
 pub(super) async fn wait_for_answer(deadline: Duration, answer: oneshot::Receiver<Answer>) -> Answer {

@@ -16,8 +16,11 @@ pub(crate) struct StoreDocument {
     topology: &'static str,
     username: Option<String>,
     has_password: bool,
+    /// Where workers find it; `None`: control has it, or there is none.
+    password_from: Option<String>,
     sentinel_username: Option<String>,
     has_sentinel_password: bool,
+    sentinel_password_from: Option<String>,
     /// `None`: no TLS.
     tls: Option<StoreTlsDocument>,
     environments: u64,
@@ -99,8 +102,10 @@ impl From<&v1::Store> for StoreDocument {
             topology: topology_text(store.topology()),
             username: some(&store.username),
             has_password: store.has_password,
+            password_from: some(&store.password_from),
             sentinel_username: some(&store.sentinel_username),
             has_sentinel_password: store.has_sentinel_password,
+            sentinel_password_from: some(&store.sentinel_password_from),
             tls: store.tls.as_ref().map(|tls| StoreTlsDocument {
                 ca: some(&tls.ca_file),
                 cert: some(&tls.cert_file),

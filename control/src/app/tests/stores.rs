@@ -13,7 +13,11 @@ async fn a_store_is_added_listed_removed_and_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let control = start(settings(&directory)).await;
     let request = v1::CreateStoreRequest {
-        login: Some(v1::StoreLogin { username: "writer".to_owned(), password: "hunter2".to_owned() }),
+        login: Some(v1::StoreLogin {
+            username: "writer".to_owned(),
+            password: "hunter2".to_owned(),
+            ..Default::default()
+        }),
         tls: Some(v1::StoreTls { ca_file: "/etc/ca.pem".to_owned(), ..Default::default() }),
         request_id: "r1".to_owned(),
         ..new_store("eu", "rediss://eu.test/2")

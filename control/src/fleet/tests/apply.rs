@@ -47,7 +47,7 @@ impl World {
 
     fn stored_key(&self, name: &str) -> (String, Option<String>) {
         let record = &self.stored.environments[&env(name)];
-        let text = |key: &SdkKey| key.expose().to_owned();
+        let text = |key: &SdkKeySource| key.expose().to_owned();
         (record.sdk_key.as_ref().map(text).unwrap_or_default(), record.pending_key.as_ref().map(text))
     }
 }

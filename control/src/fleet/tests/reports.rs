@@ -190,6 +190,21 @@ fn a_refused_key_is_named() {
 }
 
 #[test]
+fn a_key_that_workers_cannot_read_is_told_as_they_tell_it() {
+    let mut world = one();
+    let time = world.now;
+    let message = "the SDK key file:payments cannot be read: because".to_owned();
+    world.report("w1", "a", |report| {
+        report.source_state = Some(SourceState::Interrupted);
+        report.source_error =
+            Some(LastError { kind: ErrorKind::Auth, status: None, message: message.clone(), time });
+    });
+    let status = world.view("a").status.unwrap();
+    let connected = status.conditions.into_iter().find(|one| one.r#type == "Connected").unwrap();
+    assert_eq!((connected.reason.as_str(), connected.message), ("KeyUnreadable", message));
+}
+
+#[test]
 fn an_interruption_says_what_the_source_said() {
     let mut world = one();
     let error =

@@ -62,6 +62,19 @@ fn a_new_key_is_proved_by_the_owner_and_then_in_force() {
 }
 
 #[test]
+fn a_reference_takes_the_place_of_a_key_and_is_shown() {
+    let mut world = serving();
+    world.act("a", rotate("file:payments")).unwrap();
+    let (id, question) = asked(&mut world).expect("asked");
+    assert!(matches!(question, Question::ProveKey(v1::ProveKey { sdk_key, .. }) if sdk_key == "file:payments"));
+    world.say("w1", WorkerMessage::Reply { id, answer: proved("", "") });
+    assert_eq!((key_in_force(&world).as_str(), rotation(&world).as_str()), ("file:payments", "Replaced"));
+    assert_eq!(world.view("a").sdk_key_masked, "file:payments");
+    let assignment = world.assignment("w1", "a").unwrap();
+    assert_eq!(assignment.sdk_key, Some(key("file:payments")));
+}
+
+#[test]
 fn a_key_that_is_no_good_is_dropped() {
     let cases = [
         (proved("ld-2", "ld-1"), "OtherEnvironment"),

@@ -40,8 +40,8 @@ pub(super) fn w(name: &str) -> WorkerName {
     name.parse().unwrap()
 }
 
-pub(super) fn key(text: &str) -> SdkKey {
-    SdkKey::parse("sdk_key", text).unwrap()
+pub(super) fn key(text: &str) -> SdkKeySource {
+    SdkKeySource::parse("sdk_key", text).unwrap()
 }
 
 pub(super) fn spec(prefix: &str) -> EnvironmentSpec {
@@ -201,7 +201,7 @@ impl World {
                     Change::PutStore { store, url } => {
                         match self.stores.iter_mut().find(|(name, _)| name == store) {
                             Some((_, present)) => present.clone_from(url),
-                            None => self.stores.push((store.clone(), url.clone())),
+                            None => self.stores.push((store.clone(), (**url).clone())),
                         }
                     }
                     Change::DeleteStore { store, .. } => self.stores.retain(|(name, _)| name != store),

@@ -6,7 +6,7 @@ use flotilla_proto::process::{SealCondition, Sealing};
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::store_url::StoreEndpoint;
 use flotilla_proto::{
-    EnvironmentName, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, InvalidName, Prefix, SdkKey,
+    EnvironmentName, EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, InvalidName, Prefix, SdkKeySource,
     StoreName, StoreUrl, Timestamp, Uid, v1,
 };
 use prost::Message as _;
@@ -277,10 +277,10 @@ fn environment(row: &Row<'_>, opener: &mut Opener<'_>) -> Result<EnvironmentReco
         let fields: Vec<_> = violations.iter().map(ToString::to_string).collect();
         corrupt(&within("spec"), &fields.join("; "))
     })?;
-    let mut key = |column: &'static str| -> Result<Option<SdkKey>, StoreError> {
+    let mut key = |column: &'static str| -> Result<Option<SdkKeySource>, StoreError> {
         let Some(stored) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
         let text = opener.open(&place_of_key(&uid, column), &stored)?;
-        SdkKey::parse(column, &text).map(Some).map_err(|error| corrupt(&within(column), &error))
+        SdkKeySource::parse(column, &text).map(Some).map_err(|error| corrupt(&within(column), &error))
     };
     let (sdk_key, pending_key) = (key("sdk_key")?, key("pending_key")?);
     let removal: Option<String> = row.get("removal")?;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use flotilla_proto::process::Sealing;
 use flotilla_proto::session::TakeOver;
 use flotilla_proto::{
-    EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKey, StoreName, StoreUrl, Term, Timestamp, v1,
+    EnvironmentSpec, Epoch, Generation, Grant, GrantId, Intent, SdkKeySource, StoreName, StoreUrl, Term, Timestamp,
+    v1,
 };
 
 use prost::Message as _;
@@ -29,8 +30,8 @@ fn record(name: &str) -> EnvironmentRecord {
         name: name.parse().unwrap(),
         uid: "0b5d".parse().unwrap(),
         spec: EnvironmentSpec::parse(&message, "spec").unwrap(),
-        sdk_key: Some(SdkKey::parse("sdk_key", "sdk-one").unwrap()),
-        pending_key: Some(SdkKey::parse("sdk_key", "sdk-two").unwrap()),
+        sdk_key: Some(SdkKeySource::parse("sdk_key", "sdk-one").unwrap()),
+        pending_key: Some(SdkKeySource::parse("sdk_key", "sdk-two").unwrap()),
         failed_rotation: Some(FailedRotation {
             reason: RotationFailure::KeyRejected,
             message: "refused".to_owned(),
@@ -71,7 +72,7 @@ fn everything_is_there_after_reopening() {
     bare.grant = None;
     bare.released = None;
     bare.take_over = Some(TakeOver::Any);
-    bare.sdk_key = None;
+    (bare.sdk_key, bare.pending_key) = (None, SdkKeySource::parse("sdk_key", "file:team/b").ok());
     let request = RequestId { id: "r".to_owned(), digest: "d".to_owned() };
     let url = StoreUrl::parse("url", "redis://u:p@127.0.0.1").unwrap();
     let changes = [
@@ -80,7 +81,7 @@ fn everything_is_there_after_reopening() {
         Change::PutEnvironment(Box::new(record("gone"))),
         Change::DeleteEnvironment { environment: "gone".parse().unwrap() },
         Change::PutEpoch { store: StoreName::default_store(), prefix: "ld:a".parse().unwrap(), epoch: Epoch(7) },
-        Change::PutStore { store: StoreName::default_store(), url: url.clone() },
+        Change::PutStore { store: StoreName::default_store(), url: Box::new(url.clone()) },
         Change::PutRequest {
             request: request.clone(),
             subject: Subject::Environment("a".parse().unwrap()),
@@ -91,7 +92,7 @@ fn everything_is_there_after_reopening() {
             subject: Subject::Store("eu".parse().unwrap()),
             at: Timestamp(6),
         },
-        Change::PutStore { store: "eu".parse().unwrap(), url: url.clone() },
+        Change::PutStore { store: "eu".parse().unwrap(), url: Box::new(url.clone()) },
         Change::PutEpoch { store: "eu".parse().unwrap(), prefix: "ld:a".parse().unwrap(), epoch: Epoch(8) },
         Change::DeleteStore { store: "eu".parse().unwrap(), endpoint: url.endpoint() },
         Change::ForgetRequests { before: Timestamp(5) },
@@ -106,6 +107,7 @@ fn everything_is_there_after_reopening() {
     let remembered = second.remembered;
     assert_eq!(format!("{:?}", remembered.environments), format!("{:?}", [record("a"), bare]));
     assert_eq!(remembered.environments[0].sdk_key.as_ref().unwrap().expose(), "sdk-one");
+    assert_eq!(remembered.environments[1].pending_key.as_ref().unwrap().expose(), "file:team/b");
     assert_eq!(remembered.epochs, [(StoreName::default_store(), "ld:a".parse().unwrap(), Epoch(7))]);
     assert_eq!(remembered.former_epochs, [(url.endpoint(), "ld:a".parse().unwrap(), Epoch(8))]);
     assert_eq!(remembered.stores, [(StoreName::default_store(), url)]);
@@ -183,7 +185,7 @@ fn a_failed_commit_changes_nothing() {
     let url = StoreUrl::parse("url", "redis://127.0.0.1").unwrap();
     let changes = [
         Change::PutEnvironment(Box::new(record("a"))),
-        Change::PutStore { store: StoreName::default_store(), url },
+        Change::PutStore { store: StoreName::default_store(), url: Box::new(url) },
     ];
     store.commit(&changes).unwrap_err();
     let left: i64 = store.connection.query_row("SELECT count(*) FROM environments", [], |row| row.get(0)).unwrap();
@@ -251,7 +253,7 @@ fn secrets_are_sealed_from_the_start_with_a_key_on_and_keys_can_be_changed() {
     let url = StoreUrl::parse("url", "redis://u:hunter2@127.0.0.1").unwrap();
     let changes = [
         Change::PutEnvironment(Box::new(record("a"))),
-        Change::PutStore { store: StoreName::default_store(), url: url.clone() },
+        Change::PutStore { store: StoreName::default_store(), url: Box::new(url.clone()) },
         Change::PutRequest { request: request.clone(), subject: Subject::Batch, at: Timestamp(1) },
     ];
     plain.commit(&changes).unwrap();

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use flotilla_proto::{GrantState, SdkKey};
+use flotilla_proto::{GrantState, SdkKeySource};
 
 // A worker with one environment, and the store that it shares with others.
 mod world;
@@ -71,7 +71,7 @@ fn a_new_key_has_not_failed_yet() {
     refused(&mut machine);
     machine.assigned(NOW, Assignment { generation: flotilla_proto::Generation(2), ..machine.assignment().clone() });
     assert_eq!(source(&machine), (Some(SourceState::Interrupted), Some(ErrorKind::Auth)), "the same key");
-    let sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    let sdk_key = Some(SdkKeySource::parse("sdk_key", "sdk-other").unwrap());
     machine.assigned(NOW, Assignment { sdk_key, ..machine.assignment().clone() });
     assert_eq!(source(&machine), (Some(SourceState::Connecting), None));
 }

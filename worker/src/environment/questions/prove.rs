@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flotilla_proto::session::Answer;
 use flotilla_proto::v1::RequestFailure;
-use flotilla_proto::{Reason, SdkKey, v1};
+use flotilla_proto::{Reason, SdkKeySource, v1};
 
 use super::{Sent, Subject, snapshot, versions, word};
 use crate::dataset::ItemId;
@@ -20,7 +20,7 @@ pub(super) async fn prove(subject: &Subject, key: &str, deadline: Duration) -> R
     let Some(present) = subject.settings.clone() else {
         return Err(RequestFailure::new(Reason::NoSdkKey, "the environment reads a file and takes no SDK key"));
     };
-    let key = SdkKey::parse("sdk_key", key)
+    let key = SdkKeySource::parse("sdk_key", key)
         .map_err(|violation| RequestFailure::new(Reason::InvalidField, violation.description))?;
     let new = LaunchDarklySettings { key, ..present.clone() };
     let first = fetch(subject, new.clone(), deadline).await.map_err(|failure| refused(&failure))?;
@@ -57,7 +57,11 @@ async fn missing(
     let before = match fetch(subject, present, deadline).await {
         Ok(before) => Sent::of(&before.payload),
         // It never worked here: there is nothing that it brings.
-        Err(SourceFailure::Auth { .. } | SourceFailure::Http { .. }) if held.is_none() => return Ok(Vec::new()),
+        Err(SourceFailure::Auth { .. } | SourceFailure::Key { .. } | SourceFailure::Http { .. })
+            if held.is_none() =>
+        {
+            return Ok(Vec::new());
+        }
         Err(failure) => {
             let message = format!("the present SDK key could not be asked what it brings: {failure}");
             return Err(RequestFailure::new(Reason::UpstreamUnavailable, message));
@@ -83,9 +87,11 @@ async fn fetch(
 fn refused(failure: &SourceFailure) -> RequestFailure {
     let reason = match failure {
         SourceFailure::Auth { .. } => Reason::KeyRejected,
-        SourceFailure::Http { .. } | SourceFailure::Network { .. } | SourceFailure::Data { .. } => {
-            Reason::UpstreamUnavailable
-        }
+        // One that cannot be read now may be there a moment later.
+        SourceFailure::Key { .. }
+        | SourceFailure::Http { .. }
+        | SourceFailure::Network { .. }
+        | SourceFailure::Data { .. } => Reason::UpstreamUnavailable,
     };
     let status = failure.status().map(u32::from).unwrap_or_default();
     RequestFailure { status, ..RequestFailure::new(reason, failure.to_string()) }

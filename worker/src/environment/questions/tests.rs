@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use flotilla_proto::SdkKey;
+use flotilla_proto::SdkKeySource;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -112,7 +112,7 @@ fn subject(held: Option<&[&str]>, sources: TestSources, store: TestStore) -> Sub
         delivery: Delivery::Stream,
         stream_uri: url.clone(),
         base_uri: url,
-        key: SdkKey::parse("sdk_key", "old").unwrap(),
+        key: SdkKeySource::parse("sdk_key", "old").unwrap(),
         filter: None,
         application_id: None,
         application_version: None,

@@ -11,8 +11,9 @@ use redis::{AsyncConnectionConfig, cmd};
 use super::guide::Guide;
 use super::layout::Layout;
 use super::plain;
-use super::target::{Server, data_client};
+use super::target::{Server, Target};
 use super::tracking::standing;
+use crate::secrets::Secrets;
 
 // What `INFO` tells.
 mod info;
@@ -67,22 +68,23 @@ impl Findings {
 }
 
 /// Looks a store over within the deadline. Keys of its own, for a moment, are written under the prefix.
-pub(crate) async fn check(url: &StoreUrl, prefix: &str, deadline: Duration) -> Vec<StoreCheck> {
+pub(crate) async fn check(url: StoreUrl, secrets: Secrets, prefix: &str, deadline: Duration) -> Vec<StoreCheck> {
     let mut findings = Findings::default();
-    let whole = look_over(url, prefix, &mut findings);
+    let target = Target { url, secrets };
+    let whole = look_over(&target, prefix, &mut findings);
     if tokio::time::timeout(deadline.saturating_sub(RESERVE), whole).await.is_err() {
         findings.failed("time", "the store did not answer everything in time");
     }
     findings.checks
 }
 
-async fn look_over(url: &StoreUrl, prefix: &str, findings: &mut Findings) {
-    let layout = match Guide::new(url.clone()).layout().await {
+async fn look_over(target: &Target, prefix: &str, findings: &mut Findings) {
+    let layout = match Guide::new(target.clone()).layout().await {
         Ok(layout) => layout,
         Err(why) => return findings.failed("servers", why),
     };
     let servers = layout.servers();
-    match &url.place {
+    match &target.url.place {
         StorePlace::Server(_) | StorePlace::Socket(_) => {}
         StorePlace::Sentinel { master, .. } => {
             let named = servers.first().map(ToString::to_string).unwrap_or_default();
@@ -95,17 +97,17 @@ async fn look_over(url: &StoreUrl, prefix: &str, findings: &mut Findings) {
     }
     for server in servers {
         let mut others = Findings::default();
-        look_at(url, server, prefix, &layout, &mut others).await;
+        look_at(target, server, prefix, &layout, &mut others).await;
         findings.merge(server, others);
     }
 }
 
-async fn look_at(url: &StoreUrl, server: &Server, prefix: &str, layout: &Layout, findings: &mut Findings) {
-    let mut connection = match connect(url, server).await {
+async fn look_at(target: &Target, server: &Server, prefix: &str, layout: &Layout, findings: &mut Findings) {
+    let mut connection = match connect(target, server).await {
         Ok(connection) => connection,
         Err(why) => return findings.failed("connection", why),
     };
-    let how = if url.tls.is_some() { ", with TLS" } else { "" };
+    let how = if target.url.tls.is_some() { ", with TLS" } else { "" };
     findings.ok("connection", format!("connected to {server}{how}"));
     info::check(&mut connection, findings).await;
     latency(&mut connection, findings).await;
@@ -124,8 +126,8 @@ async fn look_at(url: &StoreUrl, server: &Server, prefix: &str, layout: &Layout,
     }
 }
 
-async fn connect(url: &StoreUrl, server: &Server) -> Result<MultiplexedConnection, String> {
-    let client = data_client(url, server).map_err(|error| error.to_string())?;
+async fn connect(target: &Target, server: &Server) -> Result<MultiplexedConnection, String> {
+    let client = target.data_client(server).map_err(|error| error.to_string())?;
     // A push sender is what makes the client accept pushes.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use flotilla_proto::StoreUrl;
 use flotilla_proto::store_url::{Address, StorePlace};
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue as _, Value, cmd};
 
 use super::layout::{Layout, SLOTS};
-use super::target::{Server, data_client, only_server, sentinel_client};
+use super::target::{Server, Target, only_server};
 
 /// How long one of them may take to connect, and to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -18,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Knows whom to ask.
 #[derive(Debug)]
 pub(super) struct Guide {
-    url: StoreUrl,
+    target: Target,
     /// To those that answered last time.
     connections: HashMap<Address, MultiplexedConnection>,
     /// Nodes of a cluster that were heard of.
@@ -28,16 +27,16 @@ pub(super) struct Guide {
 }
 
 impl Guide {
-    pub(super) fn new(url: StoreUrl) -> Self {
-        Self { url, connections: HashMap::new(), heard_of: Vec::new(), missing: SLOTS.into() }
+    pub(super) fn new(target: Target) -> Self {
+        Self { target, connections: HashMap::new(), heard_of: Vec::new(), missing: SLOTS.into() }
     }
 
     /// The present layout, or why nobody tells it.
     pub(super) async fn layout(&mut self) -> Result<Layout, String> {
-        if let Some(server) = only_server(&self.url.place) {
+        if let Some(server) = only_server(&self.target.url.place) {
             return Ok(Layout::single(server));
         }
-        match self.url.place.clone() {
+        match self.target.url.place.clone() {
             StorePlace::Sentinel { sentinels, master } => self.master(&sentinels, &master).await,
             StorePlace::Cluster(nodes) => self.slots(&nodes).await,
             StorePlace::Server(_) | StorePlace::Socket(_) => Err("the store has no server".to_owned()),
@@ -105,11 +104,11 @@ impl Guide {
     ) -> Vec<(Address, Result<Value, String>)> {
         let asked = addresses.iter().map(|address| {
             let connection = self.connections.remove(address);
-            let url = &self.url;
+            let target = &self.target;
             async move {
                 let mut connection = match connection {
                     Some(connection) => connection,
-                    None => connect(url, address).await?,
+                    None => connect(target, address).await?,
                 };
                 let answer =
                     question.query_async::<Value>(&mut connection).await.map_err(|error| error.to_string())?;
@@ -129,11 +128,11 @@ impl Guide {
     }
 }
 
-async fn connect(url: &StoreUrl, address: &Address) -> Result<MultiplexedConnection, String> {
-    let client = match &url.place {
-        StorePlace::Sentinel { .. } => sentinel_client(url, address),
+async fn connect(target: &Target, address: &Address) -> Result<MultiplexedConnection, String> {
+    let client = match &target.url.place {
+        StorePlace::Sentinel { .. } => target.sentinel_client(address),
         StorePlace::Cluster(_) | StorePlace::Server(_) | StorePlace::Socket(_) => {
-            data_client(url, &Server::Tcp(address.clone()))
+            target.data_client(&Server::Tcp(address.clone()))
         }
     };
     let client = client.map_err(|error| error.to_string())?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use flotilla_proto::Prefix;
 use flotilla_proto::store_url::{Address, StorePlace};
-use flotilla_proto::{Prefix, StoreUrl};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -14,7 +14,7 @@ use super::guide::Guide;
 use super::layout::Layout;
 use super::node::{CONNECT, Connections, Node, State, Surroundings};
 use super::registry::Registry;
-use super::target::{Server, only_server};
+use super::target::{Server, Target, only_server};
 
 /// How often Sentinels, and nodes of a cluster, are asked: a failover takes them longer than this.
 const ASK_SENTINELS: Duration = Duration::from_millis(500);
@@ -68,16 +68,17 @@ impl Drop for Link {
 
 impl Link {
     /// Finds the servers and connects to them in the background.
-    pub(super) fn open(url: &StoreUrl) -> Self {
-        let first = only_server(&url.place).map(Layout::single).unwrap_or_default();
+    pub(super) fn open(target: Target) -> Self {
+        let place = target.url.place.clone();
+        let first = only_server(&place).map(Layout::single).unwrap_or_default();
         let (layouts, layout) = watch::channel(first);
         let (told, lost) = watch::channel(None);
         let (moves, heard) = mpsc::channel(MOVES);
         let registry = Arc::new(Registry::default());
         let nodes = Arc::new(Nodes::default());
-        let around = Surroundings { url: url.clone(), registry: Arc::clone(&registry), layout: layout.clone() };
+        let around = Surroundings { target, registry: Arc::clone(&registry), layout: layout.clone() };
         nodes.settle(&layout.borrow(), &around);
-        let interval = match &url.place {
+        let interval = match place {
             StorePlace::Server(_) | StorePlace::Socket(_) => None,
             StorePlace::Sentinel { .. } => Some(ASK_SENTINELS),
             StorePlace::Cluster(_) => Some(ASK_CLUSTER),
@@ -161,7 +162,7 @@ struct Scout {
 
 impl Scout {
     async fn run(self, interval: Duration, mut moved: mpsc::Receiver<(u16, Server)>) {
-        let mut guide = Guide::new(self.around.url.clone());
+        let mut guide = Guide::new(self.around.target.clone());
         loop {
             match guide.layout().await {
                 Ok(layout) => {
@@ -172,7 +173,7 @@ impl Scout {
                     // What is known stays: the servers may do without those who name them.
                     let is_news = self.lost.send_replace(Some(why.clone())).is_none();
                     if is_news {
-                        let store = self.around.url.redacted();
+                        let store = self.around.target.url.redacted();
                         tracing::warn!(
                             store,
                             error = why,
@@ -205,7 +206,7 @@ impl Scout {
         if before.servers() != layout.servers() {
             let servers: Vec<_> = layout.servers().iter().map(ToString::to_string).collect();
             tracing::info!(
-                store = self.around.url.redacted(),
+                store = self.around.target.url.redacted(),
                 servers = servers.join(","),
                 "the store's servers are others"
             );

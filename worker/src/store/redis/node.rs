@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::StoreUrl;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::{Notify, watch};
@@ -13,7 +12,7 @@ use super::info::{Info, is_refusal};
 use super::layout::Layout;
 use super::registry::Registry;
 use super::script;
-use super::target::{ClientError, Server, data_client};
+use super::target::{ClientError, Server, Target};
 use super::tracking::{Heard, Tracking, Untracked};
 
 /// Time limits of one call, of connecting, and between signs of life.
@@ -89,7 +88,7 @@ impl Drop for Node {
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
     /// The store.
-    pub(super) url: StoreUrl,
+    pub(super) target: Target,
     /// Who wants news.
     pub(super) registry: Arc<Registry>,
     /// Which server has which keys.
@@ -122,7 +121,7 @@ impl Node {
 
 /// Connects, publishes the connections, waits until they fail, and so on for ever.
 async fn keep(server: Server, around: Surroundings, current: watch::Sender<State>) {
-    let shown = around.url.redacted();
+    let shown = around.target.url.redacted();
     let mut pause = *RETRY.start();
     let mut told = false;
     // Which run of the server the last connection led to, as far as the user may ask.
@@ -182,7 +181,7 @@ async fn connect(
     around: &Surroundings,
     hints: Hints,
 ) -> Result<(Connections, Tracking, Option<String>), ConnectError> {
-    let client = data_client(&around.url, server)?;
+    let client = around.target.data_client(server)?;
     let base = || {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))

@@ -1,12 +1,23 @@
 //! From a store's URL to clients of its servers: addresses, logins, encryption.
 
-use flotilla_proto::StoreUrl;
 use flotilla_proto::store_url::{Address, Login, StorePlace, TlsFiles};
+use flotilla_proto::{SecretReference, StoreUrl};
 use redis::io::tcp::TcpSettings;
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo,
     TlsCertificates,
 };
+
+use crate::secrets::{SecretError, Secrets};
+
+/// How a store is reached, with what the URL only refers to.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// Where it is, and who the workers are.
+    pub(super) url: StoreUrl,
+    /// Where passwords are that the URL does not hold.
+    pub(super) secrets: Secrets,
+}
 
 /// A server of a store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,49 +58,69 @@ pub(super) enum ClientError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A password is to be read here, and is not there.
+    #[error("the password {reference} cannot be read: {source}")]
+    Password {
+        /// Which.
+        reference: SecretReference,
+        /// Why not.
+        source: SecretError,
+    },
     /// The files are there, but make no sense.
     #[error("the TLS files are not usable: {0}")]
     Unusable(String),
 }
 
-/// A client of a server that holds data of the store. TLS files are read now: they may have been renewed.
-pub(super) fn data_client(url: &StoreUrl, server: &Server) -> Result<Client, ClientError> {
-    client(url, server, settings(&url.login).set_db(url.database.into()))
-}
-
-/// A client of a Sentinel.
-pub(super) fn sentinel_client(url: &StoreUrl, sentinel: &Address) -> Result<Client, ClientError> {
-    client(url, &Server::Tcp(sentinel.clone()), settings(&url.sentinel_login))
-}
-
-fn settings(login: &Login) -> RedisConnectionInfo {
-    let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-    if !login.username.is_empty() {
-        settings = settings.set_username(&login.username);
+impl Target {
+    /// A client of a server that holds data of the store. TLS files and passwords are read now: they may have been renewed.
+    pub(super) fn data_client(&self, server: &Server) -> Result<Client, ClientError> {
+        let settings = self.settings(&self.url.login, self.url.passwords_from.redis.as_ref())?;
+        self.client(server, settings.set_db(self.url.database.into()))
     }
-    if !login.password.is_empty() {
-        settings = settings.set_password(login.password.as_str());
-    }
-    settings
-}
 
-fn client(url: &StoreUrl, server: &Server, settings: RedisConnectionInfo) -> Result<Client, ClientError> {
-    let address = match server {
-        Server::Socket(path) => ConnectionAddr::Unix(path.into()),
-        Server::Tcp(Address { host, port }) if url.tls.is_some() => {
-            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+    /// A client of a Sentinel.
+    pub(super) fn sentinel_client(&self, sentinel: &Address) -> Result<Client, ClientError> {
+        let settings = self.settings(&self.url.sentinel_login, self.url.passwords_from.sentinel.as_ref())?;
+        self.client(&Server::Tcp(sentinel.clone()), settings)
+    }
+
+    fn settings(&self, login: &Login, from: Option<&SecretReference>) -> Result<RedisConnectionInfo, ClientError> {
+        let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        if !login.username.is_empty() {
+            settings = settings.set_username(&login.username);
         }
-        Server::Tcp(Address { host, port }) => ConnectionAddr::Tcp(host.clone(), *port),
-    };
-    let unusable = |error: redis::RedisError| ClientError::Unusable(error.to_string());
-    let info = address
-        .into_connection_info()
-        .map_err(unusable)?
-        .set_redis_settings(settings)
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    match &url.tls {
-        None => Client::open(info).map_err(unusable),
-        Some(files) => Client::build_with_tls(info, certificates(files)?).map_err(unusable),
+        let password = match from {
+            None => login.password.clone(),
+            Some(reference) => self
+                .secrets
+                .read(reference)
+                .map_err(|source| ClientError::Password { reference: reference.clone(), source })?,
+        };
+        if !password.is_empty() {
+            settings = settings.set_password(password.as_str());
+        }
+        Ok(settings)
+    }
+
+    fn client(&self, server: &Server, settings: RedisConnectionInfo) -> Result<Client, ClientError> {
+        let tls = self.url.tls.as_ref();
+        let address = match server {
+            Server::Socket(path) => ConnectionAddr::Unix(path.into()),
+            Server::Tcp(Address { host, port }) if tls.is_some() => {
+                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+            }
+            Server::Tcp(Address { host, port }) => ConnectionAddr::Tcp(host.clone(), *port),
+        };
+        let unusable = |error: redis::RedisError| ClientError::Unusable(error.to_string());
+        let info = address
+            .into_connection_info()
+            .map_err(unusable)?
+            .set_redis_settings(settings)
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        match tls {
+            None => Client::open(info).map_err(unusable),
+            Some(files) => Client::build_with_tls(info, certificates(files)?).map_err(unusable),
+        }
     }
 }
 

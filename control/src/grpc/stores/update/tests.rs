@@ -9,7 +9,7 @@ fn url(text: &str) -> StoreUrl {
 }
 
 fn login(username: &str, password: &str) -> v1::StoreLogin {
-    v1::StoreLogin { username: username.to_owned(), password: password.to_owned() }
+    v1::StoreLogin { username: username.to_owned(), password: password.to_owned(), password_from: String::new() }
 }
 
 /// A request with a value in each field.
@@ -81,6 +81,39 @@ fn empty_values_unset_and_an_url_brings_what_it_holds() {
 }
 
 #[test]
+fn a_password_and_a_reference_take_each_others_place() {
+    let update = |paths: &[&str], password: &str, from: &str| v1::UpdateStoreRequest {
+        login: Some(v1::StoreLogin { password_from: from.to_owned(), ..login("", password) }),
+        update_mask: Some(mask(paths)),
+        ..Default::default()
+    };
+    let with_url = |url: &str| v1::UpdateStoreRequest { url: url.to_owned(), ..update(&["url"], "", "") };
+    let (literal, reference) = ("redis://u:p@h", "redis://u@h?password-from=env:P");
+    for (present, request, expected) in [
+        (literal, update(&["login.password_from"], "", "env:P"), reference),
+        (reference, update(&["login.password"], "p", ""), literal),
+        (reference, update(&["login.password_from"], "", "file:q"), "redis://u@h?password-from=file:q"),
+        (reference, update(&["login.password_from"], "", ""), "redis://u@h"),
+        (literal, update(&["login.password_from"], "", ""), literal),
+        (reference, update(&["login.password"], "", ""), reference),
+        (reference, update(&["login"], "", ""), "redis://h"),
+        (literal, update(&["login"], "", "env:P"), "redis://h?password-from=env:P"),
+        (reference, update(&["login.username"], "", ""), "redis://h?password-from=env:P"),
+        (literal, with_url("redis://h?password-from=env:P"), reference),
+        (reference, with_url("redis://:p@h"), literal),
+        (reference, with_url("redis://h"), reference),
+    ] {
+        let shown = format!("{request:?}");
+        assert!(changed(present, request) == Ok(url(expected)), "{present} {shown}");
+    }
+    for wrong in [update(&["login"], "p", "env:P"), update(&["login"], "", "hunter2")] {
+        let Err(refusal) = change(wrong) else { panic!("it was accepted") };
+        assert_eq!(refusal.violations[0].field, "login.password_from");
+        assert!(!refusal.message.contains("hunter2"), "{}", refusal.message);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_without_the_passwords() {
     let half = v1::StoreTls { ca_file: String::new(), cert_file: "/c".to_owned(), key_file: String::new() };
     for (present, tls, path, words) in [
@@ -111,15 +144,19 @@ fn a_password_is_shown_to_nobody_new_by_whom_does_not_know_it() {
         ("rediss://:hunter2@h", "redis://h", "login.password"),
         ("redis+sentinel://a/m?sentinel-password=hunter2", "redis+sentinel://a,b/m", "sentinel_login.password"),
         ("redis+sentinel://a/m?pass=hunter2", "redis+sentinel://a,b/m", "login.password"),
+        ("redis+cluster://a,b?password-from=env:P", "redis+cluster://a,c", "login.password"),
+        ("redis+sentinel://a/m?sentinel-password-from=env:P", "redis+sentinel://a,b/m", "sentinel_login.password"),
     ] {
         let request =
             v1::UpdateStoreRequest { url: new.to_owned(), update_mask: Some(mask(&["url"])), ..Default::default() };
         let Err(violation) = changed(present, request) else { panic!("{new} was accepted") };
         assert!(violation.field == field && !violation.description.contains("hunter2"), "{violation:?}");
     }
-    for (present, new) in
-        [("redis+cluster://:p@a,b", "redis+cluster://a"), ("redis+cluster://a,b", "redis+cluster://a,c")]
-    {
+    for (present, new) in [
+        ("redis+cluster://:p@a,b", "redis+cluster://a"),
+        ("redis+cluster://a,b", "redis+cluster://a,c"),
+        ("redis+cluster://a?password-from=env:P", "redis+cluster://a,c?password-from=env:P"),
+    ] {
         let request =
             v1::UpdateStoreRequest { url: new.to_owned(), update_mask: Some(mask(&["url"])), ..Default::default() };
         assert!(changed(present, request).is_ok(), "{new}");

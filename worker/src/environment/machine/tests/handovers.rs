@@ -194,7 +194,7 @@ fn a_key_that_was_changed_during_a_pause_begins_a_lineage_if_it_is_another_envir
         owner.assign(&mut store, granted("w1", 2, Intent::Release));
         assert_eq!((owner.state(), fence(&store).kind), (GrantState::Established, FenceKind::Released));
         let mut resumed = granted("w1", 3, Intent::Serve);
-        resumed.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+        resumed.sdk_key = Some(SdkKeySource::parse("sdk_key", "sdk-other").unwrap());
         owner.assign(&mut store, resumed);
         owner.wait(&mut store, 4 * HALF_A_MINUTE);
         owner.connect(&mut store, id, &[("a", 1)]);
@@ -203,7 +203,7 @@ fn a_key_that_was_changed_during_a_pause_begins_a_lineage_if_it_is_another_envir
 }
 
 fn other_key(granted: Assignment) -> Assignment {
-    Assignment { sdk_key: Some(SdkKey::parse("sdk_key", "sdk-other").unwrap()), ..granted }
+    Assignment { sdk_key: Some(SdkKeySource::parse("sdk_key", "sdk-other").unwrap()), ..granted }
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_comparison_from_before_the_key_was_changed_brings_nothing_of_the_old_lineag
     let mut asked = next.machine.source_event(NOW, payload(&[("a", 1)]));
     let Some(Action::Run(comparison @ Op::Compare { .. })) = asked.pop() else { panic!("{asked:?}") };
     let mut assignment = next.machine.assignment().clone();
-    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    assignment.sdk_key = Some(SdkKeySource::parse("sdk_key", "sdk-other").unwrap());
     next.assign(&mut store, assignment);
     next.connect(&mut store, Some("env2"), &[("b", 1)]);
     let outcome = store.execute(comparison);
@@ -291,7 +291,7 @@ fn a_comparison_from_before_the_key_was_changed_brings_nothing_of_the_old_lineag
 fn versions_from_before_a_change_of_key_are_no_measure_for_what_others_wrote_since() {
     let (mut owner, mut store) = served(Some("env1"), &[("a", 9)]);
     let mut assignment = owner.machine.assignment().clone();
-    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    assignment.sdk_key = Some(SdkKeySource::parse("sdk_key", "sdk-other").unwrap());
     owner.assign(&mut store, assignment.clone());
     owner.connect(&mut store, Some("env2"), &[("a", 1)]);
     let with_key = |granted: Assignment| Assignment { sdk_key: assignment.sdk_key.clone(), ..granted };

@@ -180,7 +180,7 @@ fn versions_mean_nothing_as_soon_as_the_source_is_a_file_and_something_when_it_i
 }
 
 fn change_key(assignment: &mut Assignment) {
-    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    assignment.sdk_key = Some(SdkKeySource::parse("sdk_key", "sdk-other").unwrap());
 }
 
 /// To lower versions, to other items, to some of the flags: each in one step.
@@ -235,7 +235,7 @@ fn a_new_source_is_not_asked_about_the_doubts_of_the_old_one() {
     let (mut worker, mut store) = in_doubt();
     worker.wait(&mut store, HALF_A_MINUTE);
     let mut assignment = worker.machine.assignment().clone();
-    assignment.sdk_key = Some(SdkKey::parse("sdk_key", "sdk-other").unwrap());
+    assignment.sdk_key = Some(SdkKeySource::parse("sdk_key", "sdk-other").unwrap());
     worker.assign(&mut store, assignment);
     worker.hear_again(&mut store, payload(&[]));
     assert_eq!(stored(&store), [("a", 2), ("b", 1)], "the answer of the old one came too late");
