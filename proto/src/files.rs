@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -14,6 +14,13 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     } else {
         Err(io::Error::other("it is not a regular file"))
     }
+}
+
+/// The file of this name below a directory, whose own path is canonical, with all links followed; `None`: one of them leads
+/// out of the directory.
+pub fn below(directory: &Path, name: &Path) -> io::Result<Option<PathBuf>> {
+    let path = directory.join(name).canonicalize()?;
+    Ok(path.starts_with(directory).then_some(path))
 }
 
 /// Reads all of it, which must not be longer than so many bytes. It may be a secret, and is wiped from memory when dropped.

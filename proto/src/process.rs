@@ -32,7 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-pub use crate::files::{Stamp, open_regular};
+pub use crate::files::{Stamp, below, open_regular};
 use crate::time::Timestamp;
 
 /// How log lines look.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_proto::process::{Stamp, watch_directory};
+use flotilla_proto::process::{Stamp, below, open_regular, watch_directory};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +29,22 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// An unchanged file is reported as such this often; listeners doubt a source that is silent for minutes.
 const LOOKS_PER_UNCHANGED: u32 = 60;
 
+/// Where a file lies.
+#[derive(Debug, Clone)]
+pub struct FlagFile {
+    /// All files are below this directory.
+    pub directory: PathBuf,
+    /// The path from there.
+    pub name: PathBuf,
+}
+
+impl FlagFile {
+    /// The whole path.
+    fn path(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
+}
+
 /// What a look at the file found.
 enum Look {
     Same,
@@ -36,8 +52,10 @@ enum Look {
     Unreadable(SourceFailure),
 }
 
-/// Reads the file and its later versions until nobody listens. `limit` bounds its size in bytes.
-pub(crate) async fn run(path: PathBuf, limit: usize, events: SourceEvents) {
+/// Reads the file and its later versions until nobody listens. `limit` bounds its size in bytes. A link is followed as long
+/// as it stays below `directory`: what lies elsewhere may be a secret, and errors quote what a file holds.
+pub(crate) async fn run(file: FlagFile, limit: usize, events: SourceEvents) {
+    let path = file.path();
     let changed = Arc::new(Notify::new());
     let mut watch = None;
     let mut source = FileSource { events, stamp: None, told: Told::Nothing };
@@ -46,7 +64,7 @@ pub(crate) async fn run(path: PathBuf, limit: usize, events: SourceEvents) {
         if watch.is_none() {
             watch = watch_directory(&path, &changed);
         }
-        let look = look(path.clone(), source.stamp, limit).await;
+        let look = look(file.clone(), source.stamp, limit).await;
         if matches!(look, Look::Unreadable(_)) {
             watch = None;
         }
@@ -126,22 +144,21 @@ impl FileSource {
     }
 }
 
-async fn look(path: PathBuf, known: Option<Stamp>, limit: usize) -> Look {
-    let shown = path.clone();
-    let looked = tokio::task::spawn_blocking(move || look_now(&path, known, limit)).await;
+async fn look(file: FlagFile, known: Option<Stamp>, limit: usize) -> Look {
+    let shown = file.path();
+    let looked = tokio::task::spawn_blocking(move || look_now(&file, known, limit)).await;
     looked.unwrap_or_else(|error| Look::Unreadable(unreadable(&shown, error)))
 }
 
-fn look_now(path: &Path, known: Option<Stamp>, limit: usize) -> Look {
-    // Opening comes second: it would wait for ever on a pipe.
+fn look_now(file: &FlagFile, known: Option<Stamp>, limit: usize) -> Look {
+    let path = &file.path();
     let opened = std::fs::metadata(path).and_then(|metadata| {
         if known == Some(Stamp::of(&metadata)) {
             return Ok(None);
         }
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        let file = File::open(path)?;
+        let below = below(&file.directory.canonicalize()?, &file.name)?;
+        let below = below.ok_or_else(|| io::Error::other("it is a link that leads out of --file-source-dir"))?;
+        let file = open_regular(&below)?;
         let stamp = Stamp::of(&file.metadata()?);
         Ok(Some((file, stamp)))
     });

@@ -24,7 +24,6 @@ mod test_server;
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +37,7 @@ pub use self::backoff::DEFAULT_INITIAL_RETRY_DELAY;
 use self::backoff::Jitter;
 use self::http::HttpClient;
 use self::key::SourceKey;
+use crate::file_source::{self, FlagFile};
 use crate::secrets::Secrets;
 use crate::source::{FullPayload, SourceEvents, SourceFailure, SourceHandle};
 
@@ -50,10 +50,7 @@ pub enum SourceSettings {
     /// LaunchDarkly, or what speaks like it.
     LaunchDarkly(Box<LaunchDarklySettings>),
     /// A file of flag data, read again whenever it changes.
-    File {
-        /// Where it lies. That it may be read there has been checked.
-        path: PathBuf,
-    },
+    File(FlagFile),
 }
 
 /// What one environment asks of LaunchDarkly.
@@ -194,9 +191,7 @@ impl Sources for SharedSources {
                 Delivery::Stream => tokio::spawn(stream::run(settings, self, events)),
                 Delivery::Poll => tokio::spawn(poll::run(settings, self, events)),
             },
-            SourceSettings::File { path } => {
-                tokio::spawn(crate::file_source::run(path, self.max_payload_bytes, events))
-            }
+            SourceSettings::File(file) => tokio::spawn(file_source::run(file, self.max_payload_bytes, events)),
         })
     }
 

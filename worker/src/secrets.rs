@@ -8,7 +8,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use flotilla_proto::SecretReference;
-use flotilla_proto::process::{Stamp, open_regular};
+use flotilla_proto::process::{Stamp, below, open_regular};
 use flotilla_proto::secret_reference::SecretPlace;
 use zeroize::Zeroizing;
 
@@ -131,10 +131,8 @@ fn read_below(directory: &Path, name: &str) -> Result<Zeroizing<String>, SecretE
     };
     let canonical =
         directory.canonicalize().map_err(|source| SecretError::Directory { directory: shown(), source })?;
-    let path = canonical.join(name).canonicalize().map_err(failed)?;
-    if !path.starts_with(&canonical) {
-        return Err(SecretError::Outside { directory: shown() });
-    }
+    let path = below(&canonical, name.as_ref()).map_err(failed)?;
+    let path = path.ok_or_else(|| SecretError::Outside { directory: shown() })?;
     let file = open_regular(&path).map_err(failed)?;
     read_text(file).map_err(failed)?
 }

@@ -121,7 +121,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::Unusable { path: path.to_owned(), source });
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Deleted keys are overwritten, not only unlinked.
+    // Deleted keys are overwritten in the database, not only unlinked. Its log has them until it is taken in and begun anew.
     connection.pragma_update(None, "secure_delete", "ON")?;
     schema::migrate(&mut connection, path)?;
     Ok(connection)

@@ -99,7 +99,7 @@ impl Sealing {
     /// Keys from a file: one a line, 64 hexadecimal digits; the first seals, the others only open what was sealed before.
     /// Empty lines and lines that begin with '#' say nothing.
     pub fn from_file(path: &Path) -> Result<Self, SealingError> {
-        let text = open_regular(path).and_then(|file| read_bounded(file, LONGEST_FILE)).map(Zeroizing::new);
+        let text = open_regular(path).and_then(|file| read_bounded(file, LONGEST_FILE));
         let text = text.map_err(|source| SealingError::Unreadable { path: path.to_owned(), source })?;
         let wrong = |line| SealingError::WrongKey { path: path.to_owned(), line };
         let mut keys = Vec::new();

@@ -20,6 +20,7 @@ use super::questions::{SnapshotRequests, Subject, answer};
 use super::settings::launchdarkly_settings;
 use super::{ControlState, EnvironmentContext, EnvironmentInput, EnvironmentUpdate};
 use crate::dataset::{Packing, Snapshot};
+use crate::file_source::FlagFile;
 use crate::launchdarkly::SourceSettings;
 use crate::source::{Received, SourceEvent, SourceFailure, SourceHandle, source_events};
 use crate::store::{FlagStore, Outcome, StoreError, StoreNews};
@@ -423,7 +424,9 @@ impl Task {
     fn open_source(&self) -> Option<(SourceHandle, mpsc::Receiver<Received>)> {
         let assignment = self.machine.assignment();
         let settings = match (&assignment.spec.source, &self.context.file_source_dir) {
-            (Source::File { path }, Some(directory)) => Some(SourceSettings::File { path: directory.join(path) }),
+            (Source::File { path }, Some(directory)) => {
+                Some(SourceSettings::File(FlagFile { directory: directory.clone(), name: path.into() }))
+            }
             (Source::File { .. }, None) => None,
             (Source::Stream { .. } | Source::Poll { .. }, _) => launchdarkly_settings(assignment, self.instance_id)
                 .map(|settings| SourceSettings::LaunchDarkly(Box::new(settings))),

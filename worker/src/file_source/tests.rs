@@ -27,7 +27,8 @@ fn start(first: Option<&str>) -> Running {
         std::fs::write(&path, text).expect("written");
     }
     let (sender, events) = source_events();
-    Running { directory, events, task: tokio::spawn(run(path, 1000, sender)) }
+    let file = FlagFile { directory: directory.path().to_owned(), name: "flags.json".into() };
+    Running { directory, events, task: tokio::spawn(run(file, 1000, sender)) }
 }
 
 impl Running {
@@ -129,10 +130,11 @@ async fn a_bad_file_is_reported_once_by_name_and_place_and_a_good_one_recovers()
 #[tokio::test]
 async fn a_directory_that_comes_later_is_found() {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("later/flags.yaml");
+    let file = FlagFile { directory: directory.path().to_owned(), name: "later/flags.yaml".into() };
+    let path = file.path();
     let (sender, events) = source_events();
     #[expect(clippy::disallowed_methods, reason = "a source for the length of a test")]
-    let task = tokio::spawn(run(path.clone(), 1000, sender));
+    let task = tokio::spawn(run(file, 1000, sender));
     let mut source = Running { directory, events, task };
     source.failure().await;
     std::fs::create_dir(path.parent().expect("a parent")).expect("made");
@@ -143,16 +145,17 @@ async fn a_directory_that_comes_later_is_found() {
 #[test]
 fn what_is_no_file_or_too_large_is_unreadable() {
     let directory = tempfile::tempdir().expect("a directory");
-    let complaint = |path: &Path| match look_now(path, None, 10) {
+    let file = |name: &str| FlagFile { directory: directory.path().to_owned(), name: name.into() };
+    let complaint = |name: &str| match look_now(&file(name), None, 10) {
         Look::Unreadable(failure) => failure.to_string(),
         Look::Same | Look::Read(..) => panic!("it was read"),
     };
-    assert!(complaint(directory.path()).contains("not a regular file"));
+    assert!(complaint(".").contains("not a regular file"));
     let path = directory.path().join("flags");
     std::fs::write(&path, "12345678901").expect("written");
-    assert!(complaint(&path).contains("limit of 10 bytes"));
+    assert!(complaint("flags").contains("limit of 10 bytes"));
     std::fs::write(&path, b"\xff").expect("written");
-    assert!(matches!(look_now(&path, None, 10), Look::Read(_, result) if result.is_err()));
+    assert!(matches!(look_now(&file("flags"), None, 10), Look::Read(_, result) if result.is_err()));
 }
 
 #[test]
@@ -163,4 +166,23 @@ fn a_complaint_does_not_quote_a_file_at_length() {
     let text = format!(r#"{{"flags":{{"a":{{"version":1}}}},"segments":"{}"}}"#, "x".repeat(9000));
     let failure = parse(Path::new("flags.json"), text.as_bytes()).expect_err("no segments").to_string();
     assert!(failure.len() < 500, "{failure}");
+}
+
+/// What lies elsewhere may be a secret, and what is wrong with a file is told with words from it.
+#[tokio::test]
+async fn a_link_is_followed_below_the_directory_only() {
+    let elsewhere = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(elsewhere.path(), "flotilla_hunter2").unwrap();
+    let mut running = start(None);
+    running.failure().await;
+    std::os::unix::fs::symlink(elsewhere.path(), running.path()).unwrap();
+    let failure = running.failure().await;
+    assert!(failure.contains("leads out of --file-source-dir") && !failure.contains("hunter2"), "{failure}");
+    // As Kubernetes mounts a ConfigMap.
+    let mounted = running.directory.path().join("..data");
+    std::fs::create_dir(&mounted).unwrap();
+    std::fs::write(mounted.join("flags.json"), r#"{"flags":{"a":{"version":1}}}"#).unwrap();
+    std::fs::remove_file(running.path()).unwrap();
+    std::os::unix::fs::symlink("..data/flags.json", running.path()).unwrap();
+    running.keys(&["a"]).await;
 }

@@ -134,8 +134,9 @@ fn put_environment(
     let grant = record.grant.as_ref();
     let uid = &record.uid;
     let (sdk_key, pending_key) = (record.sdk_key.as_ref(), record.pending_key.as_ref());
-    let sdk_key = sdk_key.map(|key| seal(sealing, &place_of_key(uid, "sdk_key"), key.expose()));
-    let pending_key = pending_key.map(|key| seal(sealing, &place_of_key(uid, "pending_key"), key.expose()));
+    let sdk_key = sdk_key.map(|key| seal(sealing, &place_of_key(uid, &record.spec, "sdk_key"), key.expose()));
+    let pending_key =
+        pending_key.map(|key| seal(sealing, &place_of_key(uid, &record.spec, "pending_key"), key.expose()));
     transaction
         .prepare(
             "INSERT OR REPLACE INTO environments (name, uid, spec, sdk_key, pending_key, paused, removal, generation,
@@ -279,7 +280,7 @@ fn environment(row: &Row<'_>, opener: &mut Opener<'_>) -> Result<EnvironmentReco
     })?;
     let mut key = |column: &'static str| -> Result<Option<SdkKeySource>, StoreError> {
         let Some(stored) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
-        let text = opener.open(&place_of_key(&uid, column), &stored)?;
+        let text = opener.open(&place_of_key(&uid, &spec, column), &stored)?;
         SdkKeySource::parse(column, &text).map(Some).map_err(|error| corrupt(&within(column), &error))
     };
     let (sdk_key, pending_key) = (key("sdk_key")?, key("pending_key")?);

@@ -3,15 +3,19 @@
 use std::borrow::Cow;
 
 use flotilla_proto::process::{SealCondition, Sealing};
-use flotilla_proto::{StoreName, Uid};
+use flotilla_proto::{EnvironmentSpec, StoreName, Uid};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::rows::corrupt;
 use crate::store::StoreError;
 
-/// What a key of an environment, in this column, is bound to.
-pub(super) fn place_of_key(uid: &Uid, column: &str) -> String {
-    format!("{column} of the environment with uid {uid}")
+/// What a key of an environment, in this column, is bound to: the addresses too, for whoever could change those in the
+/// database would have the key sent to them.
+pub(super) fn place_of_key(uid: &Uid, spec: &EnvironmentSpec, column: &str) -> String {
+    let shown = |uri: &Option<Url>| uri.as_ref().map_or("the fleet's own", Url::as_str).to_owned();
+    let (stream, base) = (shown(&spec.stream_uri), shown(&spec.base_uri));
+    format!("{column} of the environment with uid {uid}, for stream URI {stream} and base URI {base}")
 }
 
 /// What the URL of a store is bound to.
