@@ -52,7 +52,7 @@ RUNS ?= 1000000
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
 
-fuzz: setup-fuzz ## Give all that reads what others wrote RUNS inputs each: make fuzz RUNS=1000000
+fuzz: setup-fuzz ## Give what reads streams, messages and files RUNS inputs each: make fuzz RUNS=1000000
 	cd fuzz
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --locked --release --target-dir ../target/fuzz --target $$(rustc --print host-tuple)
 	for seeds in seeds/*/; do

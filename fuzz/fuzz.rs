@@ -13,6 +13,7 @@ static DOOR: LazyLock<Door> = LazyLock::new(|| {
         "event" => flotilla_worker::fuzzing::event,
         "poll" => flotilla_worker::fuzzing::poll,
         "fence" => flotilla_worker::fuzzing::fence,
+        "session" => flotilla_worker::fuzzing::session,
         "flag_file" => flotilla_worker::fuzzing::flag_file,
         "manifest" => flotilla::fuzzing::manifest,
         "relay_configuration" => flotilla::fuzzing::relay_configuration,

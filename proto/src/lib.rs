@@ -37,7 +37,7 @@ mod codec;
 mod files;
 // Hexadecimal digits.
 #[cfg(feature = "server")]
-mod hex;
+pub mod hex;
 // The way to control: TLS, and who asks.
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod connect;

@@ -1,6 +1,9 @@
 //! Doors for a fuzzer: each takes whatever bytes there are, and panics where what always holds does not.
 
 use bytes::Bytes;
+use flotilla_proto::session::{ControlMessage, WorkerMessage};
+use flotilla_proto::v1;
+use prost::Message as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -11,8 +14,9 @@ use crate::launchdarkly::poll::unpack;
 use crate::launchdarkly::sse::{SseItem, SseParser};
 use crate::source::FullPayload;
 
-/// Far less than in production, so that inputs of a fuzzer reach it.
-const LIMIT: usize = 4096;
+/// Far less than in production, so that inputs of a fuzzer reach them.
+const LONGEST_EVENT: usize = 256;
+const LONGEST_UNPACKED: usize = 4096;
 
 /// A stream; its first byte says into pieces of how many bytes it falls. The pieces make no difference.
 pub fn sse(input: &[u8]) {
@@ -23,7 +27,7 @@ pub fn sse(input: &[u8]) {
 }
 
 fn items_of(pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<SseItem>, bool) {
-    let (mut parser, mut items) = (SseParser::new(LIMIT), Vec::new());
+    let (mut parser, mut items) = (SseParser::new(LONGEST_EVENT), Vec::new());
     for mut piece in pieces {
         loop {
             match parser.next(&mut piece) {
@@ -51,7 +55,8 @@ pub fn event(input: &[u8]) {
 /// The answer to a poll; its first byte says whether it is packed.
 pub fn poll(input: &[u8]) {
     let Some((&packed, body)) = input.split_first() else { return };
-    let text = if packed.is_multiple_of(2) { Ok(Bytes::copy_from_slice(body)) } else { unpack(body, LIMIT) };
+    let text =
+        if packed.is_multiple_of(2) { Ok(Bytes::copy_from_slice(body)) } else { unpack(body, LONGEST_UNPACKED) };
     if let Ok(payload) = text.map_err(drop).and_then(|text| parse_poll(&text).map_err(drop)) {
         check_payload(&payload);
     }
@@ -71,6 +76,25 @@ pub fn flag_file(input: &[u8]) {
     let name = if format.is_multiple_of(2) { "flags.json" } else { "flags.yaml" };
     if let Ok(payload) = file_source::parse(name.as_ref(), text) {
         check_payload(&payload);
+    }
+}
+
+/// What control says to a worker, or, where the first byte is odd, a worker to control. What is understood means the same
+/// when it is written and read again.
+pub fn session(input: &[u8]) {
+    let Some((&kind, message)) = input.split_first() else { return };
+    if kind.is_multiple_of(2) {
+        let understood = |bytes: &[u8]| ControlMessage::try_from(v1::SessionResponse::decode(bytes).ok()?).ok();
+        if let Some(message) = understood(message) {
+            let written = v1::SessionResponse::from(&message).encode_to_vec();
+            assert_eq!(understood(&written), Some(message));
+        }
+    } else {
+        let understood = |bytes: &[u8]| WorkerMessage::try_from(v1::SessionRequest::decode(bytes).ok()?).ok();
+        if let Some(message) = understood(message) {
+            let written = v1::SessionRequest::from(&message).encode_to_vec();
+            assert_eq!(understood(&written), Some(message));
+        }
     }
 }
 
@@ -94,12 +118,13 @@ mod tests {
     /// What a fuzzer began with, and what it once found.
     #[test]
     fn kept_inputs_pass() {
-        let doors: [(&str, Door); 5] = [
+        let doors: [(&str, Door); 6] = [
             ("sse", super::sse),
             ("event", super::event),
             ("poll", super::poll),
             ("fence", super::fence),
             ("flag_file", super::flag_file),
+            ("session", super::session),
         ];
         for (name, door) in doors {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);

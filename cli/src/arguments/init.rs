@@ -24,7 +24,6 @@ pub enum InitCommand {
     /// Nothing that is there is overwritten. For more of them, make them in another directory, and append its tokens.toml
     /// and workers.toml to those that control reads.
     #[command(after_help = "Examples:
-  flotilla init tokens /etc/flotilla/tokens
   flotilla init tokens /etc/flotilla/tokens --worker w1 --worker w2
   flotilla init tokens more --worker 'edge-*'")]
     Tokens(InitTokens),
@@ -56,7 +55,8 @@ pub struct InitTokens {
     /// Where the files go; it is made, for its owner alone, if it is not there
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// A worker to make a token for; one that ends in * is for all whose names begin so; may be repeated [default: *]
-    #[arg(long, value_name = "NAME", value_parser = WorkerPattern::parse)]
+    /// A worker to make a token for; may be repeated. One that ends in * is for all whose names begin so: whoever has its token
+    /// may be any of them, and is given what that one serves
+    #[arg(long, value_name = "NAME", required = true, value_parser = WorkerPattern::parse)]
     pub worker: Vec<WorkerPattern>,
 }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use flotilla_proto::access::{Role, WorkerPattern};
-use sha2::{Digest as _, Sha256};
+use flotilla_proto::access::{Role, TokenHash, WorkerPattern};
 use zeroize::Zeroizing;
 
 use super::{Existing, NewFile, write_all};
@@ -32,13 +31,14 @@ pub(super) fn make(options: &InitTokens) -> Result<(Vec<PathBuf>, String), Failu
         push(&mut api, &format!("\n[[token]]\nname = \"{role}\"\nrole = \"{role}\"\n"), &token);
         files.push(NewFile { path: directory.join(format!("{role}.token")), text: token });
     }
-    let all = [WorkerPattern::Prefix(String::new())];
-    let patterns = if options.worker.is_empty() { &all[..] } else { &options.worker };
     let mut first_worker = None;
-    for pattern in patterns {
+    for pattern in &options.worker {
         let token = token()?;
         push(&mut workers, &format!("\n[[token]]\nname = \"{pattern}\"\n"), &token);
-        let path = directory.join(format!("worker-{}.token", pattern.to_string().replace('*', "any")));
+        let path = directory.join(match pattern {
+            WorkerPattern::Name(name) => format!("worker-{name}.token"),
+            WorkerPattern::Prefix(prefix) => format!("workers-{prefix}.token"),
+        });
         first_worker.get_or_insert_with(|| path.clone());
         files.push(NewFile { path, text: token });
     }
@@ -60,13 +60,8 @@ pub(super) fn make(options: &InitTokens) -> Result<(Vec<PathBuf>, String), Failu
 }
 
 fn push(file: &mut String, entry: &str, token: &str) {
-    let hash = Sha256::digest(token.trim_end().as_bytes());
     file.push_str(entry);
-    file.push_str("sha256 = \"");
-    for byte in hash {
-        write!(file, "{byte:02x}").expect("writing to a string does not fail");
-    }
-    file.push_str("\"\n");
+    writeln!(file, "sha256 = \"{}\"", TokenHash::of(token.trim_end())).expect("writing to a string does not fail");
 }
 
 /// 256 random bits, and a line end.
@@ -96,7 +91,7 @@ mod tests {
                 "operator.token",
                 "admin.token",
                 "worker-w1.token",
-                "worker-edge-any.token",
+                "workers-edge-.token",
                 "tokens.toml",
                 "workers.toml"
             ]

@@ -32,7 +32,7 @@ pub struct AccessOptions {
     /// TOML file of the callers of the API: names, roles, and the hashes of their tokens; see docs/access.md
     ///
     /// It is read again when it changes. Calls of a token that is no longer in it are refused, and its watches end.
-    /// `flotilla init tokens DIR` makes both files.
+    /// `flotilla init tokens` makes both files.
     #[arg(long, env = "FLOTILLA_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
@@ -112,7 +112,7 @@ impl AccessOptions {
                 return Err(format!(
                     "{option} {address} is reachable from other machines, without {}; listen on 127.0.0.1, or give \
                      --tls-cert, --tls-key, --token-file and --worker-token-file (`flotilla init tls DIR` and \
-                     `flotilla init tokens DIR` make the files; see docs/access.md), or --insecure if the network is \
+                     `flotilla init tokens` make the files; see docs/access.md), or --insecure if the network is \
                      trusted",
                     lack.what()
                 ));

@@ -1,6 +1,6 @@
 //! Adding, reading, changing and removing environments.
 
-use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Refusal, SdkKeySource, v1};
+use flotilla_proto::{EnvironmentName, EnvironmentSpec, FieldViolation, Refusal, SdkKeySource, hex, v1};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::asked::begin;
 use super::filter::Filter;
-use super::page::{Page, hex};
+use super::page::Page;
 use super::{Api, apply, environment_name, unfit_reply, update, watch};
 use crate::audit::AuditEntry;
 use crate::driver::View;
@@ -170,7 +170,7 @@ pub(super) fn request_id(kind: &str, id: &str, request: &impl Message) -> Result
     digest.update(kind);
     digest.update([0]);
     digest.update(request.encode_to_vec());
-    Ok(Some(RequestId { id: id.to_owned(), digest: hex(&digest.finalize()) }))
+    Ok(Some(RequestId { id: id.to_owned(), digest: hex::encode(&digest.finalize()) }))
 }
 
 #[tonic::async_trait]

@@ -1,8 +1,6 @@
 //! Pages and their tokens. A token says after which name to go on, and of which listing; to callers it is opaque.
 
-use std::fmt::Write as _;
-
-use flotilla_proto::{FieldViolation, Reason, Refusal};
+use flotilla_proto::{FieldViolation, Reason, Refusal, hex};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
@@ -27,14 +25,14 @@ impl Page {
     /// Reads a request's page. `listing` tells listings apart (what, and which filter), so that tokens are not mixed up.
     pub(super) fn parse(page_size: u32, page_token: &str, listing: &[u8]) -> Result<Self, Refusal> {
         let size = checked_size(page_size, DEFAULT_SIZE, LARGEST_SIZE)?;
-        let listing = hex(&Sha256::digest(listing)[..4]);
+        let listing = hex::encode(&Sha256::digest(listing)[..4]);
         let after = if page_token.is_empty() {
             String::new()
         } else {
             let name = page_token
                 .strip_prefix(listing.as_str())
                 .and_then(|rest| rest.strip_prefix('-'))
-                .and_then(unhex)
+                .and_then(hex::decode)
                 .and_then(|name| String::from_utf8(name).ok());
             name.ok_or_else(|| {
                 let message =
@@ -72,7 +70,7 @@ impl Page {
 
     /// The token of the page after the one that ends with `last`.
     fn next_token(&self, last: &str) -> String {
-        format!("{}-{}", self.listing, hex(last.as_bytes()))
+        format!("{}-{}", self.listing, hex::encode(last.as_bytes()))
     }
 }
 
@@ -86,21 +84,6 @@ pub(super) fn checked_size(given: u32, default: u32, largest: u32) -> Result<u32
             Err(FieldViolation::new("page_size", &description).into())
         }
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

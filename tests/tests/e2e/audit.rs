@@ -25,12 +25,12 @@ impl Audited {
         let files = tempfile::tempdir().unwrap();
         let tokens = files.path().join("tokens");
         let mut init = crate::program::command("flotilla");
-        init.args(["init", "tokens"]).arg(&tokens);
+        init.args(["init", "tokens", "--worker", "*"]).arg(&tokens);
         let made = crate::program::run(init).await;
         assert_eq!(made.status, Some(0), "{made:?}");
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let [api, workers, worker] =
-            ["tokens.toml", "workers.toml", "worker-any.token"].map(|name| text(tokens.join(name)));
+            ["tokens.toml", "workers.toml", "workers-.token"].map(|name| text(tokens.join(name)));
         let log = text(files.path().join("audit.jsonl"));
         let fleet = Fleet::builder()
             .control_arguments(&["--token-file", &api, "--worker-token-file", &workers, "--audit-log", &log])
@@ -214,7 +214,7 @@ async fn every_change_and_every_refusal_has_one_record() {
 
 /// Neither keys nor passwords nor tokens are in what control and the command line have shown and written.
 fn nothing_secret(audited: &Audited) {
-    let tokens = ["viewer", "operator", "admin", "worker-any"].map(|role| {
+    let tokens = ["viewer", "operator", "admin", "workers-"].map(|role| {
         let token = std::fs::read_to_string(audited.token_file(role)).unwrap();
         token.trim().to_owned()
     });

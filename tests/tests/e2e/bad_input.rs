@@ -202,7 +202,7 @@ async fn options_of_the_servers() {
         ("flotilla-control", &["--redis-url", "redis://h/nine"], &["--redis-url", "nine", "redis://HOST"]),
         ("flotilla-control", &["--stream-uri", "nonsense"], &["--stream-uri", "nonsense", "https://HOST"]),
         ("flotilla-control", &["--config", &half], &["--tls-cert needs --tls-key"]),
-        ("flotilla-control", &["--http-listen", "[::]:0"], &["--http-listen", "init tls DIR", "init tokens DIR"]),
+        ("flotilla-control", &["--http-listen", "[::]:0"], &["--http-listen", "init tls DIR", "init tokens"]),
         ("flotilla-worker", &["--http-listen", "0.0.0.0:0"], &["--http-listen", "--http-tls-cert", "--insecure"]),
         (
             "flotilla-worker",
