@@ -277,6 +277,26 @@ fn secrets_are_sealed_from_the_start_with_a_key_on_and_keys_can_be_changed() {
     }
 }
 
+/// Whoever can write the database must not have a key sent to an address of their own.
+#[test]
+fn a_sealed_key_does_not_open_for_another_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, "1".repeat(64)).unwrap();
+    let open = || SqliteStore::open(&directory.path().join("data"), Sealing::from_file(&keys).unwrap()).unwrap();
+    let mut store = open();
+    store.load().unwrap();
+    store.commit(&[Change::PutEnvironment(Box::new(record("a")))]).unwrap();
+    store.load().unwrap();
+    let spec = v1::EnvironmentSpec {
+        stream_uri: "https://elsewhere.example".to_owned(),
+        ..v1::EnvironmentSpec::from(&record("a").spec)
+    };
+    store.connection.execute("UPDATE environments SET spec = ?1", [spec.encode_to_vec()]).unwrap();
+    let error = store.load().unwrap_err();
+    assert!(matches!(error, StoreError::Sealed(_)) && error.to_string().contains("elsewhere.example"), "{error}");
+}
+
 #[test]
 fn an_unusable_directory_is_named() {
     let directory = tempfile::tempdir().unwrap();
