@@ -11,12 +11,14 @@ use tonic::Code;
 use crate::arguments::{AuditCommand, AuditSelection, ListAudit, OutputFormat, TailAudit};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::newest::{Page, newest};
 use crate::output::document::AuditRecordsDocument;
 use crate::output::table::{Align, GrowingTable, columns};
 use crate::output::text::{or_dash, rfc3339};
 use crate::output::{Notation, Shown, Width, write_streamed};
 use crate::session::Session;
 
+/// Entries of a page, at most.
 const PAGE_SIZE: u32 = 1000;
 
 /// Runs `flotilla audit …`.
@@ -54,22 +56,13 @@ async fn list(session: &mut Session, options: ListAudit) -> Result<(), Failure> 
 
 /// The last records that match, oldest first, and from where to watch on.
 async fn last(client: &Client, filter: &AuditFilter, number: u32) -> Result<(Vec<AuditRecord>, String), Failure> {
-    let number = usize::try_from(number).unwrap_or(usize::MAX);
-    let (mut records, mut revision, mut page_token) = (Vec::new(), None, String::new());
-    loop {
-        let left = u32::try_from(number.saturating_sub(records.len())).unwrap_or(PAGE_SIZE);
-        let page_size = left.clamp(1, PAGE_SIZE);
-        let request = ListAuditRecordsRequest { page_size, page_token, filter: Some(filter.clone()) };
+    newest(number, async |missing, page_token| {
+        let (page_size, filter) = (missing.clamp(1, PAGE_SIZE), Some(filter.clone()));
+        let request = ListAuditRecordsRequest { page_size, page_token, filter };
         let page = client.answer(client.audit().list_audit_records(client.request(request)).await)?;
-        let revision = revision.get_or_insert(page.revision).clone();
-        records.extend(page.records);
-        if page.next_page_token.is_empty() || records.len() >= number {
-            records.truncate(number);
-            records.reverse();
-            return Ok((records, revision));
-        }
-        page_token = page.next_page_token;
-    }
+        Ok(Page { entries: page.records, next_page_token: page.next_page_token, revision: page.revision })
+    })
+    .await
 }
 
 async fn tail(session: &mut Session, options: TailAudit) -> Result<(), Failure> {

@@ -9,11 +9,13 @@ use flotilla_proto::v1::{Event, EventFilter, EventType, ListEventsRequest, Watch
 use crate::arguments::{Events, OutputFormat};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::newest::{Page, newest};
 use crate::output::document::{EventDocument, EventsDocument, event_type_text};
 use crate::output::text::{or_dash, printable, rfc3339};
 use crate::output::{Notation, Shown, write_streamed};
 use crate::session::Session;
 
+/// Entries of a page, at most.
 const PAGE_SIZE: u32 = 500;
 
 /// Runs `flotilla events`.
@@ -43,20 +45,13 @@ pub(crate) async fn run(session: &mut Session, options: &Events) -> Result<(), F
 
 /// The last events that match, oldest first, and from where to watch on.
 async fn last(client: &Client, filter: &EventFilter, number: u32) -> Result<(Vec<Event>, String), Failure> {
-    let number = usize::try_from(number).unwrap_or(usize::MAX);
-    let (mut events, mut revision, mut page_token) = (Vec::new(), None, String::new());
-    loop {
-        let request = ListEventsRequest { page_size: PAGE_SIZE, page_token, filter: Some(filter.clone()) };
+    newest(number, async |missing, page_token| {
+        let (page_size, filter) = (missing.clamp(1, PAGE_SIZE), Some(filter.clone()));
+        let request = ListEventsRequest { page_size, page_token, filter };
         let page = client.answer(client.fleet().list_events(client.request(request)).await)?;
-        let revision = revision.get_or_insert(page.revision).clone();
-        events.extend(page.events);
-        if page.next_page_token.is_empty() || events.len() >= number {
-            events.truncate(number);
-            events.reverse();
-            return Ok((events, revision));
-        }
-        page_token = page.next_page_token;
-    }
+        Ok(Page { entries: page.events, next_page_token: page.next_page_token, revision: page.revision })
+    })
+    .await
 }
 
 async fn follow(session: &mut Session, filter: EventFilter, mut revision: String) -> Result<(), Failure> {

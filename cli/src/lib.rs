@@ -32,6 +32,8 @@ pub mod manifest;
 mod relay_configuration;
 // `flotilla import`
 pub mod import;
+// The end of a listing.
+mod newest;
 // `flotilla events`
 mod events;
 // `flotilla audit …`

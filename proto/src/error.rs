@@ -139,10 +139,9 @@ impl Refusal {
     pub fn fields(mut violations: Vec<FieldViolation>) -> Self {
         let more = violations.len().saturating_sub(MOST_VIOLATIONS);
         violations.truncate(MOST_VIOLATIONS);
-        let mut message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        if more > 0 {
-            message.push_str(&format!("; and {more} more"));
-        }
+        let rest = (more > 0).then(|| format!("and {more} more"));
+        let told = violations.iter().map(ToString::to_string).chain(rest);
+        let message = told.collect::<Vec<_>>().join("; ");
         Self { reason: Reason::InvalidField, message, violations }
     }
 

@@ -103,7 +103,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stranger_without_a_call_is_overdue() {
         let standing = Arc::new(Standing::default());
-        assert!(!is_overdue_within(&standing, IDLE_TIMEOUT - Duration::from_secs(1)).await);
+        assert!(!is_overdue_within(&standing, IDLE_TIMEOUT / 2).await);
         assert!(is_overdue_within(&standing, IDLE_TIMEOUT).await);
         standing.become_known();
         assert!(!is_overdue_within(&standing, IDLE_TIMEOUT * 9).await);
