@@ -31,6 +31,7 @@ pub struct FleetBuilder {
     variables: Vec<(String, String)>,
     binaries: Option<PathBuf>,
     store_url: Option<String>,
+    store_url_file: Option<PathBuf>,
     redis_arguments: Vec<String>,
     has_links: bool,
     secured: Option<Secured>,
@@ -106,6 +107,13 @@ impl FleetBuilder {
     #[must_use]
     pub fn store_url(mut self, url: &str) -> Self {
         self.store_url = Some(url.to_owned());
+        self
+    }
+
+    /// As [`FleetBuilder::store_url`], with the URL in a file that control is named.
+    #[must_use]
+    pub fn store_url_file(mut self, path: &Path) -> Self {
+        self.store_url_file = Some(path.to_owned());
         self
     }
 
@@ -191,11 +199,14 @@ impl FleetBuilder {
             .arg(http.to_string())
             .arg("--data-dir")
             .arg(data)
-            .args(["--redis-url", &upstreams.store])
             .args(["--stream-uri", &upstreams.launchdarkly, "--base-uri", &upstreams.launchdarkly])
             .args(["--log-format", "json"])
             .args(self.secured.iter().flat_map(Secured::control_arguments))
             .args(&self.control_arguments);
+        match &self.store_url_file {
+            Some(path) => command.env("FLOTILLA_REDIS_URL_FILE", path),
+            None => command.args(["--redis-url", &upstreams.store]),
+        };
         Ok(command)
     }
 

@@ -4,6 +4,7 @@
 #[path = "access/refusals.rs"]
 mod refusals;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,7 +16,8 @@ use crate::stored::{BOUND, SOON};
 
 const KEY: &str = "sdk-5ec2e700-0001-4000-8000-000000000001";
 
-fn file(fleet: &Fleet, name: &str) -> String {
+/// A file in the fleet's directory.
+pub(crate) fn file(fleet: &Fleet, name: &str) -> String {
     fleet.directory().join(name).to_str().unwrap().to_owned()
 }
 
@@ -32,12 +34,22 @@ fn reloads(log: &str) -> usize {
     log.matches("\"reloaded\"").count()
 }
 
-/// `GET` with TLS; status and body.
+/// `GET` from control with TLS; status and body.
 async fn get(fleet: &Fleet, path: &str, token: Option<&str>) -> (u16, String) {
-    let url = format!("https://{}{path}", fleet.control_listening().http);
+    get_from(fleet, fleet.control_listening().http, path, token, &[]).await
+}
+
+/// `GET` with TLS from any of the fleet's servers, with more arguments for `curl`; status and body.
+pub(crate) async fn get_from(
+    fleet: &Fleet,
+    address: SocketAddr,
+    path: &str,
+    token: Option<&str>,
+    more: &[&str],
+) -> (u16, String) {
     let mut command = tokio::process::Command::new("curl");
     command.args(["--silent", "--show-error", "--write-out", "\n%{http_code}", "--cacert"]);
-    command.arg(file(fleet, "tls/ca.pem")).arg(url);
+    command.arg(file(fleet, "tls/ca.pem")).arg(format!("https://{address}{path}")).args(more);
     if let Some(token) = token {
         let token = std::fs::read_to_string(file(fleet, token)).unwrap();
         command.args(["--header", &format!("Authorization: Bearer {}", token.trim())]);
