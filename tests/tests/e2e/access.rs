@@ -3,6 +3,15 @@
 // What is tried against it, and refused.
 #[path = "access/refusals.rs"]
 mod refusals;
+// Who is known by a certificate.
+#[path = "access/by_certificate.rs"]
+mod by_certificate;
+// What is asked of a worker over HTTP.
+#[path = "access/worker_http.rs"]
+mod worker_http;
+// What --insecure says, and what is not done without it.
+#[path = "access/insecure.rs"]
+mod insecure;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,7 +71,11 @@ pub(crate) async fn get_from(
 
 /// The certificate that control shows on a new connection.
 fn shown_certificate(fleet: &Fleet) -> String {
-    let address = fleet.control_listening().grpc.unwrap().to_string();
+    shown_certificate_at(fleet.control_listening().grpc.unwrap())
+}
+
+fn shown_certificate_at(address: SocketAddr) -> String {
+    let address = address.to_string();
     let mut command = Command::new("openssl");
     command.args(["s_client", "-connect", &address]).stdin(std::process::Stdio::null());
     let text = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
