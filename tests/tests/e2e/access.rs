@@ -9,6 +9,9 @@ mod by_certificate;
 // What is asked of a worker over HTTP.
 #[path = "access/worker_http.rs"]
 mod worker_http;
+// Many who say nothing.
+#[path = "access/crowd.rs"]
+mod crowd;
 // What --insecure says, and what is not done without it.
 #[path = "access/insecure.rs"]
 mod insecure;
