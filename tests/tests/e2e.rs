@@ -113,6 +113,9 @@ mod redis_faults;
 // Stores that do not tell who else changes their keys.
 #[path = "e2e/untracked.rs"]
 mod untracked;
+// Disks that take no more.
+#[path = "e2e/full_disk.rs"]
+mod full_disk;
 // When something was last heard, and how long changes are on their way.
 #[path = "e2e/freshness.rs"]
 mod freshness;

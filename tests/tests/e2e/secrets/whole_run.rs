@@ -191,7 +191,9 @@ impl Run {
 
 fn all_secrets(directory: &Path) -> SecretList {
     let mut secrets = SecretList::default();
-    SDK_KEYS.into_iter().for_each(|key| secrets.add("an SDK key", key));
+    for key in SDK_KEYS {
+        secrets.add("an SDK key", key);
+    }
     for password in [DEFAULT_PASSWORD, EU_PASSWORD, NEW_EU_PASSWORD, SENTINEL_PASSWORD, URL_PASSWORD] {
         secrets.add("a password of a store", password);
     }
