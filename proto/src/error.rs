@@ -141,7 +141,7 @@ impl Refusal {
         violations.truncate(MOST_VIOLATIONS);
         let mut message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         if more > 0 {
-            message.push_str(&format!("; and {more} more"));
+            message += &format!("; and {more} more");
         }
         Self { reason: Reason::InvalidField, message, violations }
     }

@@ -56,6 +56,9 @@ mod tutorial;
 // Pages that are made of the programs.
 #[path = "e2e/reference.rs"]
 mod reference;
+// Units, containers and the example for Compose.
+#[path = "e2e/deploy.rs"]
+mod deploy;
 // What is said to bad input.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;

@@ -180,7 +180,7 @@ fn other_variables_are_left_alone() {
 /// What a fuzzer found: the relay takes any name, and a display name is not any text.
 #[test]
 fn a_name_that_cannot_be_shown_is_shown_as_far_as_it_can() {
-    let configuration = of_variables(&format!("USE_REDIS=1\nLD_ENV_a\u{1}b=KEY\nLD_PREFIX_a\u{1}b=p")).unwrap();
+    let configuration = of_variables("USE_REDIS=1\nLD_ENV_a\u{1}b=KEY\nLD_PREFIX_a\u{1}b=p").unwrap();
     assert!(yaml(&configuration.declared(&relay(), &SecretPlace::Variables)).contains("displayName: ab\n"));
     let project = format!("LD_PROJ_KEY_aaaa=x\nLD_FILTER_KEYS_x={}", "k".repeat(254));
     let configuration =
