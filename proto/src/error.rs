@@ -4,6 +4,7 @@
 //! reason's name) and, where fields are at fault, `google.rpc.BadRequest`.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -141,7 +142,8 @@ impl Refusal {
         violations.truncate(MOST_VIOLATIONS);
         let mut message = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         if more > 0 {
-            message += &format!("; and {more} more");
+            // Writing to a string cannot fail.
+            let _ = write!(message, "; and {more} more");
         }
         Self { reason: Reason::InvalidField, message, violations }
     }

@@ -320,7 +320,7 @@ fn included(file: &Path, text: &str) -> Vec<PathBuf> {
 async fn what_the_container_is_built_from_is_all_that_is_needed() {
     let root = workspace_directory();
     let directory = tempfile::tempdir().unwrap();
-    let files = context(&root);
+    let files = context(root);
     for file in &files {
         copy(&root.join(file), &directory.path().join(file));
     }
