@@ -6,6 +6,7 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::config::Settings;
 use crate::driver::{AuditTerms, Commits, Driver, DriverHandle, driver};
 use crate::environments_file::{self, FileHealth};
 use crate::fleet::{Change, Fleet, FleetSettings, GrantIds};
-use crate::store::{AuditReader, Loaded, SqliteStore, Store};
+use crate::store::{AuditReader, Loaded, SqliteStore, Store, StoreError};
 use crate::{grpc, http};
 
 /// How long calls under way may take to end once control stops.
@@ -83,14 +84,14 @@ impl App {
         let (grpc_listener, grpc) = listen("--listen", settings.listen).await?;
         let (http_listener, http) = listen("--http-listen", settings.http_listen).await?;
         let (settings, store, loaded, records) = tokio::task::spawn_blocking(move || {
-            let (store, loaded) = open_store(&settings)?;
+            let (store, loaded) = open_store(&settings).map_err(|error| with_way_out(error, &settings.data_dir))?;
             let records = open_records(&settings, loaded.audit)?;
             anyhow::Ok((settings, store, loaded, records))
         })
         .await
         .context("opening the store did not end")??;
         tell_of_secrets(&settings);
-        let (fleet_id, term) = (loaded.fleet.clone(), loaded.term);
+        let (fleet_id, term, data_dir) = (loaded.fleet.clone(), loaded.term, settings.data_dir.clone());
         let (reader, audit_log) = records;
         let clock = Clock::start();
         let chance = Chance::system();
@@ -102,7 +103,7 @@ impl App {
         grpc::report_health(&health, ServingStatus::NotServing).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(until_stopped(access.keeper, stopping.clone()));
-        tasks.spawn(async move { driver_task.run().await.context("the store failed") });
+        tasks.spawn(async move { driver_task.run().await.map_err(|error| with_way_out(error.into(), &data_dir)) });
         let streams = TaskTracker::new();
         let (door, doorkeeper) = Door::new();
         tasks.spawn(until_stopped(doorkeeper.keep(driver.clone(), clock), stopping.clone()));
@@ -250,6 +251,18 @@ async fn listen(option: &str, address: SocketAddr) -> anyhow::Result<(TcpListene
         }
         _ => anyhow!("cannot listen on {option} {address}: {error}"),
     })
+}
+
+/// What to do when the database fails, which does not know where it is. Other errors name their place.
+fn with_way_out(error: anyhow::Error, data_dir: &Path) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(StoreError::Database(_)) => error.context(format!(
+            "the data directory {} (see --data-dir) cannot be read or written; if its disk is full, make room, then start \
+             flotilla-control again: nothing that was answered is lost",
+            data_dir.display()
+        )),
+        Some(_) | None => error,
+    }
 }
 
 fn open_store(settings: &Settings) -> anyhow::Result<(SqliteStore, Loaded)> {

@@ -56,6 +56,9 @@ mod tutorial;
 // Pages that are made of the programs.
 #[path = "e2e/reference.rs"]
 mod reference;
+// Units, containers and the example for Compose.
+#[path = "e2e/deploy.rs"]
+mod deploy;
 // What is said to bad input.
 #[path = "e2e/bad_input.rs"]
 mod bad_input;
@@ -113,6 +116,9 @@ mod redis_faults;
 // Stores that do not tell who else changes their keys.
 #[path = "e2e/untracked.rs"]
 mod untracked;
+// Disks that take no more.
+#[path = "e2e/full_disk.rs"]
+mod full_disk;
 // When something was last heard, and how long changes are on their way.
 #[path = "e2e/freshness.rs"]
 mod freshness;

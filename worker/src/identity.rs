@@ -30,7 +30,7 @@ pub enum StateDirectoryError {
         holder: String,
     },
     /// The system refuses.
-    #[error("cannot {action} {}: {source}; see --state-dir", path.display())]
+    #[error("cannot {action} {} (see --state-dir)", path.display())]
     Io {
         /// What was tried.
         action: &'static str,

@@ -15,9 +15,12 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
+    let replaced = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = replaced {
+        // Half of it is of no use, and takes room on a disk that has none; the error that counts is the first.
+        let _ = fs::remove_file(&draft);
+        return Err(error);
+    }
     // Without this the rename itself may be lost with the power.
     File::open(directory)?.sync_all()
 }

@@ -116,7 +116,9 @@ impl<'a> Fleet<'a> {
                     worker::app::App::start(worker::config::Settings { http_listen: ANY_PORT, ..settings }).await;
             }
             let mut running = started.map_err(|error| {
-                Failure::new(ExitStatus::Failed, format!("worker {name} cannot start: {error}"))
+                let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |cause| cause.source());
+                let why = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                Failure::new(ExitStatus::Failed, format!("worker {name} cannot start: {why}"))
                     .hint("does another `flotilla dev` run in this directory?")
             })?;
             self.worker_addresses.push((name.clone(), running.http_addr));

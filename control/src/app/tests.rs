@@ -14,6 +14,8 @@ mod stores;
 mod members;
 // Who may call what.
 mod access;
+// What one client may take.
+mod bounds;
 // Who asked for what.
 mod audit;
 // What is around the API: probes, metrics, starting and stopping.

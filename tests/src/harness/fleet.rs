@@ -16,7 +16,7 @@ use super::http::{HttpAnswer, http_get};
 use super::links::{Link, Links};
 use super::process::{Listening, Process};
 use super::redis_server::RedisServer;
-use super::secured::{CLI_TOKEN, Secured, worker_token};
+use super::secured::{Caller, Secured};
 use super::tools::{binary_directory, binary_in};
 use crate::simulator::Simulator;
 
@@ -31,9 +31,20 @@ pub struct FleetBuilder {
     variables: Vec<(String, String)>,
     binaries: Option<PathBuf>,
     store_url: Option<String>,
+    store_url_file: Option<PathBuf>,
     redis_arguments: Vec<String>,
     has_links: bool,
+    security: Security,
     secured: Option<Secured>,
+}
+
+/// How callers of control are told apart.
+#[derive(Debug, Default, Clone, Copy)]
+enum Security {
+    #[default]
+    None,
+    Tokens,
+    Certificates,
 }
 
 /// A running fleet. Dropping it kills its processes; the directory stays when the test failed.
@@ -109,6 +120,13 @@ impl FleetBuilder {
         self
     }
 
+    /// As [`FleetBuilder::store_url`], with the URL in a file that control is named.
+    #[must_use]
+    pub fn store_url_file(mut self, path: &Path) -> Self {
+        self.store_url_file = Some(path.to_owned());
+        self
+    }
+
     /// More arguments for the fleet's own Redis.
     #[must_use]
     pub fn redis_arguments(mut self, arguments: &[&str]) -> Self {
@@ -128,7 +146,14 @@ impl FleetBuilder {
     /// an argument.
     #[must_use]
     pub fn secured(mut self) -> Self {
-        self.secured = Some(Secured::default());
+        self.security = Security::Tokens;
+        self
+    }
+
+    /// As [`FleetBuilder::secured`], without tokens: whoever has a certificate of the authority may do everything.
+    #[must_use]
+    pub fn secured_by_certificates(mut self) -> Self {
+        self.security = Security::Certificates;
         self
     }
 
@@ -136,9 +161,12 @@ impl FleetBuilder {
     pub async fn start(mut self) -> anyhow::Result<Fleet> {
         let directory = tempfile::tempdir().context("cannot make a directory for the fleet")?;
         fs::create_dir(directory.path().join("logs"))?;
-        if self.secured.is_some() {
-            self.secured = Some(Secured::make(directory.path(), || self.command("flotilla")).await?);
-        }
+        let flotilla = || self.command("flotilla");
+        self.secured = match self.security {
+            Security::None => None,
+            Security::Tokens => Some(Secured::make_with_tokens(directory.path(), flotilla).await?),
+            Security::Certificates => Some(Secured::make(directory.path(), flotilla).await?),
+        };
         let redis_arguments: Vec<_> = self.redis_arguments.iter().map(String::as_str).collect();
         let redis = RedisServer::start_with(&redis_arguments).await?;
         let simulator = Simulator::start().await.context("cannot start the simulator")?;
@@ -191,11 +219,14 @@ impl FleetBuilder {
             .arg(http.to_string())
             .arg("--data-dir")
             .arg(data)
-            .args(["--redis-url", &upstreams.store])
             .args(["--stream-uri", &upstreams.launchdarkly, "--base-uri", &upstreams.launchdarkly])
             .args(["--log-format", "json"])
             .args(self.secured.iter().flat_map(Secured::control_arguments))
             .args(&self.control_arguments);
+        match &self.store_url_file {
+            Some(path) => command.env("FLOTILLA_REDIS_URL_FILE", path),
+            None => command.args(["--redis-url", &upstreams.store]),
+        };
         Ok(command)
     }
 
@@ -346,7 +377,7 @@ impl Fleet {
             .arg(state_directory)
             .args(&self.builder.worker_arguments);
         if let Some(secured) = &self.builder.secured {
-            command.envs(secured.variables(&worker_token(name)));
+            command.envs(secured.variables(Caller::Worker(name)));
         }
         Ok(command)
     }
@@ -360,7 +391,7 @@ impl Fleet {
             .args(["--control", &self.control_url()])
             .args(arguments);
         if let Some(secured) = &self.builder.secured {
-            command.envs(secured.variables(CLI_TOKEN));
+            command.envs(secured.variables(Caller::CommandLine));
         }
         Ok(command)
     }

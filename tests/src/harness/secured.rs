@@ -5,61 +5,91 @@ use std::process::Command;
 
 use super::cli;
 
-/// The token that the command line shows.
-pub(super) const CLI_TOKEN: &str = "admin.token";
 /// Workers that have a token.
 const WORKERS: [&str; 4] = ["w1", "w2", "w3", "w4"];
 /// Names that have a client certificate, which control's files do not know.
-const CLIENTS: [&str; 2] = ["ops.example", "w4"];
+const CLIENTS: [&str; 3] = ["ops.example", "w1", "w4"];
 
 /// Made by `flotilla init`.
 #[derive(Debug, Default)]
 pub(super) struct Secured {
     tls: PathBuf,
-    tokens: PathBuf,
+    /// `None`: callers are told apart by their certificates alone, which all may do everything.
+    tokens: Option<PathBuf>,
 }
 
-/// The token of a worker; those of other names show another one's.
-pub(super) fn worker_token(name: &str) -> String {
-    format!("worker-{}.token", WORKERS.into_iter().find(|known| *known == name).unwrap_or(WORKERS[0]))
+/// Who is told how to come to control.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Caller<'a> {
+    /// An admin, or `ops.example`.
+    CommandLine,
+    /// A worker of this name; those that have none of their own show what is `w1`'s.
+    Worker(&'a str),
 }
 
 impl Secured {
-    /// Has the files made.
+    /// Has the files made: with tokens, beside which client certificates are optional.
+    pub(super) async fn make_with_tokens(
+        directory: &Path,
+        flotilla: impl Fn() -> anyhow::Result<Command>,
+    ) -> anyhow::Result<Self> {
+        let made = Self::make(directory, &flotilla).await?;
+        let tokens = directory.join("tokens");
+        let mut command = flotilla()?;
+        command.args(["init", "tokens"]).arg(&tokens);
+        for worker in WORKERS {
+            command.args(["--worker", worker]);
+        }
+        cli::run(command.into(), "").await?.expect_success();
+        Ok(Self { tokens: Some(tokens), ..made })
+    }
+
+    /// The same without tokens.
     pub(super) async fn make(
         directory: &Path,
         flotilla: impl Fn() -> anyhow::Result<Command>,
     ) -> anyhow::Result<Self> {
-        let made = Self { tls: directory.join("tls"), tokens: directory.join("tokens") };
-        let mut tls = flotilla()?;
-        tls.args(["init", "tls"]).arg(&made.tls);
+        let tls = directory.join("tls");
+        let mut command = flotilla()?;
+        command.args(["init", "tls"]).arg(&tls);
         for client in CLIENTS {
-            tls.args(["--client", client]);
+            command.args(["--client", client]);
         }
-        cli::run(tls.into(), "").await?.expect_success();
-        let mut tokens = flotilla()?;
-        tokens.args(["init", "tokens"]).arg(&made.tokens);
-        for worker in WORKERS {
-            tokens.args(["--worker", worker]);
-        }
-        cli::run(tokens.into(), "").await?.expect_success();
-        Ok(made)
+        cli::run(command.into(), "").await?.expect_success();
+        Ok(Self { tls, tokens: None })
     }
 
     /// What control is told.
     pub(super) fn control_arguments(&self) -> Vec<PathBuf> {
-        let words = [
+        let mut words = vec![
             ("--tls-cert", self.tls.join("control.pem")),
             ("--tls-key", self.tls.join("control.key")),
             ("--client-ca", self.tls.join("ca.pem")),
-            ("--token-file", self.tokens.join("tokens.toml")),
-            ("--worker-token-file", self.tokens.join("workers.toml")),
         ];
+        if let Some(tokens) = &self.tokens {
+            words.push(("--token-file", tokens.join("tokens.toml")));
+            words.push(("--worker-token-file", tokens.join("workers.toml")));
+        }
         words.into_iter().flat_map(|(option, path)| [PathBuf::from(option), path]).collect()
     }
 
     /// What its callers are told; options win over them.
-    pub(super) fn variables(&self, token: &str) -> [(&'static str, PathBuf); 2] {
-        [("FLOTILLA_CA", self.tls.join("ca.pem")), ("FLOTILLA_TOKEN_FILE", self.tokens.join(token))]
+    pub(super) fn variables(&self, caller: Caller<'_>) -> Vec<(&'static str, PathBuf)> {
+        let mut variables = vec![("FLOTILLA_CA", self.tls.join("ca.pem"))];
+        let mut tell = |variable, path| variables.push((variable, path));
+        match (&self.tokens, caller) {
+            (Some(tokens), Caller::CommandLine) => tell("FLOTILLA_TOKEN_FILE", tokens.join("admin.token")),
+            (Some(tokens), Caller::Worker(name)) => {
+                let known = WORKERS.into_iter().find(|known| *known == name).unwrap_or(WORKERS[0]);
+                tell("FLOTILLA_TOKEN_FILE", tokens.join(format!("worker-{known}.token")));
+            }
+            (None, Caller::CommandLine | Caller::Worker(_)) => {
+                let [operator, worker, ..] = CLIENTS;
+                let name = if matches!(caller, Caller::Worker(_)) { worker } else { operator };
+                tell("FLOTILLA_CLIENT_CERT", self.tls.join(format!("{name}.pem")));
+                tell("FLOTILLA_CLIENT_KEY", self.tls.join(format!("{name}.key")));
+            }
+        }
+        variables
     }
 }

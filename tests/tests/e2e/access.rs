@@ -3,7 +3,20 @@
 // What is tried against it, and refused.
 #[path = "access/refusals.rs"]
 mod refusals;
+// Who is known by a certificate.
+#[path = "access/by_certificate.rs"]
+mod by_certificate;
+// What is asked of a worker over HTTP.
+#[path = "access/worker_http.rs"]
+mod worker_http;
+// Many who say nothing.
+#[path = "access/crowd.rs"]
+mod crowd;
+// What --insecure says, and what is not done without it.
+#[path = "access/insecure.rs"]
+mod insecure;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,7 +28,8 @@ use crate::stored::{BOUND, SOON};
 
 const KEY: &str = "sdk-5ec2e700-0001-4000-8000-000000000001";
 
-fn file(fleet: &Fleet, name: &str) -> String {
+/// A file in the fleet's directory.
+pub(crate) fn file(fleet: &Fleet, name: &str) -> String {
     fleet.directory().join(name).to_str().unwrap().to_owned()
 }
 
@@ -32,12 +46,22 @@ fn reloads(log: &str) -> usize {
     log.matches("\"reloaded\"").count()
 }
 
-/// `GET` with TLS; status and body.
+/// `GET` from control with TLS; status and body.
 async fn get(fleet: &Fleet, path: &str, token: Option<&str>) -> (u16, String) {
-    let url = format!("https://{}{path}", fleet.control_listening().http);
+    get_from(fleet, fleet.control_listening().http, path, token, &[]).await
+}
+
+/// `GET` with TLS from any of the fleet's servers, with more arguments for `curl`; status and body.
+pub(crate) async fn get_from(
+    fleet: &Fleet,
+    address: SocketAddr,
+    path: &str,
+    token: Option<&str>,
+    more: &[&str],
+) -> (u16, String) {
     let mut command = tokio::process::Command::new("curl");
     command.args(["--silent", "--show-error", "--write-out", "\n%{http_code}", "--cacert"]);
-    command.arg(file(fleet, "tls/ca.pem")).arg(url);
+    command.arg(file(fleet, "tls/ca.pem")).arg(format!("https://{address}{path}")).args(more);
     if let Some(token) = token {
         let token = std::fs::read_to_string(file(fleet, token)).unwrap();
         command.args(["--header", &format!("Authorization: Bearer {}", token.trim())]);
@@ -50,7 +74,11 @@ async fn get(fleet: &Fleet, path: &str, token: Option<&str>) -> (u16, String) {
 
 /// The certificate that control shows on a new connection.
 fn shown_certificate(fleet: &Fleet) -> String {
-    let address = fleet.control_listening().grpc.unwrap().to_string();
+    shown_certificate_at(fleet.control_listening().grpc.unwrap())
+}
+
+fn shown_certificate_at(address: SocketAddr) -> String {
+    let address = address.to_string();
     let mut command = Command::new("openssl");
     command.args(["s_client", "-connect", &address]).stdin(std::process::Stdio::null());
     let text = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();

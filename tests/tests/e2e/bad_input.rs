@@ -207,7 +207,7 @@ async fn options_of_the_servers() {
         (
             "flotilla-worker",
             &["--control", "http://control.example:7400", "--token-file", &plain],
-            &["--token-file", "http://control.example:7400", "https://", "--insecure"],
+            &["--control http://control.example:7400", "tokens", "https://", "--insecure"],
         ),
         ("flotilla-worker", &["--config", &unknown], &["lisden", &unknown, "known keys", "http-listen"]),
         ("flotilla-worker", &["--control", "nonsense"], &["--control", "nonsense", "http://"]),

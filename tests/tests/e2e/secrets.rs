@@ -1,5 +1,15 @@
 //! No SDK key and no password in anything that a run leaves behind or shows, with everything logged.
 
+// What is searched for, and how.
+#[path = "secrets/search.rs"]
+mod search;
+// Every secret there is, with all that protects them.
+#[path = "secrets/whole_run.rs"]
+mod whole_run;
+// What is gone once it was released.
+#[path = "secrets/released.rs"]
+mod released;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 

@@ -118,7 +118,7 @@ async fn control_is_believed_with_a_valid_certificate_of_its_authority_only() {
     assert!(said.contains("https://"), "{said}");
     let (status, said) = plain("http://control.example:7400", true);
     assert_eq!(status, Some(2), "{said}");
-    assert!(said.contains("--token-file") && said.contains("--insecure"), "{said}");
+    assert!(said.contains("keys and tokens would travel readably") && said.contains("--insecure"), "{said}");
 
     // An expired one, which control takes, for its clock may be wrong as well.
     let (certificate, key) = expired(&fleet, "localhost", ExtendedKeyUsagePurpose::ServerAuth);
