@@ -1,5 +1,7 @@
 //! Doors for a fuzzer: each takes whatever bytes there are, and panics where what always holds does not.
 
+use std::fmt::Debug;
+
 use bytes::Bytes;
 use flotilla_proto::session::{ControlMessage, WorkerMessage};
 use flotilla_proto::v1;
@@ -79,23 +81,27 @@ pub fn flag_file(input: &[u8]) {
     }
 }
 
-/// What control says to a worker, or, where the first byte is odd, a worker to control. What is understood means the same
-/// when it is written and read again.
+/// What control says to a worker, or, where the first byte is odd, a worker to control. What is understood, but for what is
+/// rejected of it, means the same when it is written and read again.
 pub fn session(input: &[u8]) {
     let Some((&kind, message)) = input.split_first() else { return };
     if kind.is_multiple_of(2) {
         let understood = |bytes: &[u8]| ControlMessage::try_from(v1::SessionResponse::decode(bytes).ok()?).ok();
-        if let Some(message) = understood(message) {
-            let written = v1::SessionResponse::from(&message).encode_to_vec();
-            assert_eq!(understood(&written), Some(message));
-        }
+        reads_as_it_is_written(message, understood, |message| v1::SessionResponse::from(message).encode_to_vec());
     } else {
         let understood = |bytes: &[u8]| WorkerMessage::try_from(v1::SessionRequest::decode(bytes).ok()?).ok();
-        if let Some(message) = understood(message) {
-            let written = v1::SessionRequest::from(&message).encode_to_vec();
-            assert_eq!(understood(&written), Some(message));
-        }
+        reads_as_it_is_written(message, understood, |message| v1::SessionRequest::from(message).encode_to_vec());
     }
+}
+
+fn reads_as_it_is_written<T: PartialEq + Debug>(
+    bytes: &[u8],
+    understood: impl Fn(&[u8]) -> Option<T>,
+    written: impl Fn(&T) -> Vec<u8>,
+) {
+    let Some(message) = understood(bytes) else { return };
+    let accepted = understood(&written(&message)).expect("what is written is understood");
+    assert_eq!(understood(&written(&accepted)), Some(accepted));
 }
 
 fn check_payload(payload: &FullPayload) {

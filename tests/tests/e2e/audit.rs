@@ -154,8 +154,8 @@ async fn change_everything(audited: &Audited) -> Vec<&'static str> {
         "admin DeleteStore store/eu [-] OK",
         "admin BatchApplyEnvironments environment/a [created] OK",
         "admin BatchApplyEnvironments environment/taken [-] PREFIX_TAKEN",
-        "admin BatchApplyEnvironments environment/b [created] OK",
-        "admin BatchApplyEnvironments environment/a [removed] OK",
+        "admin BatchApplyEnvironments environment/b [created, prune, acceptBlastRadius] OK",
+        "admin BatchApplyEnvironments environment/a [removed, prune, acceptBlastRadius] OK",
         "admin DeleteEnvironment environment/spree [purge] OK",
     ]
 }

@@ -39,7 +39,7 @@ async fn control_says_once_what_is_given_up() {
     init.args(["init", "tls", "tls"]).current_dir(directory.path());
     assert_eq!(run(init).await.status, Some(0));
     let mut init = command("flotilla");
-    init.args(["init", "tokens", "tokens"]).current_dir(directory.path());
+    init.args(["init", "tokens", "tokens", "--worker", "w1"]).current_dir(directory.path());
     assert_eq!(run(init).await.status, Some(0));
     let tls = ["--tls-cert", "tls/control.pem", "--tls-key", "tls/control.key"];
     let tokens = ["--token-file", "tokens/tokens.toml", "--worker-token-file", "tokens/workers.toml"];

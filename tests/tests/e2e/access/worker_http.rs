@@ -77,7 +77,7 @@ async fn both_files_are_read_again_without_a_restart() {
     // The viewer is taken out of the file, and another one is put in.
     let tokens = file(&fleet, "http/tokens");
     let fresh = file(&fleet, "fresh");
-    fleet.cli(&["init", "tokens", &fresh]).await.unwrap().expect_success();
+    fleet.cli(&["init", "tokens", &fresh, "--worker", "w1"]).await.unwrap().expect_success();
     assert_eq!(get_from(&fleet, http, "/metrics", Some("tokens/viewer.token"), &[]).await.0, 200);
     std::fs::copy(Path::new(&fresh).join("tokens.toml"), &tokens).unwrap();
     wait_until("the new viewer may read", BOUND, async || {
