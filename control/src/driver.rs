@@ -2,7 +2,8 @@
 //! in one transaction, and only then lets anybody hear of them.
 //!
 //! A commit that fails ends the task, and with it the process: the fleet in memory is then ahead of the disk, and
-//! starting anew from the disk is the simple truth. The commands of that batch are refused with INTERNAL.
+//! starting anew from the disk is the simple truth. The commands of that batch are refused with INTERNAL. Audit records of
+//! what changed nothing are none of the fleet's: where only those cannot be written, they wait.
 
 // How to speak to it.
 mod handle;
@@ -247,6 +248,7 @@ impl Driver {
             let view = View { fleet, history, workers, events, audit: self.ledger.newest() };
             batch.reads.into_iter().for_each(|read| read(&view));
             if batch.stop {
+                self.ledger.tell_of_lost();
                 self.outlets.shut_down();
                 return Ok(());
             }
@@ -359,6 +361,7 @@ impl Driver {
             return Ok(());
         }
         let records = audit::are_records(&changes).then(|| changes.clone());
+        let last_record = audit::last_record(&changes);
         let events: Vec<_> = changes.iter().filter_map(event_of).cloned().collect();
         let mut store = self.store.take().expect("it is put back after every commit");
         self.committing_since.store(self.clock.now().0.max(1), Ordering::Relaxed);
@@ -385,7 +388,7 @@ impl Driver {
             self.events.push(event);
         }
         let Err(error) = &result else {
-            self.ledger.committed();
+            self.ledger.committed(last_record);
             return Ok(());
         };
         let error = whole(error);

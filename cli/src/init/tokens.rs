@@ -31,6 +31,9 @@ pub(super) fn make(options: &InitTokens) -> Result<(Vec<PathBuf>, String), Failu
         push(&mut api, &format!("\n[[token]]\nname = \"{role}\"\nrole = \"{role}\"\n"), &token);
         files.push(NewFile { path: directory.join(format!("{role}.token")), text: token });
     }
+    if let Some(twice) = (1..).zip(&options.worker).find(|(at, one)| options.worker[*at..].contains(one)) {
+        return Err(Failure::usage(format!("--worker {} is there twice; each has one token", twice.1)));
+    }
     let mut first_worker = None;
     for pattern in &options.worker {
         let token = token()?;

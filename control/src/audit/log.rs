@@ -181,13 +181,19 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(named)
 }
 
-/// The number of the record in the last line of a file; `None`: it has none, or another content.
+/// The number of the record in the last line of a file; `None`: it has none, or another content. Half a line of ours after
+/// that, as a power cut leaves it, is taken away.
 fn last_number(path: &Path) -> Option<u64> {
-    let mut file = File::open(path).ok()?;
+    let mut file = OpenOptions::new().read(true).write(true).open(path).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_LINE))).ok()?;
     let mut end = Vec::new();
-    file.take(LONGEST_LINE).read_to_end(&mut end).ok()?;
+    (&file).take(LONGEST_LINE).read_to_end(&mut end).ok()?;
+    let half = end.iter().rev().take_while(|byte| **byte != b'\n').count();
+    if half > 0 && end[end.len() - half..].starts_with(b"{\"revision\":") {
+        file.set_len(length - half as u64).ok()?;
+        end.truncate(end.len() - half);
+    }
     let line = end.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
     let document: serde_json::Value = serde_json::from_slice(line).ok()?;
     Some(Revision::parse(document.get("revision")?.as_str()?)?.number())
@@ -232,7 +238,9 @@ mod tests {
             (String::new(), None),
             ("{\"revision\":\"3.17\"}\n".to_owned(), Some(17)),
             (format!("{long}{{\"revision\":\"4.18\"}}\n"), Some(18)),
-            ("{\"revision\":\"3.17\"}\n{\"revision\":\"3.1".to_owned(), None),
+            ("{\"revision\":\"3.17\"}\n{\"revision\":\"3.1".to_owned(), Some(17)),
+            ("{\"revision\":\"3.1".to_owned(), None),
+            ("anything\nelse".to_owned(), None),
             ("anything\n".to_owned(), None),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     /// Records that could not be written.
     kept_back: Vec<Change>,
     is_failing: bool,
+    /// Records that had no room to wait since.
+    lost: usize,
 }
 
 impl Ledger {
@@ -47,10 +49,11 @@ impl Ledger {
             most_waiting: MOST_WAITING,
             kept_back: Vec::new(),
             is_failing: false,
+            lost: 0,
         }
     }
 
-    /// Where the last record stands.
+    /// Where the last record stands that is durable.
     pub(super) fn newest(&self) -> Option<Revision> {
         self.newest
     }
@@ -89,10 +92,18 @@ impl Ledger {
         Some(self.record(now, entry, Outcome::cancelled(), Place::Inside))
     }
 
-    /// Control stops: those that wait are refused.
+    /// Control stops: those that wait are refused, and what was kept back is tried once more.
     pub(super) fn close(&mut self, now: (Term, Timestamp)) -> Vec<Change> {
+        let kept_back = std::mem::take(&mut self.kept_back);
         let waiting = std::mem::take(&mut self.waiting).into_values();
-        waiting.map(|entry| self.refused_at_stop(now, entry)).collect()
+        kept_back.into_iter().chain(waiting.map(|entry| self.refused_at_stop(now, entry))).collect()
+    }
+
+    /// Control has stopped: what could not be written until now is lost.
+    pub(super) fn tell_of_lost(&self) {
+        if !self.kept_back.is_empty() {
+            tracing::error!(lost = self.kept_back.len(), "audit records are lost, for they could not be written");
+        }
     }
 
     /// It came too late, or waited too long.
@@ -112,16 +123,15 @@ impl Ledger {
         let records = changes.into_iter().filter(|change| matches!(change, Change::PutAudit(_)));
         self.kept_back = records.collect();
         let too_many = self.kept_back.len().saturating_sub(MOST_KEPT_BACK);
-        if too_many > 0 {
-            tracing::error!(lost = too_many, "audit records are lost");
-            self.kept_back.drain(..too_many);
-        }
+        self.kept_back.drain(..too_many);
+        self.lost += too_many;
     }
 
-    /// Changes were made durable.
-    pub(super) fn committed(&mut self) {
+    /// Changes were made durable; the last record among them stands there.
+    pub(super) fn committed(&mut self, last: Option<Revision>) {
+        self.newest = last.or(self.newest);
         if std::mem::take(&mut self.is_failing) {
-            tracing::info!("audit records are written again");
+            tracing::info!(lost = std::mem::take(&mut self.lost), "audit records are written again");
         }
     }
 
@@ -158,7 +168,6 @@ impl Ledger {
     ) -> Change {
         self.last += 1;
         self.unpruned += 1;
-        self.newest = Some(Revision::at(term, self.last));
         Change::PutAudit(Box::new(AuditRecord { number: self.last, term, at, entry, outcome, place }))
     }
 
@@ -171,6 +180,14 @@ impl Ledger {
         let before = now.0.saturating_sub(u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX));
         Some(Change::PruneAudit { before: Timestamp(before) })
     }
+}
+
+/// Where the last record among changes stands.
+pub(super) fn last_record(changes: &[Change]) -> Option<Revision> {
+    let place = |change: &Change| {
+        if let Change::PutAudit(record) = change { Some(Revision::at(record.term, record.number)) } else { None }
+    };
+    changes.iter().filter_map(place).next_back()
 }
 
 /// Whether nothing was changed but records.
@@ -201,6 +218,8 @@ mod tests {
         assert_eq!((record.number, record.outcome.code), (8, tonic::Code::Unknown));
         assert!(ledger.answered(CommandId(2), NOW, &Ok(Reply::Worker(None))).is_empty(), "one record each");
         assert_eq!(ledger.answered(CommandId(1), NOW, &Ok(Reply::Worker(None))).len(), 1);
+        assert_eq!(ledger.newest(), Some(Revision::at(Term(2), 7)), "nothing is durable yet");
+        ledger.committed(Some(Revision::at(Term(3), 9)));
         assert_eq!(ledger.newest(), Some(Revision::at(Term(3), 9)));
     }
 

@@ -78,8 +78,17 @@ fn token_of(header: &[u8]) -> Option<&str> {
 pub struct Connection {
     stream: Wire,
     peer: Peer,
-    /// Resolves when it shall end; `None`: its peer is known.
-    overdue: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    end: End,
+}
+
+/// When a connection ends by itself.
+enum End {
+    /// When this resolves.
+    Overdue(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// It has.
+    Now,
+    /// Never: its peer is known.
+    Never,
 }
 
 impl std::fmt::Debug for Connection {
@@ -132,6 +141,7 @@ impl Listener {
                     Err(error) => {
                         tracing::debug!(%error, "no connection accepted");
                         if !is_of_one_connection(&error) {
+                            self.strangers.send_oldest_away();
                             sleep(ACCEPT_PAUSE).await;
                         }
                     }
@@ -197,7 +207,7 @@ fn names_of(certificate: &rustls::pki_types::CertificateDer<'_>) -> Arc<[String]
 impl Connection {
     fn new(stream: Wire, peer: Peer) -> Self {
         let overdue = Arc::clone(&peer.standing).overdue();
-        Self { stream, peer, overdue: Some(Box::pin(overdue)) }
+        Self { stream, peer, end: End::Overdue(Box::pin(overdue)) }
     }
 
     /// Who is at the other end.
@@ -205,12 +215,20 @@ impl Connection {
         &self.peer
     }
 
-    /// Whether it shall end.
-    fn is_overdue(&mut self, context: &mut Context<'_>) -> bool {
-        if self.peer.standing.is_known() {
-            self.overdue = None;
+    /// The stream, unless the connection shall end. That is asked with everything that is done with it: whoever does not read
+    /// would keep its server writing, and never reading.
+    fn live(&mut self, context: &mut Context<'_>) -> io::Result<&mut Wire> {
+        if let End::Overdue(overdue) = &mut self.end {
+            if self.peer.standing.is_known() {
+                self.end = End::Never;
+            } else if overdue.as_mut().poll(context).is_ready() {
+                self.end = End::Now;
+            }
         }
-        self.overdue.as_mut().is_some_and(|overdue| overdue.as_mut().poll(context).is_ready())
+        match self.end {
+            End::Overdue(_) | End::Never => Ok(&mut self.stream),
+            End::Now => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -228,12 +246,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.is_overdue(context) {
-            // As if the other end had closed it.
-            return Poll::Ready(Ok(()));
-        }
-        match &mut this.stream {
+        match self.get_mut().live(context)? {
             Wire::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Wire::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
@@ -242,7 +255,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
+        match self.get_mut().live(context)? {
             Wire::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Wire::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
@@ -253,7 +266,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
+        match self.get_mut().live(context)? {
             Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
@@ -267,14 +280,14 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        match self.get_mut().live(context)? {
             Wire::Plain(stream) => Pin::new(stream).poll_flush(context),
             Wire::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        match self.get_mut().live(context)? {
             Wire::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Wire::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }

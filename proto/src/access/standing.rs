@@ -80,15 +80,23 @@ impl Strangers {
         if self.0.len() >= MOST_STRANGERS {
             self.0.retain(|one| one.upgrade().is_some_and(|standing| !standing.is_known()));
         }
-        if self.0.len() >= MOST_STRANGERS
-            && let Some(oldest) = self.0.pop_front().and_then(|oldest| oldest.upgrade())
-        {
-            // It is kept for whoever waits for it next, handshake or connection.
-            oldest.sent_away.notify_one();
+        if self.0.len() >= MOST_STRANGERS {
+            self.send_oldest_away();
         }
         let standing = Arc::new(Standing::default());
         self.0.push_back(Arc::downgrade(&standing));
         standing
+    }
+
+    /// The oldest gives way, as where the system has no room for another connection.
+    pub(super) fn send_oldest_away(&mut self) {
+        while let Some(oldest) = self.0.pop_front() {
+            if let Some(oldest) = oldest.upgrade().filter(|standing| !standing.is_known()) {
+                // It is kept for whoever waits for it next, handshake or connection.
+                oldest.sent_away.notify_one();
+                return;
+            }
+        }
     }
 }
 

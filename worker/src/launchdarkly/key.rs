@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flotilla_proto::process::Stamp;
 use flotilla_proto::{SdkKey, SdkKeySource, SecretReference};
+use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -18,11 +19,16 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct SourceKey {
     source: SdkKeySource,
     secrets: Secrets,
-    /// What was read last.
-    last: Option<SdkKey>,
-    /// What the file was when it was read last, or could not be.
+    /// The last key that there was.
+    last: Option<KeyDigest>,
+    /// What was read last; `None`: it could not be read.
+    read: Option<KeyDigest>,
+    /// What the file was then.
     seen: Option<Stamp>,
 }
+
+/// Of a key, which itself is not kept.
+type KeyDigest = [u8; 32];
 
 /// A key, and whether the last one of the source was another.
 pub(super) struct ReadKey {
@@ -32,7 +38,7 @@ pub(super) struct ReadKey {
 
 impl SourceKey {
     pub(super) fn new(source: &SdkKeySource, secrets: &Secrets) -> Self {
-        Self { source: source.clone(), secrets: secrets.clone(), last: None, seen: None }
+        Self { source: source.clone(), secrets: secrets.clone(), last: None, read: None, seen: None }
     }
 
     /// The key as it is now.
@@ -41,27 +47,42 @@ impl SourceKey {
             SdkKeySource::Key(key) => key.clone(),
             SdkKeySource::Reference(reference) => {
                 let (seen, key) = read(self.secrets.clone(), reference.clone()).await;
-                self.seen = seen;
+                (self.seen, self.read) = (seen, key.as_ref().ok().map(digest));
                 key?
             }
         };
-        let is_another = self.last.replace(key.clone()).is_some_and(|last| last != key);
+        let digest = digest(&key);
+        let is_another = self.last.replace(digest).is_some_and(|last| last != digest);
         Ok(ReadKey { key, is_another })
     }
 
-    /// Waits until the file is another one than when it was read last; for ever where there is no file.
-    pub(super) async fn changed(&self) {
-        let SdkKeySource::Reference(reference) = &self.source else { return pending().await };
+    /// Where the key was what failed, waits until the file holds another one than when it was read last; for ever where
+    /// there is no file, or the key has nothing to do with it. A file that is written again with the same key is no news.
+    pub(super) async fn changed_after(&mut self, failure: &SourceFailure) {
+        let is_key = matches!(failure, SourceFailure::Auth { .. } | SourceFailure::Key { .. });
+        let SdkKeySource::Reference(reference) = self.source.clone() else { return pending().await };
+        if !is_key {
+            return pending().await;
+        }
         loop {
             sleep(LOOK_INTERVAL).await;
-            let (secrets, reference) = (self.secrets.clone(), reference.clone());
+            let (secrets, looked_at) = (self.secrets.clone(), reference.clone());
             // When the runtime ends, so does whoever waits.
-            let now = spawn_blocking(move || secrets.stamp(&reference)).await.unwrap_or(self.seen);
-            if now != self.seen {
+            let now = spawn_blocking(move || secrets.stamp(&looked_at)).await.unwrap_or(self.seen);
+            if now == self.seen {
+                continue;
+            }
+            let (seen, key) = read(self.secrets.clone(), reference.clone()).await;
+            self.seen = seen;
+            if self.read.is_none() || key.as_ref().ok().map(digest) != self.read {
                 return;
             }
         }
     }
+}
+
+fn digest(key: &SdkKey) -> KeyDigest {
+    Sha256::digest(key.expose()).into()
 }
 
 /// Off the runtime's own threads, for the disk may be a network's. The stamp is of no later time than the key.

@@ -75,13 +75,14 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
                 told = Told::Disconnected;
                 let delay = backoff.failed(FailureClass::of(&failure), now().into_std(), jitter());
                 let retry_in = delay.max(settings.poll_interval);
-                if events.send(SourceEvent::Interrupted { failure, retry_in }).await.is_err() {
+                let told = SourceEvent::Interrupted { failure: failure.clone(), retry_in };
+                if events.send(told).await.is_err() {
                     return;
                 }
                 tokio::select! {
                     () = sleep(retry_in) => {}
                     // What the former key met says nothing of this one.
-                    () = key.changed() => backoff = Backoff::new(settings.initial_retry_delay),
+                    () = key.changed_after(&failure) => backoff = Backoff::new(settings.initial_retry_delay),
                 }
             }
         }

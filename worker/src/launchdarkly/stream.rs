@@ -50,13 +50,14 @@ pub(super) async fn run(settings: Box<LaunchDarklySettings>, shared: Arc<SharedS
             Ok(never) => match never {},
         };
         let retry_in = source.backoff.failed(FailureClass::of(&failure), now().into_std(), jitter());
-        if source.events.send(SourceEvent::Interrupted { failure, retry_in }).await.is_err() {
+        let told = SourceEvent::Interrupted { failure: failure.clone(), retry_in };
+        if source.events.send(told).await.is_err() {
             return;
         }
         tokio::select! {
             () = sleep(retry_in) => {}
             // What the former key met says nothing of this one.
-            () = source.key.changed() => source.backoff = Backoff::new(source.settings.initial_retry_delay),
+            () = source.key.changed_after(&failure) => source.backoff = Backoff::new(source.settings.initial_retry_delay),
         }
     }
 }

@@ -4,7 +4,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -134,9 +134,25 @@ async fn a_connection_over_which_nobody_known_calls_ends() {
     let mut server = Listener::new(tcp, Protocol::Grpc, None);
     let (mut connection, _client) = tokio::join!(server.accept(), TcpStream::connect(address));
     assert!(timeout(IDLE_TIMEOUT / 2, connection.read(&mut [0; 9])).await.is_err());
-    assert_eq!(connection.read(&mut [0; 9]).await.unwrap(), 0);
+    // Whatever is done with it, and however often.
+    for _ in 0..2 {
+        assert_eq!(connection.read(&mut [0; 9]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(connection.write(b"x").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(connection.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 
     let (mut connection, _client) = tokio::join!(server.accept(), TcpStream::connect(address));
     connection.peer().standing.become_known();
     assert!(timeout(IDLE_TIMEOUT * 9, connection.read(&mut [0; 9])).await.is_err());
+}
+
+/// The server writes to it, and so does not read from it.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_who_does_not_read_ends_too() {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let mut server = Listener::new(tcp, Protocol::Grpc, None);
+    let (mut connection, _client) = tokio::join!(server.accept(), TcpStream::connect(address));
+    let writing = async { while connection.write(&[0; 8192]).await.is_ok() {} };
+    timeout(IDLE_TIMEOUT * 3, writing).await.unwrap();
 }

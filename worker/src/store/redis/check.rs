@@ -127,7 +127,7 @@ async fn look_at(target: &Target, server: &Server, prefix: &str, layout: &Layout
 }
 
 async fn connect(target: &Target, server: &Server) -> Result<MultiplexedConnection, String> {
-    let client = target.data_client(server).map_err(|error| error.to_string())?;
+    let client = target.data_client(server).await.map_err(|error| error.to_string())?;
     // A push sender is what makes the client accept pushes.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))

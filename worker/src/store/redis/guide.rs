@@ -130,9 +130,9 @@ impl Guide {
 
 async fn connect(target: &Target, address: &Address) -> Result<MultiplexedConnection, String> {
     let client = match &target.url.place {
-        StorePlace::Sentinel { .. } => target.sentinel_client(address),
+        StorePlace::Sentinel { .. } => target.sentinel_client(address).await,
         StorePlace::Cluster(_) | StorePlace::Server(_) | StorePlace::Socket(_) => {
-            target.data_client(&Server::Tcp(address.clone()))
+            target.data_client(&Server::Tcp(address.clone())).await
         }
     };
     let client = client.map_err(|error| error.to_string())?;

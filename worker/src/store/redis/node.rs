@@ -181,7 +181,7 @@ async fn connect(
     around: &Surroundings,
     hints: Hints,
 ) -> Result<(Connections, Tracking, Option<String>), ConnectError> {
-    let client = around.target.data_client(server)?;
+    let client = around.target.data_client(server).await?;
     let base = || {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))

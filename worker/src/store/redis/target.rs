@@ -1,5 +1,7 @@
 //! From a store's URL to clients of its servers: addresses, logins, encryption.
 
+use std::time::Duration;
+
 use flotilla_proto::store_url::{Address, Login, StorePlace, TlsFiles};
 use flotilla_proto::{SecretReference, StoreUrl};
 use redis::io::tcp::TcpSettings;
@@ -7,8 +9,13 @@ use redis::{
     Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo,
     TlsCertificates,
 };
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::secrets::{SecretError, Secrets};
+
+/// How long the disk may take.
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a store is reached, with what the URL only refers to.
 #[derive(Debug, Clone)]
@@ -66,6 +73,9 @@ pub(super) enum ClientError {
         /// Why not.
         source: SecretError,
     },
+    /// The disk, which may be a network's, hangs.
+    #[error("TLS files or passwords were not read within {} s", DISK_TIMEOUT.as_secs())]
+    Slow,
     /// The files are there, but make no sense.
     #[error("the TLS files are not usable: {0}")]
     Unusable(String),
@@ -73,15 +83,23 @@ pub(super) enum ClientError {
 
 impl Target {
     /// A client of a server that holds data of the store. TLS files and passwords are read now: they may have been renewed.
-    pub(super) fn data_client(&self, server: &Server) -> Result<Client, ClientError> {
-        let settings = self.settings(&self.url.login, self.url.passwords_from.redis.as_ref())?;
-        self.client(server, settings.set_db(self.url.database.into()))
+    pub(super) async fn data_client(&self, server: &Server) -> Result<Client, ClientError> {
+        let (target, server) = (self.clone(), server.clone());
+        off_the_runtime(move || {
+            let settings = target.settings(&target.url.login, target.url.passwords_from.redis.as_ref())?;
+            target.client(&server, settings.set_db(target.url.database.into()))
+        })
+        .await
     }
 
     /// A client of a Sentinel.
-    pub(super) fn sentinel_client(&self, sentinel: &Address) -> Result<Client, ClientError> {
-        let settings = self.settings(&self.url.sentinel_login, self.url.passwords_from.sentinel.as_ref())?;
-        self.client(&Server::Tcp(sentinel.clone()), settings)
+    pub(super) async fn sentinel_client(&self, sentinel: &Address) -> Result<Client, ClientError> {
+        let (target, server) = (self.clone(), Server::Tcp(sentinel.clone()));
+        off_the_runtime(move || {
+            let from = target.url.passwords_from.sentinel.as_ref();
+            target.client(&server, target.settings(&target.url.sentinel_login, from)?)
+        })
+        .await
     }
 
     fn settings(&self, login: &Login, from: Option<&SecretReference>) -> Result<RedisConnectionInfo, ClientError> {
@@ -121,6 +139,16 @@ impl Target {
             None => Client::open(info).map_err(unusable),
             Some(files) => Client::build_with_tls(info, certificates(files)?).map_err(unusable),
         }
+    }
+}
+
+/// On a thread that may wait: one of the runtime's own would hold up the session with control.
+async fn off_the_runtime(
+    make: impl FnOnce() -> Result<Client, ClientError> + Send + 'static,
+) -> Result<Client, ClientError> {
+    match timeout(DISK_TIMEOUT, spawn_blocking(make)).await {
+        Ok(client) => client.unwrap_or_else(|failure| Err(ClientError::Unusable(failure.to_string()))),
+        Err(_) => Err(ClientError::Slow),
     }
 }
 
