@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::connect::ConnectOptions;
+use flotilla_proto::connect::{ConnectOptions, Plain};
 use flotilla_proto::process::{Chance, Clock};
 use flotilla_proto::{Incarnation, Labels, WorkerName};
 use tokio::sync::{mpsc, watch};
@@ -97,7 +97,9 @@ pub async fn run(parts: Parts) -> Result<(), Ended> {
     let session = Session::new(profile, memory, parts.clock.now());
     let channels = Channels { link, memory: memory_sender, progress, leave: parts.leave };
     let mut others = JoinSet::new();
-    others.spawn(link::run(parts.control, ConnectOptions::default(), parts.connector, parts.chance, link_events));
+    // A simulated network has no TLS.
+    let options = ConnectOptions { plain: Plain::Anywhere, ..ConnectOptions::default() };
+    others.spawn(link::run(parts.control, options, parts.connector, parts.chance, link_events));
     others.spawn(keep(memories, parts.keep));
     Supervisor::new(parts.clock, session, environments, channels, parts.drain_timeout).run().await
 }
