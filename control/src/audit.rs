@@ -207,9 +207,10 @@ impl Outcome {
 
     /// What is said of a wrong field shows what stands in it, which may be anything: of those only the paths are kept.
     fn told(reason: Reason, message: &str, paths: &[&str]) -> Self {
-        let message = match reason {
-            Reason::InvalidField => format!("wrong: {}", paths.join(", ")),
-            _ => without_keys(message),
+        let message = if reason == Reason::InvalidField {
+            format!("wrong: {}", paths.join(", "))
+        } else {
+            without_keys(message)
         };
         Self { code: reason.code(), reason: reason.as_str().to_owned(), message: cut(&message) }
     }

@@ -1,11 +1,9 @@
 //! Who may call what: every call of the table by everybody.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use flotilla_proto::Reason;
-use flotilla_proto::access::{AccessSettings, KeySource};
-use sha2::{Digest as _, Sha256};
+use flotilla_proto::access::{AccessSettings, KeySource, TokenHash};
 use tonic::Code;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -19,13 +17,6 @@ pub(super) struct KeyFiles {
     directory: tempfile::TempDir,
 }
 
-fn hash(token: &str) -> String {
-    Sha256::digest(token.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
-}
-
 impl KeyFiles {
     pub(super) fn new() -> Self {
         let files = Self { directory: tempfile::tempdir().unwrap() };
@@ -36,12 +27,13 @@ impl KeyFiles {
     /// Each token is its own name.
     fn write(&self, roles: &[&str], workers: &[&str]) {
         let api = roles.iter().map(|role| {
-            format!("[[token]]\nname = \"the {role}\"\nrole = \"{role}\"\nsha256 = \"{}\"\n", hash(role))
+            format!("[[token]]\nname = \"the {role}\"\nrole = \"{role}\"\nsha256 = \"{}\"\n", TokenHash::of(role))
         });
         let text = api.collect::<String>().replace("the ", "the-");
         std::fs::write(self.path("tokens.toml"), "# callers\n".to_owned() + &text).unwrap();
-        let workers =
-            workers.iter().map(|name| format!("[[token]]\nname = \"{name}\"\nsha256 = \"{}\"\n", hash(name)));
+        let workers = workers
+            .iter()
+            .map(|name| format!("[[token]]\nname = \"{name}\"\nsha256 = \"{}\"\n", TokenHash::of(name)));
         std::fs::write(self.path("workers.toml"), "# workers\n".to_owned() + &workers.collect::<String>()).unwrap();
     }
 
